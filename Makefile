@@ -1,0 +1,54 @@
+.DEFAULT_GOAL := help
+.PHONY: help install run test check bench migrate revision pins clean
+
+PYTHON ?= python3
+BIN := .venv/bin
+SOURCES := src tests bench migrations
+
+help: ## Show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: .venv/installed ## Make .venv with the pinned dependencies and the project
+
+.venv/installed: requirements.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q --disable-pip-version-check --only-binary :all: -r requirements.txt
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -e .
+	touch $@
+
+.venv/developed: .venv/installed requirements-dev.txt
+	$(BIN)/python -m pip install -q --disable-pip-version-check --only-binary :all: -r requirements-dev.txt
+	touch $@
+
+run: install ## Start everything on 127.0.0.1:8080
+	@exec $(BIN)/scheduler serve
+
+test: .venv/developed ## Run all tests
+	$(BIN)/python -m pytest
+
+check: .venv/developed ## Lint, format, types, import contracts
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+bench: .venv/developed ## Measure, and write docs/benchmarks.md
+	$(BIN)/python -m bench
+
+migrate: install ## Bring the database up to date
+	$(BIN)/scheduler migrate up
+
+revision: install ## Start a migration: make revision m="add a column"
+	$(BIN)/alembic revision -m "$(m)"
+
+pins: .venv/developed ## Resolve the dependencies anew
+	$(BIN)/python -m pip install -q uv
+	for extra in "" "--extra dev"; do \
+	  $(BIN)/uv pip compile pyproject.toml $$extra --universal --python-version 3.11 --upgrade -q \
+	    --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
+	    -o requirements$$(test -n "$$extra" && echo -dev).txt || exit 1; \
+	done
+
+clean: ## Remove what was made here; data stays
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis dist

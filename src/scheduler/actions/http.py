@@ -1,0 +1,146 @@
+"""An HTTP call: what is sent, and what its answer means."""
+
+import email.utils
+import time
+from typing import Literal
+
+import msgspec
+
+from scheduler import __version__
+from scheduler.actions.outcome import Call, Expected, Outcome
+from scheduler.db import rfc3339
+from scheduler.masking import MASK, is_secret
+from scheduler.outbound import NotNowError, Outbound, Response, SendError
+from scheduler.target import Target, prepare
+
+Method = Literal["GET", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "HEAD"]
+
+TRY_AGAIN = frozenset({408, 425, 429})
+"""With every 5xx: the statuses that another try may mend."""
+RETRY_AFTER_MOST_S = 3600
+
+
+class Http(msgspec.Struct, tag_field="kind", tag="http", frozen=True, omit_defaults=True, gc=False):
+    """An HTTP request to be made."""
+
+    url: str
+    method: Method | None = None
+    header: dict[str, str] = msgspec.field(default_factory=dict)
+    payload: str | None = None
+    json: bool = False
+    """The payload came as JSON: it is announced as such where no header says otherwise."""
+    follow_redirects: bool = False
+    secret_headers: list[str] = msgspec.field(default_factory=list)
+
+    @property
+    def verb(self) -> str:
+        """The method that is used."""
+        return self.method or ("POST" if self.payload else "GET")
+
+    def is_secret(self, name: str) -> bool:
+        """Say whether a header's value is masked wherever it is shown."""
+        low = name.lower()
+        return is_secret(name) or any(low == secret.lower() for secret in self.secret_headers)
+
+    def masked(self) -> dict[str, str]:
+        """Return the headers as they may be shown."""
+        return {
+            name: MASK if self.is_secret(name) else value for name, value in self.header.items()
+        }
+
+
+class Prepared(msgspec.Struct, frozen=True, gc=False):
+    """A request ready to be sent any number of times."""
+
+    target: Target
+    expected: Expected
+
+
+class HttpPerformer:
+    """Makes HTTP calls through the one door to the network."""
+
+    def __init__(self, outbound: Outbound) -> None:
+        self._outbound = outbound
+
+    def prepare(self, action: Http, expected: Expected) -> Prepared:
+        """Make a request ready. Raises ValueError."""
+        headers = dict(action.header)
+        if action.json and not any(name.lower() == "content-type" for name in headers):
+            headers["Content-Type"] = "application/json"
+        target = prepare(
+            action.verb,
+            action.url,
+            headers,
+            (action.payload or "").encode(),
+            follow_redirects=action.follow_redirects,
+            secret=[name for name in headers if action.is_secret(name)],
+        )
+        return Prepared(target, expected)
+
+    async def perform(self, prepared: Prepared, call: Call) -> Outcome | None:
+        """Make the call; None where it was not to be sent after all."""
+        target, expected = prepared.target, prepared.expected
+        headers = _headers(target, call)
+        try:
+            response = await self._outbound.send(target, headers, call.deadline, call.may_send)
+        except NotNowError:
+            return None
+        except SendError as e:
+            return Outcome(succeeded=False, error=e.message, retryable=e.retryable)
+        if response.status in expected:
+            return Outcome(
+                succeeded=True,
+                status_code=response.status,
+                body=response.body,
+                truncated=response.truncated,
+            )
+        return _refused(response, expected)
+
+
+USER_AGENT = f"scheduler/{__version__}"
+
+
+def _headers(target: Target, call: Call) -> dict[str, str]:
+    """Return what every call carries besides the task's own headers, which win."""
+    run = call.run_id
+    span = run.int & (1 << 62) - 1 | 1 << 62  # not all zeros: W3C Trace Context, 3.2.2.4
+    ours = {
+        "Idempotency-Key": str(run),
+        "User-Agent": USER_AGENT,
+        "X-Scheduler-Scheduled-For": rfc3339(call.scheduled_for) or "",
+        "X-Scheduler-Attempt": str(call.attempt),
+        "X-Scheduler-Task": call.task_id,
+        "traceparent": f"00-{run.hex}-{span:016x}-01",
+    }
+    if not target.headers:
+        return ours
+    return {name: value for name, value in ours.items() if name.lower() not in target.headers}
+
+
+def _refused(response: Response, expected: Expected) -> Outcome:
+    again = response.status in TRY_AGAIN or response.status >= 500
+    return Outcome(
+        succeeded=False,
+        status_code=response.status,
+        error=f"the target answered {response.status}, expected {expected}",
+        body=response.body,
+        truncated=response.truncated,
+        retryable=again,
+        retry_after_s=retry_after_s(response) if again else None,
+    )
+
+
+def retry_after_s(response: Response) -> float | None:
+    """Return what Retry-After asks for (RFC 9110, 10.2.3), in seconds, an hour at most."""
+    value = response.headers.get("retry-after")
+    if value is None:
+        return None
+    value = value.strip(" \t")
+    if value.isdecimal() and value.isascii():
+        return min(float(value), RETRY_AFTER_MOST_S)
+    try:
+        at = email.utils.parsedate_to_datetime(value)
+    except (ValueError, OverflowError, TypeError):  # whatever a target may send
+        return None
+    # An HTTP date is the target's wall clock; ours is the nearest thing to it.
+    return min(max(at.timestamp() - time.time(), 0.0), RETRY_AFTER_MOST_S)

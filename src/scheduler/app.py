@@ -1,0 +1,305 @@
+"""The ASGI application: routes, credentials, the one error shape, docs, health and metrics."""
+
+import hmac
+import importlib.util
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+
+import structlog
+from litestar import Litestar, MediaType, Request, Response, Router, get
+from litestar.connection import ASGIConnection
+from litestar.datastructures import State
+from litestar.di import Provide
+from litestar.enums import ScopeType
+from litestar.exceptions import (
+    HTTPException,
+    MethodNotAllowedException,
+    NotFoundException,
+    ValidationException,
+)
+from litestar.exceptions.http_exceptions import RequestEntityTooLarge
+from litestar.handlers import HTTPRouteHandler
+from litestar.handlers.base import BaseRouteHandler
+from litestar.openapi.config import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin, SwaggerRenderPlugin, YamlRenderPlugin
+from litestar.routes import HTTPRoute
+from litestar.static_files import create_static_files_router
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from scheduler import __version__, db, logs, metrics, migrate
+from scheduler.config import Settings
+from scheduler.engine import Engine
+from scheduler.errors import (
+    Detail,
+    InvalidRequest,
+    MethodNotAllowed,
+    NotFound,
+    PayloadTooLarge,
+    Unauthorized,
+    Unavailable,
+    UserError,
+    ValidationFailed,
+)
+from scheduler.runs import api as runs_api
+from scheduler.services import Caller, Service
+from scheduler.tasks import api as tasks_api
+from scheduler.tasks.model import nearest
+
+log = structlog.get_logger()
+
+Lifespan = Callable[[Litestar], AbstractAsyncContextManager[None]]
+AnyRequest = Request[Any, Any, Any]
+
+
+def create(settings: Settings, lifespan: Lifespan) -> Litestar:
+    """Return the application; `lifespan` sets `engine`, `database` and `gate` on its state."""
+    application = _application(settings, lifespan)
+    # Around the framework, not in it: its middleware does not see the errors of its router.
+    application.asgi_handler = traced(application.asgi_handler)
+    return application
+
+
+def _application(settings: Settings, lifespan: Lifespan) -> Litestar:
+    secured = Router(
+        "/",
+        route_handlers=[tasks_api.router, runs_api.router],
+        guards=[_admit],
+        dependencies={
+            "service": Provide(_service, sync_to_thread=False),
+            "engine": Provide(_engine, sync_to_thread=False),
+        },
+    )
+    return Litestar(
+        route_handlers=[secured, health, ping, ready, show_metrics, front, assets()],
+        lifespan=[lifespan],
+        state=State({"settings": settings}),
+        exception_handlers={Exception: answer_error, HTTPException: answer_error},
+        request_max_body_size=settings.server.max_body_bytes,
+        openapi_config=OpenAPIConfig(
+            title="Scheduler",
+            version=__version__,
+            path="/docs",
+            operation_id_creator=operation_id,
+            render_plugins=[
+                SwaggerRenderPlugin(
+                    path="/",
+                    js_url=f"{ASSETS}/swagger-ui-bundle.js",
+                    css_url=f"{ASSETS}/swagger-ui.css",
+                    standalone_preset_js_url=f"{ASSETS}/swagger-ui-standalone-preset.js",
+                    favicon=f'<link rel="icon" href="{ASSETS}/favicon-32x32.png">',
+                ),
+                YamlRenderPlugin(path="/openapi.yml"),
+                JsonRenderPlugin(path="/openapi.json"),
+            ],
+        ),
+        logging_config=None,
+    )
+
+
+def operation_id(handler: HTTPRouteHandler, method: Any, path: list[Any]) -> str:
+    """Return the handler's name, and what tells its methods and addresses apart."""
+    name = handler.handler_name
+    if len(handler.http_methods) > 1:
+        name = f"{name}_by_{str(method.value).lower()}"
+    if len(handler.paths) > 1:
+        name = "_".join([name, *(str(part) for part in path)])
+    return name
+
+
+ASSETS = "/docs-assets"
+
+
+def assets() -> Router:
+    """Serve Swagger UI from the package that ships it; found, not imported: it wants frameworks."""
+    spec = importlib.util.find_spec("swagger_ui")
+    folder = Path(spec.origin or "").parent / "static" if spec else Path()
+    return create_static_files_router(ASSETS, [folder], include_in_schema=False)
+
+
+# Who is calling ----------------------------------------------------------------------------------
+
+
+async def _admit(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+    state = connection.app.state
+    client = connection.client
+    caller = Caller(connection.headers, client.host if client else None)
+    connection.scope["auth"] = await state.gate.admit(state.database, caller)
+
+
+def _service(request: AnyRequest) -> Service:
+    found: Service = request.auth
+    return found
+
+
+def _engine(state: State) -> Engine:
+    found: Engine = state.engine
+    return found
+
+
+# Errors ------------------------------------------------------------------------------------------
+
+
+def answer_error(request: AnyRequest, error: Exception) -> Response[Any]:
+    """Turn whatever was raised into the one error shape."""
+    refused = _refused(error)
+    if refused is None:
+        log.error("request failed", url=request.url.path, method=request.method, exc_info=error)
+        return _error(500, "internal_error", "something went wrong here; the log knows more")
+    headers = {}
+    if isinstance(refused, Unauthorized):
+        headers["WWW-Authenticate"] = 'Basic realm="scheduler"'
+    if refused.retry_after is not None:
+        headers["Retry-After"] = str(refused.retry_after)
+    if isinstance(error, MethodNotAllowedException):
+        headers["Allow"] = ", ".join(_allowed(request.app, request.url.path))
+    return _error(refused.status, refused.code, refused.message, refused.details, headers)
+
+
+def _allowed(application: Litestar, path: str) -> list[str]:
+    """Return the methods that an address takes (RFC 9110, 15.5.6 wants them said)."""
+    parts = path.strip("/").split("/")
+    methods: set[str] = set()
+    for route in application.routes:
+        there = route.path.strip("/").split("/")
+        same = [a == b or a.startswith("{") for a, b in zip(there, parts, strict=False)]
+        if isinstance(route, HTTPRoute) and len(there) == len(parts) and all(same):
+            methods |= {str(method) for method in route.methods}
+    return sorted(methods)
+
+
+def _refused(error: Exception) -> UserError | None:
+    """Return what an exception means for the caller; None where the fault is ours."""
+    if isinstance(error, UserError):
+        return error
+    if isinstance(error, RecursionError):
+        return InvalidRequest("the body is JSON, but nested too deeply")
+    if isinstance(error, UnicodeDecodeError):
+        return InvalidRequest("the body is not valid JSON: it is not UTF-8")
+    if isinstance(error, ValidationException):
+        return ValidationFailed.all(_details(error))
+    if isinstance(error, NotFoundException):
+        return NotFound("there is no such address; /docs lists them")
+    if isinstance(error, MethodNotAllowedException):
+        return MethodNotAllowed()
+    if isinstance(error, RequestEntityTooLarge):
+        return PayloadTooLarge("the body is larger than server.max_body_bytes")
+    if isinstance(error, HTTPException) and error.status_code < 500:
+        return InvalidRequest(f"the body is not valid JSON: {error.detail}")
+    return Unavailable() if db.is_away(error) else None
+
+
+def _details(error: ValidationException) -> list[Detail]:
+    """Read the framework's findings: `Expected `int`, got `str``, unknown and missing fields."""
+    found = []
+    extras: list[Any] = error.extra if isinstance(error.extra, list) else []
+    for extra in extras:
+        message, field = str(extra.get("message", "")), str(extra.get("key", "body"))
+        if message.startswith("Object contains unknown field `"):
+            name = message.split("`")[1]
+            field = f"{field}.{name}" if field not in ("data", "body") else name
+            message = f"there is no such field{nearest(name)}"
+        elif field == "data":
+            field = "body"
+            message = "is needed: a JSON object" if message == "'data'" else message
+        found.append(Detail(field, message))
+    return found or [Detail("body", str(error.detail))]
+
+
+def _error(
+    status: int,
+    code: str,
+    message: str,
+    details: list[Detail] | None = None,
+    headers: dict[str, str] | None = None,
+) -> Response[Any]:
+    body: dict[str, Any] = {"code": code, "message": message}
+    if details:
+        body["details"] = details
+    return Response({"error": body}, status_code=status, headers=headers, media_type=MediaType.JSON)
+
+
+def traced(app: ASGIApp) -> ASGIApp:
+    """Give every request a trace id, and its answer the header that says so."""
+
+    async def middleware(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != ScopeType.HTTP:
+            await app(scope, receive, send)
+            return
+        trace = logs.trace_id()
+        token = logs.TRACE_ID.set(trace)
+
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"x-trace-id", trace.encode())]
+                log.debug(
+                    "request",
+                    method=scope.get("method"),
+                    url=scope["path"],
+                    status=message["status"],
+                )
+            await send(message)
+
+        try:
+            await app(scope, receive, sending)
+        finally:
+            logs.TRACE_ID.reset(token)
+
+    return middleware
+
+
+# Open to everyone --------------------------------------------------------------------------------
+
+
+@get("/health", summary="The process is up")
+async def health() -> dict[str, str]:
+    """Answer while the process lives."""
+    return {"status": "ok"}
+
+
+@get(
+    ["/v1/api/ping", "/v1/worker/ping", "/v1/apidoc/ping"],
+    summary="The process is up, at the addresses older clients know",
+)
+async def ping() -> dict[str, str]:
+    """Answer while the process lives."""
+    return {"status": "ok"}
+
+
+@get("/ready", summary="Database reachable, schema current, engine beating")
+async def ready(state: State) -> dict[str, str]:
+    """Answer 200 where work is being done, else 503 with the reason."""
+    engine: Engine = state.engine
+    if not engine.membership.fresh:
+        raise Unavailable("the engine does not beat: the database has not answered for 8 s")
+    async with engine.database.api.connect() as conn:
+        status = await conn.run_sync(migrate.status_on)
+    if not status.is_current:
+        raise Unavailable(f"the schema is at {status.current}, not at {status.head}")
+    return {"status": "ready"}
+
+
+@get("/metrics", media_type=MediaType.TEXT, summary="Prometheus metrics")
+async def show_metrics(request: AnyRequest, state: State) -> Response[bytes]:
+    """Return the metrics; with `metrics.token` set only to who sends it as a Bearer token."""
+    settings: Settings = state.settings
+    token = settings.metrics.token
+    sent = request.headers.get("authorization", "").encode()
+    if token and not hmac.compare_digest(sent, f"Bearer {token}".encode()):
+        raise Unauthorized("send Authorization: Bearer with metrics.token")
+    return Response(generate_latest(metrics.REGISTRY), media_type=CONTENT_TYPE_LATEST)
+
+
+FRONT = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Scheduler</title>
+<body><h1>Scheduler is running</h1>
+<p>The dashboard comes with a later version. The API is described at
+<a href="/docs">/docs</a>.</p></body></html>
+"""
+
+
+@get(["/", "/dashboard"], media_type=MediaType.HTML, include_in_schema=False)
+async def front() -> str:
+    """Return the front page."""
+    return FRONT

@@ -1,0 +1,310 @@
+"""Settings: one tree, read from defaults, then a file, then the environment, then flags.
+
+The environment name of `worker.max_retries` is `WORKER_MAX_RETRIES`, and so for every other.
+"""
+
+import difflib
+import ipaddress
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import msgspec
+import yaml
+from msgspec import Meta
+
+from scheduler.errors import StartupError
+
+Seconds = Annotated[float, Meta(gt=0, le=86_400)]
+Count = Annotated[int, Meta(ge=1, le=1_000_000)]
+Port = Annotated[int, Meta(ge=0, le=65_535)]
+
+
+class Section(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """One branch of the tree."""
+
+
+class Server(Section):
+    """Where the API listens."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8080
+    """0 takes a free port."""
+    max_body_bytes: Annotated[int, Meta(ge=1024, le=1 << 30)] = 4 << 20
+    """Larger request bodies are answered 413 before they are read."""
+
+
+class Database(Section):
+    """The connections to Postgres. `DATABASE_URL` empty: an embedded Postgres."""
+
+    url: str = ""
+    migrate: bool = True
+    """Bring the schema up to date at start, one replica at a time."""
+    engine_pool: Count = 4
+    api_pool: Count = 6
+    statement_timeout_seconds: Seconds = 5.0
+    """Of the engine's statements."""
+    connect_timeout_seconds: Seconds = 5.0
+    statement_cache: Annotated[int, Meta(ge=0)] = 200
+    """Prepared statements a connection keeps; 0 behind PgBouncer in transaction mode."""
+    listen_url: str = ""
+    """Where to LISTEN, when `url` is a pooler; default `url`."""
+
+
+class Data(Section):
+    """The data directory."""
+
+    dir: str = ""
+    """Default: /var/lib/scheduler for root, else the user's data directory."""
+
+
+class Auth(Section):
+    """Credentials."""
+
+    bootstrap_service: str = ""
+    """The name of the service an empty database gets; default `default`."""
+    bootstrap_token: str = ""
+    """Its token; default a random one."""
+    anonymous_service: str = ""
+    """Requests without credentials act as this service, on the conditions the README names."""
+    anonymous_from: list[str] = msgspec.field(default_factory=lambda: ["127.0.0.0/8", "::1/128"])
+    cache_seconds: Seconds = 2.0
+    """How long a checked token is believed before the database is asked again."""
+
+
+class Prequeuer(Section):
+    """The planner's tick."""
+
+    ticker_interval_seconds: Seconds = 1.0
+    event_timeframe_minutes: Count = 10
+
+
+class Planner(Section):
+    """Turning triggers into runs."""
+
+    window_seconds: Annotated[float, Meta(ge=2, le=3600)] = 60.0
+    """Runs are made this far ahead; topped up at half."""
+    batch: Count = 500
+    """Tasks planned in one transaction."""
+
+
+class Worker(Section):
+    """Performing runs."""
+
+    count: Annotated[int, Meta(ge=1, le=10_000)] = 200
+    """Concurrent callbacks."""
+    max_retries: Annotated[int, Meta(ge=0, le=100)] = 3
+    """Tries after the first, where the task names none."""
+    service_share: Annotated[float, Meta(gt=0, le=1)] = 0.75
+    """The part of `worker.count` that one service may hold in flight."""
+    poll_seconds: Seconds = 0.7
+    """How often the queue is looked at without being told."""
+    ahead_seconds: Annotated[float, Meta(gt=0, le=5)] = 1.0
+    """Runs are claimed this long before their instant and held."""
+    claim_batch: Count = 500
+    max_held: Count = 10_000
+    """Runs held in memory."""
+    queue_most: Count = 100
+    """Due runs that wait in the queue of a task with `overlap: queue`; more are skipped."""
+    max_unsettled: Count = 20_000
+    """Outcomes not yet written, at which nothing more is sent."""
+    drain_seconds: Annotated[float, Meta(ge=0, le=3600)] = 25.0
+    """How long calls in flight may finish after SIGTERM."""
+
+
+class Http(Section):
+    """Calls to targets."""
+
+    connect_timeout_seconds: Seconds = 10.0
+    max_response_bytes: Annotated[int, Meta(ge=0, le=1 << 30)] = 1 << 20
+    """More of a response body is not read."""
+    max_redirects: Annotated[int, Meta(ge=0, le=50)] = 10
+    idle_connection_seconds: Seconds = 15.0
+
+
+class Egress(Section):
+    """Which addresses may be called. CIDRs, IP addresses, or host names (`*.example.com`)."""
+
+    allow: list[str] = msgspec.field(default_factory=list)
+    """Not empty: nothing else."""
+    deny: list[str] = msgspec.field(default_factory=list)
+    public_only: bool = False
+
+
+class Runs(Section):
+    """What is kept of a run."""
+
+    response_max_bytes: Annotated[int, Meta(ge=0, le=16 << 20)] = 64 << 10
+
+
+class History(Section):
+    """Finished runs."""
+
+    retention_days: Annotated[int, Meta(ge=1, le=36_500)] = 30
+
+
+class Metrics(Section):
+    """`/metrics`."""
+
+    token: str = ""
+    """Not empty: needed as `Authorization: Bearer`."""
+
+
+class Log(Section):
+    """Log lines go to standard error."""
+
+    level: Literal["debug", "info", "warn", "error"] = "info"
+    format: Literal["text", "json"] = "text"
+    stdout: bool = True
+
+
+class Settings(Section):
+    """The whole tree."""
+
+    server: Server = msgspec.field(default_factory=Server)
+    database: Database = msgspec.field(default_factory=Database)
+    data: Data = msgspec.field(default_factory=Data)
+    auth: Auth = msgspec.field(default_factory=Auth)
+    prequeuer: Prequeuer = msgspec.field(default_factory=Prequeuer)
+    planner: Planner = msgspec.field(default_factory=Planner)
+    worker: Worker = msgspec.field(default_factory=Worker)
+    http: Http = msgspec.field(default_factory=Http)
+    egress: Egress = msgspec.field(default_factory=Egress)
+    runs: Runs = msgspec.field(default_factory=Runs)
+    history: History = msgspec.field(default_factory=History)
+    metrics: Metrics = msgspec.field(default_factory=Metrics)
+    log: Log = msgspec.field(default_factory=Log)
+
+
+SECRET = {"database.url", "database.listen_url", "auth.bootstrap_token", "metrics.token"}
+ALIASES = {
+    "API_SCHEDULER_AUTH_USERNAME": "auth.bootstrap_service",
+    "API_SCHEDULER_AUTH_PASSWORD": "auth.bootstrap_token",
+    "GLOGS_LOG_TYPE": "log.format",
+    "GLOGS_WRITE_STDOUT": "log.stdout",
+}
+IGNORED = ("MONGO_", "REDIS_", "RABBITMQ_")
+IGNORED_SECTIONS = {"mongo", "redis"}
+FILES = ("config.yaml", "config/config.yaml")
+
+
+def paths() -> Iterator[tuple[str, str, type]]:
+    """Yield (section, name, type) of every setting."""
+    for section in msgspec.structs.fields(Settings):
+        for field in msgspec.structs.fields(section.type):
+            yield section.name, field.name, field.type
+
+
+def environment_name(section: str, name: str) -> str:
+    """`worker`, `max_retries` -> `WORKER_MAX_RETRIES`."""
+    return f"{section}_{name}".upper()
+
+
+def load(
+    *,
+    file: str | None = None,
+    environ: Mapping[str, str] = os.environ,
+    flags: Mapping[str, Any] | None = None,
+) -> Settings:
+    """Return the settings in force.
+
+    `flags` maps `section.name` to a value; None means not given.
+    Raises StartupError with the path of what is wrong and what was expected.
+    """
+    for name in sorted(environ):
+        if name.startswith(IGNORED):
+            _warn(f"{name} is ignored: there is no such part here any more")
+    tree = _from_file(file)
+    for section, name, kind in paths():
+        value = environ.get(environment_name(section, name))
+        if value is not None:
+            tree.setdefault(section, {})[name] = _listed(value) if kind == list[str] else value
+    for alias, path in ALIASES.items():
+        section, name = path.split(".")
+        if alias in environ and environment_name(section, name) not in environ:
+            tree.setdefault(section, {})[name] = environ[alias]
+    for path, value in (flags or {}).items():
+        if value is not None:
+            section, name = path.split(".")
+            tree.setdefault(section, {})[name] = value
+    return _convert(tree)
+
+
+def _warn(sentence: str) -> None:
+    print(f"scheduler: {sentence}", file=sys.stderr)  # noqa: T201  (logging is not set up yet)
+
+
+def _listed(value: str) -> list[str]:
+    return [part.strip() for part in value.split(",") if part.strip()]
+
+
+def _from_file(file: str | None) -> dict[str, dict[str, Any]]:
+    path = next((Path(p) for p in ([file] if file else FILES) if Path(p).is_file()), None)
+    if path is None:
+        if file:
+            raise StartupError(f"{file}: there is no such file")
+        return {}
+    try:
+        tree = yaml.safe_load(path.read_text()) or {}
+    except (yaml.YAMLError, OSError, UnicodeDecodeError) as e:
+        raise StartupError(f"{path}: cannot be read as YAML: {e}") from None
+    if not isinstance(tree, dict):
+        raise StartupError(f"{path}: expected sections, each with its settings below it")
+    for section in IGNORED_SECTIONS & tree.keys():
+        _warn(f"{path}: {section} is ignored: there is no such part here any more")
+        del tree[section]
+    tree = {section: {} if values is None else values for section, values in tree.items()}
+    if not all(isinstance(values, dict) for values in tree.values()):
+        raise StartupError(f"{path}: expected sections, each with its settings below it")
+    _check_names(tree, str(path))
+    return tree
+
+
+def _check_names(tree: dict[str, dict[str, Any]], where: str) -> None:
+    known = {f"{section}.{name}" for section, name, _ in paths()}
+    for section, values in tree.items():
+        for name in values:
+            path = f"{section}.{name}"
+            if path not in known:
+                near = difflib.get_close_matches(path, known, n=1)
+                hint = f"; did you mean {near[0]}?" if near else ""
+                raise StartupError(f"{where}: there is no setting {path}{hint}")
+
+
+def _convert(tree: dict[str, dict[str, Any]]) -> Settings:
+    for section, name, kind in paths():
+        if name not in tree.get(section, {}):
+            continue
+        value = tree[section][name]
+        try:
+            tree[section][name] = msgspec.convert(_text(value, kind), kind, strict=False)
+        except msgspec.ValidationError as e:
+            expected = _expected(e, kind)
+            shown = "" if f"{section}.{name}" in SECRET else f", got {value!r}"
+            raise StartupError(
+                f"{section}.{name} ({environment_name(section, name)}): {expected}{shown}"
+            ) from None
+    settings = msgspec.convert(tree, Settings)
+    for cidr in settings.auth.anonymous_from:
+        try:
+            ipaddress.ip_network(cidr)
+        except ValueError as e:
+            raise StartupError(
+                f"auth.anonymous_from (AUTH_ANONYMOUS_FROM): expected CIDRs like 10.0.0.0/8: {e}"
+            ) from None
+    return settings
+
+
+def _expected(error: msgspec.ValidationError, kind: type) -> str:
+    if getattr(kind, "__origin__", None) is Literal:
+        return f"expected one of {', '.join(get_args(kind))}"
+    return str(error)
+
+
+def _text(value: Any, kind: type) -> Any:
+    """Return a level or format in lower case, as people write it in any."""
+    if isinstance(value, str) and getattr(kind, "__origin__", None) is Literal:
+        return {"warning": "warn"}.get(value.lower(), value.lower())
+    return value

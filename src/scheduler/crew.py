@@ -1,0 +1,146 @@
+"""The crew: workers that perform one run after the other, and who is busy with what."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+from uuid import UUID
+
+from scheduler.clock import Clock
+from scheduler.run import Run
+
+STALL_S = 1.0
+"""A service that has its share under way, and for so long got nothing done, is stalled."""
+LONG_MS = 1000
+
+T = TypeVar("T")
+
+
+class Crew(Generic[T]):
+    """`count` workers, of which one service keeps at most `share` busy.
+
+    A worker asks `find()` for a run when it is free, awaits `perform(run)`, and hands what came of
+    it to `done(run, result)`.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        count: int,
+        share: int,
+        *,
+        find: Callable[[], Run | None],
+        perform: Callable[[Run], Awaitable[T]],
+        done: Callable[[Run, T], None],
+    ) -> None:
+        self.count, self.share = count, share
+        self.busy: Counter[UUID] = Counter()
+        """Calls under way, by service."""
+        self.lines: set[UUID] = set()
+        """Tasks of which a run is under way, where they take one at a time."""
+        self.quiet = asyncio.Event()
+        """Set while nothing is under way."""
+        self.quiet.set()
+        self._clock = clock
+        self._find, self._perform, self._report = find, perform, done
+        self._in_flight: dict[Run, int] = {}
+        """With when they started, in ms."""
+        self._moved: dict[UUID, float] = {}
+        """When a call of a service last began or ended."""
+        self._idle: list[asyncio.Future[Run]] = []
+        self._workers: list[asyncio.Task[None]] = []
+        self._cut = False
+
+    @property
+    def in_flight(self) -> int:
+        """How many calls are under way."""
+        return len(self._in_flight)
+
+    @property
+    def has_idle(self) -> bool:
+        """Say whether a worker waits for work."""
+        return bool(self._idle)
+
+    def start(self) -> None:
+        """Set the workers to work."""
+        self._workers = [asyncio.create_task(self._work()) for _ in range(self.count)]
+
+    async def cut(self) -> None:
+        """Cut short what is under way, and end the workers."""
+        self._cut = True
+        for worker in self._workers:
+            worker.cancel()
+        await asyncio.gather(*self._workers, return_exceptions=True)
+
+    def pump(self) -> None:
+        """Give runs to idle workers while there are any of both."""
+        while self._idle:
+            run = self._find()
+            if run is None:
+                return
+            place = self._idle.pop()
+            self._begin(run)
+            place.set_result(run)
+
+    async def _work(self) -> None:
+        loop = asyncio.get_running_loop()
+        while not self._cut:
+            run = self._find()
+            if run is None:
+                place: asyncio.Future[Run] = loop.create_future()
+                self._idle.append(place)
+                try:
+                    run = await place
+                except asyncio.CancelledError:
+                    if place in self._idle:
+                        self._idle.remove(place)
+                    raise
+            else:
+                self._begin(run)
+            result = await self._perform(run)
+            self._end(run)
+            self._report(run, result)
+
+    def _begin(self, run: Run) -> None:
+        self.busy[run.service_id] += 1
+        self._moved[run.service_id] = time.monotonic()
+        self._in_flight[run] = self._clock.now_ms()
+        self.quiet.clear()
+        if run.in_line and run.task_key:
+            self.lines.add(run.task_key)
+
+    def _end(self, run: Run) -> None:
+        del self._in_flight[run]
+        self.busy[run.service_id] -= 1
+        self._moved[run.service_id] = time.monotonic()
+        if not self.busy[run.service_id]:
+            del self.busy[run.service_id], self._moved[run.service_id]
+        if run.in_line and run.task_key:
+            self.lines.discard(run.task_key)
+        if not self._in_flight:
+            self.quiet.set()
+
+    @property
+    def hung(self) -> bool:
+        """Say whether every worker has been at the same call for a while."""
+        since = time.monotonic() - STALL_S
+        return not self._idle and all(moved < since for moved in self._moved.values())
+
+    def stalled(self) -> set[UUID]:
+        """Return the services that have their share under way, in calls that do not end."""
+        since = time.monotonic() - STALL_S
+        full = (service for service, n in self.busy.items() if n >= self.share)
+        return {service for service in full if self._moved[service] < since}
+
+    def long_runs(self) -> list[tuple[UUID, int, int]]:
+        """Return (task key, since, until) of runs under way for over a second, in ms.
+
+        Of those only whose overlap is `skip`: what falls due meanwhile is skipped.
+        """
+        now = self._clock.now_ms()
+        return [
+            (run.task_key, started, now)
+            for run, started in self._in_flight.items()
+            if run.overlap == "skip" and run.task_key and now - started > LONG_MS
+        ]

@@ -1,0 +1,170 @@
+"""The database: engines, transactions, and what a driver's error means."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Annotated, Any
+
+import asyncpg
+from msgspec import Meta
+from sqlalchemy import CheckConstraint, MetaData
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from scheduler import config
+
+metadata = MetaData()
+"""Every table; each is declared in the file that owns it."""
+
+Conn = AsyncConnection
+
+
+def times_check(table: str, *columns: str) -> CheckConstraint:
+    """Return the constraint that keeps times to what Python can hold: the years 1 to 9999."""
+    span = "BETWEEN '0001-01-02Z' AND '9999-12-31T23:59:59.999Z'"
+    return CheckConstraint(
+        " AND ".join(f"{column} {span}" for column in columns), name=f"{table}_times_check"
+    )
+
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+AWAY = (
+    OSError,
+    TimeoutError,
+    InterfaceError,
+    OperationalError,
+    PoolTimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+)
+AWAY_CODES = {"08", "53", "57", "55", "25", "40"}
+"""SQLSTATE classes that a later try may not meet: connection, resources, operator
+intervention, object not in the needed state (a standby, a lock timeout), read-only
+transaction (a failover), and serialisation (PostgreSQL manual, appendix A)."""
+
+
+def is_away(error: BaseException) -> bool:
+    """Say whether the database, not the statement, is to blame: the same may pass later."""
+    if isinstance(error, DBAPIError):
+        code = sqlstate(error)
+        if code is not None:
+            return code[:2] in AWAY_CODES
+        return error.connection_invalidated or isinstance(error, AWAY)
+    return isinstance(error, AWAY)
+
+
+def sqlstate(error: BaseException) -> str | None:
+    """Return the five-character SQLSTATE of a driver's error."""
+    code = getattr(getattr(error, "orig", error), "sqlstate", None)
+    return code if isinstance(code, str) else None
+
+
+def violated(error: DBAPIError) -> str | None:
+    """Return the name of the constraint that refused the statement."""
+    cause = getattr(error.orig, "__cause__", None)
+    name = getattr(cause, "constraint_name", None)
+    return name if isinstance(name, str) else None
+
+
+class Database:
+    """Two engines on one database: the machine's and the API's, so that neither starves the other.
+
+    `url` is a libpq URL, which may name several hosts.
+    """
+
+    def __init__(self, url: str, settings: config.Database) -> None:
+        self.url = plain(url)
+        self.settings = settings
+        self.engine = self._engine("engine", settings.engine_pool, pre_ping=False)
+        self.api = self._engine("api", settings.api_pool, pre_ping=True)
+        self.auto = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        """The machine's engine for a single statement: no BEGIN, no COMMIT."""
+
+    def _engine(self, name: str, size: int, *, pre_ping: bool) -> AsyncEngine:
+        return create_async_engine(
+            "postgresql+asyncpg://",
+            connect_args={
+                "async_creator_fn": self._creator(name),
+                "prepared_statement_cache_size": self.settings.statement_cache,
+            },
+            pool_size=size,
+            max_overflow=0,
+            pool_timeout=5,
+            pool_pre_ping=pre_ping,
+            json_deserializer=str,  # each reader decodes into its own struct
+        )
+
+    def _creator(self, name: str) -> Callable[..., Any]:
+        async def create() -> asyncpg.Connection:
+            return await self.connect(name)
+
+        return create
+
+    async def connect(self, name: str, url: str | None = None) -> asyncpg.Connection:
+        """Open a connection outside the pools. Raises what `is_away` knows."""
+        pooled = self.settings.statement_cache == 0  # behind a pooler: nothing per connection
+        session = {"application_name": f"scheduler {name}"}
+        if not pooled:
+            timeout = int(self.settings.statement_timeout_seconds * 1000)
+            session |= {"plan_cache_mode": "force_generic_plan", "jit": "off"}
+            session |= {"statement_timeout": str(timeout), "timezone": "UTC"}
+        return await asyncpg.connect(
+            url or self.url,
+            timeout=self.settings.connect_timeout_seconds,
+            command_timeout=self.settings.statement_timeout_seconds + 5,
+            statement_cache_size=self.settings.statement_cache,
+            server_settings=session,
+        )
+
+    async def close(self) -> None:
+        """Close both pools."""
+        await self.engine.dispose()
+        await self.api.dispose()
+
+
+def plain(url: str) -> str:
+    """Return a URL that asyncpg reads: `postgresql+asyncpg://` and `postgres://` are taken too."""
+    scheme, separator, rest = url.partition("://")
+    known = scheme in ("postgres", "postgresql", "postgresql+asyncpg")
+    return f"postgresql://{rest}" if separator and known else url
+
+
+def ms(at: datetime) -> int:
+    """Return milliseconds since 1970 of an aware datetime, rounded down."""
+    delta = at - EPOCH
+    return delta.days * 86_400_000 + delta.seconds * 1000 + delta.microseconds // 1000
+
+
+FIRST, LAST = -62_135_596_800_000, 253_402_300_799_999
+"""The years 1 to 9999, in ms since 1970."""
+Instant = Annotated[int, Meta(ge=FIRST, le=LAST)]
+
+
+def utc(at_ms: int) -> datetime:
+    """Return the aware UTC datetime of milliseconds since 1970.
+
+    Raises OverflowError outside of the years 1 to 9999.
+    """
+    if not FIRST <= at_ms <= LAST:
+        raise OverflowError(f"{at_ms} ms lies outside of the years 1 to 9999")
+    return datetime.fromtimestamp(at_ms // 1000, UTC).replace(microsecond=at_ms % 1000 * 1000)
+
+
+def rfc3339(at: datetime | int | None) -> str | None:
+    """Return `2025-08-14T12:00:00.000Z`, or None for None; an int is milliseconds since 1970."""
+    if at is None:
+        return None
+    return _rfc3339(at if isinstance(at, int) else ms(at))
+
+
+@lru_cache(4096)
+def _rfc3339(at_ms: int) -> str:
+    # Ten thousand runs due at one instant send the same text.
+    return utc(at_ms).isoformat(timespec="milliseconds").replace("+00:00", "Z")

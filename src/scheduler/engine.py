@@ -1,0 +1,272 @@
+"""The engine: one replica of the machine, put together; APScheduler wakes its loops."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+
+import structlog
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+
+from scheduler import config, db, history, metrics, planner, queue, settler
+from scheduler.clock import Clock
+from scheduler.db import Database, utc
+from scheduler.dispatcher import Dispatcher
+from scheduler.replicas import BEAT_S, Membership
+from scheduler.runner import Performers, Runner
+from scheduler.services import Gate
+from scheduler.settler import Settler
+from scheduler.signals import Signals
+
+log = structlog.get_logger()
+
+CLOCK_READINGS = 5
+ORPHANS_S = 10.0
+RESTART_S = 1.0
+PASSES = 200
+"""Planning passes a tick, at most."""
+BEAT_TIMEOUT_S = 3.0
+"""Less than a beat stays fresh: on a connection that hangs there is time for another try."""
+
+
+class Engine:
+    """One replica. `sole` says that no other process can be at this database."""
+
+    def __init__(
+        self,
+        settings: config.Settings,
+        database: Database,
+        performers: Performers,
+        gate: Gate,
+        *,
+        role: str,
+        sole: bool = False,
+    ) -> None:
+        self.settings = settings
+        self.database = database
+        self.clock = Clock()
+        self.membership = Membership(role, self.clock.monotonic)
+        self.runner = Runner(
+            performers,
+            self.clock,
+            settings.worker,
+            settings.runs,
+            may_send=self.membership.may_send,
+        )
+        self.settler = Settler(database, self.clock, self._settled)
+        self.dispatcher = Dispatcher(
+            database, self.clock, self.membership, self.runner, self.settler, settings.worker
+        )
+        self.signals = Signals(
+            database,
+            alone=lambda: self.membership.alone,
+            on_wake=self.dispatcher.wake,
+            on_recall=self.dispatcher.recall,
+        )
+        self._gate = gate
+        self._sole = sole
+        self._sweep = planner.Sweep(settings.worker.queue_most)
+        self._orphans_at = 0.0
+        self._tasks: list[asyncio.Task[None]] = []
+        self._ticks = AsyncIOScheduler(
+            timezone="UTC",
+            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
+        )
+        self.planning = asyncio.Event()
+        """Set it to plan now."""
+
+    def _settled(self, outcome: object) -> None:
+        self.dispatcher.settled(outcome)  # type: ignore[arg-type]  # the settler is made first
+
+    # Life ----------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Join the replicas, judge what was missed, and only then claim."""
+        async with self.database.auto.connect() as conn:
+            for _ in range(CLOCK_READINGS):
+                await self.clock.sample(conn)
+            await self.membership.join(conn)
+        await history.make_partitions(self.database.engine, utc(self.clock.now_ms()))
+        if self._sole:
+            async with self.database.engine.begin() as conn:
+                freed = await self.membership.bury_all(conn)
+            log.info("started alone", freed=freed)
+        await self._beat()
+        await self._sweep_all()
+        self.dispatcher.crew.start()
+        self._loop(self.dispatcher.run, "claim")
+        self._loop(self.settler.run, "settle")
+        self._loop(self.signals.listen, "listen")
+        worker, ticker = self.settings.worker, self.settings.prequeuer
+        self._tick("plan", ticker.ticker_interval_seconds, self._plan, self.planning)
+        self._tick("beat", BEAT_S, self._beat)
+        self._tick("sweep", 5.0, self._sweep_step)
+        self._tick("prune", 3600.0, self._prune)
+        self._tick("measure", 10.0, self._measure)
+        self._pulse(worker.poll_seconds, self.dispatcher.wake)
+        self._ticks.start()
+        self.planning.set()
+        self.dispatcher.wake()
+
+    def begin_stop(self) -> None:
+        """Claim and send no more, at once."""
+        self.dispatcher.begin_stop()
+
+    async def stop(self) -> None:
+        """Claim no more, finish the calls, write their outcomes, and leave."""
+        self._ticks.pause()
+        await self.dispatcher.stop()
+        try:
+            await asyncio.wait_for(self.settler.drained(), self.settings.worker.drain_seconds)
+        except TimeoutError:
+            log.warning("stopped with unwritten outcomes", unsettled=self.settler.unsettled)
+        for running in self._tasks:
+            running.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._ticks.shutdown(wait=False)
+        await self._leave()
+
+    async def _leave(self) -> None:
+        try:
+            async with self.database.auto.connect() as conn:
+                await self._gate.flush(conn)
+                if not self.settler.unsettled:
+                    await self.membership.leave(conn)
+        except Exception as e:
+            if not db.is_away(e):
+                raise
+            log.warning("the database is away; the others will notice that this replica is gone")
+
+    def _loop(self, work: Callable[[], Awaitable[None]], name: str) -> None:
+        """Keep a part of the engine going."""
+
+        async def guarded() -> None:
+            ended = False
+            while not ended:
+                try:
+                    await work()
+                    ended = True
+                except Exception:
+                    metrics.ERRORS.labels(name).inc()
+                    log.exception("a part of the engine broke, and starts again", part=name)
+                    await asyncio.sleep(RESTART_S)
+
+        self._tasks.append(asyncio.create_task(guarded(), name=name))
+
+    def _pulse(self, seconds: float, wake: Callable[[], None]) -> None:
+        async def pulse() -> None:
+            wake()
+
+        self._ticks.add_job(pulse, "interval", seconds=seconds)
+
+    def _tick(
+        self,
+        name: str,
+        seconds: float,
+        work: Callable[[], Awaitable[None]],
+        event: asyncio.Event | None = None,
+    ) -> None:
+        """Run `work` whenever its tick wakes it; what goes wrong is logged, and tried again."""
+        due = event or asyncio.Event()
+
+        async def loop() -> None:
+            while True:
+                await due.wait()
+                due.clear()
+                try:
+                    await work()
+                except Exception as e:
+                    metrics.ERRORS.labels(name).inc()
+                    if db.is_away(e):
+                        log.warning("the database is away", part=name, error=type(e).__name__)
+                    else:
+                        log.exception("a tick failed", part=name)
+
+        self._loop(loop, name)
+        self._pulse(seconds, due.set)
+
+    # Ticks ---------------------------------------------------------------------------------------
+
+    async def _plan(self) -> None:
+        window_ms = int(self.settings.planner.window_seconds * 1000)
+        async with self.database.auto.connect() as conn:
+            if not await planner.anything(conn, self.clock.now_ms(), window_ms=window_ms):
+                return
+        for _ in range(PASSES):
+            started = time.perf_counter()
+            async with self.database.engine.begin() as conn:
+                now = self.clock.now_ms()
+                passed = await planner.tick(
+                    conn, now, window_ms=window_ms, batch=self.settings.planner.batch
+                )
+            if not passed.tasks:
+                return
+            metrics.PLAN.observe(time.perf_counter() - started)
+            if passed.earliest is not None:
+                self.dispatcher.wake(passed.earliest)
+                self.signals.wake(passed.earliest)
+
+    async def _beat(self) -> None:
+        """Beat, read the clock, and watch the others."""
+        async with asyncio.timeout(BEAT_TIMEOUT_S), self.database.auto.connect() as conn:
+            if not await self.membership.beat(conn):
+                log.warning("this replica was taken for dead; going on under a new name")
+                self.dispatcher.fenced()
+                await self.membership.join(conn)
+            await self.clock.sample(conn)
+            self.dispatcher.crew.pump()
+            still = await self.membership.watch(conn)
+        for dead, beat in still:
+            await self._bury(dead, beat)
+        if time.monotonic() > self._orphans_at:
+            self._orphans_at = time.monotonic() + ORPHANS_S
+            async with self.database.engine.begin() as conn:
+                await self.membership.free_orphans(conn)
+
+    async def _bury(self, dead: object, beat: int) -> None:
+        async with self.database.engine.begin() as conn:
+            freed = await self.membership.bury(conn, dead, beat)  # type: ignore[arg-type]
+        if freed is not None:
+            log.warning("a replica is gone; its runs are free", replica=str(dead), freed=freed)
+            self.dispatcher.wake()
+
+    async def _sweep_all(self) -> None:
+        done = False
+        while not done:
+            done = await self._sweep_once()
+
+    async def _sweep_step(self) -> None:
+        await self._sweep_once()
+        spans = self.dispatcher.crew.long_runs()
+        if spans:
+            async with self.database.engine.begin() as conn:
+                await settler.skip(conn, spans, utc(self.clock.now_ms()))
+
+    async def _sweep_once(self) -> bool:
+        async with self.database.auto.connect() as conn:
+            skipped, done = await self._sweep.step(conn, self.clock.now_ms())
+        metrics.RUNS.labels("skipped").inc(skipped)
+        return done
+
+    async def _prune(self) -> None:
+        now = utc(self.clock.now_ms())
+        await history.make_partitions(self.database.engine, now)
+        keep = timedelta(days=self.settings.history.retention_days)
+        await history.drop_partitions(self.database.engine, now - keep)
+
+    async def _measure(self) -> None:
+        """Set the gauges, and see how late the loop wakes a timer."""
+        loop = asyncio.get_running_loop()
+        before = loop.time()
+        await asyncio.sleep(0.05)
+        metrics.LOOP_LAG.observe(max(loop.time() - before - 0.05, 0))
+        metrics.HELD.set(self.dispatcher.held)
+        metrics.IN_FLIGHT.set(self.dispatcher.crew.in_flight)
+        metrics.UNSETTLED.set(self.settler.unsettled)
+        metrics.REPLICAS.set(len(self.membership.others) + 1)
+        metrics.CLOCK_ERROR.set(self.clock.error_ms / 1000)
+        for name, engine in (("engine", self.database.engine), ("api", self.database.api)):
+            metrics.POOL.labels(name).set(engine.pool.checkedout())  # type: ignore[attr-defined]
+        async with self.database.auto.connect() as conn:
+            metrics.QUEUE_DEPTH.set(await queue.depth(conn, utc(self.clock.now_ms())))
+            await self._gate.flush(conn)

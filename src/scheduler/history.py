@@ -1,0 +1,442 @@
+"""History: finished runs, in weekly partitions by the database's time of finish."""
+
+import asyncio
+import uuid
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import structlog
+from sqlalchemy import (
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Index,
+    Integer,
+    LargeBinary,
+    PrimaryKeyConstraint,
+    SmallInteger,
+    Table,
+    Text,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from scheduler import db, queue
+from scheduler.db import Conn, metadata, ms, times_check, utc
+from scheduler.run import Attempt, Line, Started, bucket_in, encode, run_id
+
+log = structlog.get_logger()
+
+HISTORY = Table(
+    "history",
+    metadata,
+    Column("id", Uuid, nullable=False),
+    Column("bucket", SmallInteger, nullable=False),
+    Column("service_id", Uuid, nullable=False),
+    Column("task_key", Uuid),
+    Column("task_id", Text),
+    Column("kind", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("scheduled_for", DateTime(timezone=True), nullable=False),
+    Column("state", Text, nullable=False),
+    Column("reason", Text),
+    Column("attempts", JSONB, nullable=False),
+    Column("attempts_n", Integer, nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("started_at", DateTime(timezone=True)),
+    Column("finished_at", DateTime(timezone=True), nullable=False),
+    Column("response", LargeBinary),
+    Column("truncated", Boolean, nullable=False),
+    Column("count", Integer, nullable=False),
+    Column("gap_from", DateTime(timezone=True)),
+    Column("gap_to", DateTime(timezone=True)),
+    PrimaryKeyConstraint("id", "bucket", "finished_at", name="history_pkey"),
+    CheckConstraint(
+        "state IN ('succeeded', 'failed', 'skipped', 'expired', 'cancelled')",
+        name="history_state_check",
+    ),
+    CheckConstraint("state = 'succeeded' OR reason IS NOT NULL", name="history_reason_check"),
+    times_check("history", "scheduled_for", "created_at", "started_at", "gap_from", "gap_to"),
+    CheckConstraint(
+        "count > 0 AND (gap_from IS NULL) = (gap_to IS NULL)", name="history_gap_check"
+    ),
+    postgresql_partition_by="RANGE (finished_at)",
+)
+Index(
+    "history_task",
+    HISTORY.c.task_key,
+    HISTORY.c.finished_at.desc(),
+    postgresql_include=["attempts_n"],
+)
+Index("history_service", HISTORY.c.service_id, HISTORY.c.finished_at.desc())
+
+WEEKS_AHEAD = 4
+EXECUTION = uuid.UUID("6f1c3d4e-8a55-4c0b-9a53-5a1d5c9d7f10")
+"""The namespace of attempts' ids (UUIDv5)."""
+
+
+# Partitions ---------------------------------------------------------------------------------------
+
+PARTITIONS = text("""
+SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+WHERE i.inhparent = CAST('history' AS regclass) ORDER BY c.relname
+""")
+
+
+def week_of(at: datetime) -> datetime:
+    """Return the Monday, 00:00 UTC, that begins the week of `at`."""
+    day = at.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    return day - timedelta(days=day.weekday())
+
+
+def partition_of(week: datetime) -> str:
+    """Return the name of the partition that begins on a Monday."""
+    return f"history_{week:%Y%m%d}"
+
+
+async def make_partitions(engine: AsyncEngine, now: datetime) -> None:
+    """Make this week's partition, last week's and four weeks' to come.
+
+    Each is made as a table of its own and then attached: ATTACH takes a lock that neither reads
+    nor writes of history wait for, where CREATE ... PARTITION OF behind one slow reader would
+    make every settle wait.
+    """
+    weeks = [week_of(now) + timedelta(weeks=n) for n in range(-1, WEEKS_AHEAD + 1)]
+    async with engine.connect() as conn:
+        there = set((await conn.execute(PARTITIONS)).scalars())
+    for week in weeks:
+        if partition_of(week) not in there:
+            await _patiently(engine, _partition_statements(week))
+
+
+def _partition_statements(week: datetime) -> list[str]:
+    name, start, end = partition_of(week), week, week + timedelta(weeks=1)
+    bounds = f"finished_at >= '{start.isoformat()}' AND finished_at < '{end.isoformat()}'"
+    return [
+        "SET LOCAL lock_timeout = '200ms'",
+        "SELECT pg_advisory_xact_lock(hashtext('history partitions'))",
+        f"""CREATE TABLE IF NOT EXISTS {name} (LIKE history INCLUDING ALL,
+            CONSTRAINT {name}_range CHECK (finished_at IS NOT NULL AND {bounds}))""",
+        f"""ALTER TABLE history ATTACH PARTITION {name}
+            FOR VALUES FROM ('{start.isoformat()}') TO ('{end.isoformat()}')""",
+    ]
+
+
+async def _patiently(engine: AsyncEngine, statements: Sequence[str], tries: int = 50) -> None:
+    """Run DDL in one transaction; where a lock is not to be had at once, let others pass first."""
+    for left in reversed(range(tries)):
+        try:
+            async with engine.begin() as conn:
+                for statement in statements:
+                    await conn.execute(text(statement))
+        except DBAPIError as e:
+            state = db.sqlstate(e)
+            if state in ("42P07", "42809"):  # another replica attached it meanwhile
+                return
+            if state != "55P03" or not left:  # lock_not_available
+                raise
+            await asyncio.sleep(0.1)
+        else:
+            return
+
+
+OLD = text("""
+SELECT c.relname, i.inhparent IS NOT NULL AS attached, coalesce(i.inhdetachpending, false) AS half
+FROM pg_class c LEFT JOIN pg_inherits i ON i.inhrelid = c.oid
+WHERE c.relkind = 'r' AND c.relnamespace = CAST(current_schema() AS regnamespace)
+  AND c.relname ~ '^history_[0-9]{8}$' AND c.relname < :last
+ORDER BY c.relname
+""")
+
+
+async def drop_partitions(engine: AsyncEngine, keep_from: datetime) -> list[str]:
+    """Drop the partitions that ended before `keep_from`; return their names.
+
+    DETACH CONCURRENTLY waits for readers without standing in anyone's way. Where it was cut short
+    (a reader that outlasted the statement's time, a crash) the next call goes on from there.
+    """
+    auto = engine.execution_options(isolation_level="AUTOCOMMIT")
+    dropped = []
+    async with auto.connect() as conn:
+        old = (await conn.execute(OLD, {"last": partition_of(week_of(keep_from))})).all()
+        for name, attached, half in old:
+            how = "FINALIZE" if half else "CONCURRENTLY"
+            try:
+                if attached:
+                    await conn.execute(text(f"ALTER TABLE history DETACH PARTITION {name} {how}"))
+                await conn.execute(text(f"DROP TABLE IF EXISTS {name}"))
+            except DBAPIError as e:
+                log.warning("history partition not dropped yet", partition=name, error=str(e.orig))
+            else:
+                dropped.append(name)
+                log.info("history partition dropped", partition=name)
+    return dropped
+
+
+def lacks_partition(error: DBAPIError) -> bool:
+    """Say whether a settle met no partition for its time."""
+    return db.sqlstate(error) == "23514" and "no partition" in str(error.orig)
+
+
+# Gaps ---------------------------------------------------------------------------------------------
+
+GAP = text("""
+INSERT INTO history (id, bucket, service_id, task_key, task_id, kind, version, scheduled_for,
+                     state, reason, attempts, attempts_n, created_at, finished_at, truncated,
+                     count, gap_from, gap_to)
+SELECT u.id, u.bucket, u.service_id, u.task_key, u.task_id, 'task', u.version, u.first, 'skipped',
+       u.reason, '[]', 0, :now, :now, false, u.count, u.first, u.last
+FROM unnest(CAST(:id AS uuid[]), CAST(:bucket AS smallint[]), CAST(:service_id AS uuid[]),
+            CAST(:task_key AS uuid[]), CAST(:task_id AS text[]), CAST(:version AS int[]),
+            CAST(:reason AS text[]), CAST(:count AS int[]), CAST(:first AS timestamptz[]),
+            CAST(:last AS timestamptz[]))
+     AS u (id, bucket, service_id, task_key, task_id, version, reason, count, first, last)
+""")
+
+
+class Gap(msgspec.Struct, kw_only=True):
+    """Instants of a task that were not run; `first` and `last` in ms since 1970."""
+
+    line: Line
+    task_id: str
+    version: int
+    reason: str
+    count: int
+    first: int
+    last: int
+
+
+async def record_gaps(conn: Conn, gaps: Sequence[Gap], now: datetime) -> None:
+    """Write one row for each gap; its id is that of its first instant."""
+    if not gaps:
+        return
+    lines = [gap.line for gap in gaps]
+    await conn.execute(
+        GAP,
+        {
+            "id": [
+                run_id(g.line.key, g.line.bucket, "task", g.first) for g in gaps
+            ],
+            "bucket": [line.bucket for line in lines],
+            "service_id": [line.service_id for line in lines],
+            "task_key": [line.key for line in lines],
+            "task_id": [g.task_id for g in gaps],
+            "version": [g.version for g in gaps],
+            "reason": [g.reason for g in gaps],
+            "count": [min(g.count, 2**31 - 1) for g in gaps],
+            "first": [utc(g.first) for g in gaps],
+            "last": [utc(g.last) for g in gaps],
+            "now": now,
+        },
+    )  # fmt: skip
+
+
+DAMAGED = text("""
+INSERT INTO history (id, bucket, service_id, task_key, task_id, kind, version, scheduled_for,
+                     state, reason, attempts, attempts_n, created_at, finished_at, truncated,
+                     count)
+VALUES (:id, :bucket, :service_id, :key, :task_id, 'task', :version, :now, 'failed', :reason,
+        :attempts, 1, :now, :now, false, 1)
+ON CONFLICT DO NOTHING
+""")
+
+
+async def record_damaged(
+    conn: Conn, line: Line, task_id: str, version: int, reason: str, now: datetime
+) -> None:
+    """Write a failed run for a task whose definition cannot be read, so that someone sees it."""
+    values = {"id": run_id(line.key, line.bucket, "damaged", ms(now)), "task_id": task_id}
+    values |= {"version": version, "reason": reason, "now": now}
+    values["attempts"] = encode([Attempt(number=1, outcome="failed", error=reason)])
+    await conn.execute(DAMAGED, {**line.values, **values})
+
+
+# Executions ---------------------------------------------------------------------------------------
+
+
+class Execution(msgspec.Struct):
+    """One attempt of a run of a task, as `/tasks/{id}/executions` shows it."""
+
+    id: str
+    task_id: str
+    run_id: str
+    attempt: int
+    status: str
+    status_code: int | None
+    response: str | None
+    error: str | None
+    scheduled_for: str | None
+    started_at: str | None
+    finished_at: str | None
+    created_at: str | None
+
+
+class Finished(msgspec.Struct):
+    """A run in history; times in ms since 1970."""
+
+    id: UUID
+    kind: str
+    task_key: UUID | None
+    task_id: str | None
+    version: int
+    state: str
+    reason: str | None
+    scheduled_for: int
+    created_at: int
+    started_at: int | None
+    finished_at: int
+    attempts: list[Attempt]
+    response: bytes | None
+    truncated: bool
+
+
+TOTAL = text("""
+SELECT coalesce(sum(attempts_n), 0) FROM history
+WHERE task_key = :key AND bucket = :bucket AND service_id = :service_id
+""")
+
+PAGE = text("""
+SELECT id, finished_at, attempts_n, before FROM (
+    SELECT id, finished_at, attempts_n,
+           sum(attempts_n) OVER (ORDER BY finished_at DESC, id) - attempts_n AS before
+    FROM history WHERE task_key = :key AND bucket = :bucket AND service_id = :service_id
+        AND attempts_n > 0) AS h
+WHERE before < :until AND before + attempts_n > :since
+ORDER BY before
+""")
+
+ROWS = """
+SELECT id, kind, task_key, task_id, version, state, reason, scheduled_for, created_at,
+       started_at, finished_at, attempts, response, truncated
+FROM history WHERE bucket = :bucket AND service_id = :service_id AND """
+BY_IDS = text(ROWS + "task_key = :key AND id = ANY(:ids) AND finished_at = ANY(:finished)")
+BY_ID = text(ROWS + "id = :id")
+
+
+async def executions(
+    conn: Conn, line: Line, task_id: str, now: datetime, *, page: int, count: int
+) -> tuple[int, list[Execution]]:
+    """Return how many attempts a task has, and one page of them, the newest first."""
+    live = [
+        execution
+        for run in await queue.of_task(conn, line, now)
+        for execution in _live_executions(run, task_id, ms(now))
+    ]
+    total = len(live) + int((await conn.execute(TOTAL, line.values)).scalar_one())
+    since, until = page * count, (page + 1) * count
+    records = live[since:until]
+    if until > len(live):
+        skip = max(since - len(live), 0)
+        records += await _finished_page(conn, line, task_id, skip, until - len(live))
+    return total, records
+
+
+async def _finished_page(
+    conn: Conn, line: Line, task_id: str, since: int, until: int
+) -> list[Execution]:
+    where = (await conn.execute(PAGE, {**line.values, "since": since, "until": until})).all()
+    if not where:
+        return []
+    values = {"ids": [w.id for w in where], "finished": [w.finished_at for w in where]}
+    rows = {row.id: row for row in await conn.execute(BY_IDS, {**line.values, **values})}
+    first = int(where[0].before)
+    found = [
+        execution
+        for w in where
+        if w.id in rows  # it may have been replayed between the two statements
+        for execution in _finished_executions(_finished(rows[w.id]), task_id)
+    ]
+    return found[since - first : until - first]
+
+
+def _live_executions(run: Started, task_id: str, now: int) -> list[Execution]:
+    done = [_execution(run.id, task_id, run, attempt) for attempt in reversed(run.attempts)]
+    if not (run.claimed and run.due <= now):
+        return done
+    number = len(run.attempts) + 1
+    attempt = Attempt(number=number, outcome="unknown", started_at=run.due)
+    under_way = _execution(run.id, task_id, run, attempt)
+    under_way.status, under_way.error = "started", None
+    return [under_way, *done]
+
+
+def _finished_executions(run: Finished, task_id: str) -> list[Execution]:
+    found = [_execution(run.id, task_id, run, attempt) for attempt in reversed(run.attempts)]
+    if found and run.response is not None:
+        found[0].response = run.response.decode("utf-8", "replace")
+    return found
+
+
+def _execution(run_id: UUID, task_id: str, run: Finished | Started, attempt: Attempt) -> Execution:
+    return Execution(
+        id=str(uuid.uuid5(EXECUTION, f"{run_id}/{attempt.number}")),
+        task_id=task_id,
+        run_id=str(run_id),
+        attempt=attempt.number,
+        status="success" if attempt.outcome == "succeeded" else "failed",
+        status_code=attempt.status_code,
+        response=attempt.response,
+        error=attempt.error,
+        scheduled_for=db.rfc3339(run.scheduled_for),
+        started_at=db.rfc3339(attempt.started_at),
+        finished_at=db.rfc3339(attempt.finished_at),
+        created_at=db.rfc3339(run.created_at),
+    )
+
+
+async def get(conn: Conn, service_id: UUID, run_id: UUID) -> Finished | None:
+    """Return a finished run of a service, or None."""
+    values = {"bucket": bucket_in(run_id), "service_id": service_id, "id": run_id}
+    row = (await conn.execute(BY_ID, values)).first()
+    return _finished(row) if row else None
+
+
+def execution_of(run: Finished, task_id: str) -> Execution | None:
+    """Return the last attempt of a finished run, or None where it never started."""
+    found = _finished_executions(run, task_id)
+    return found[0] if found else None
+
+
+def _finished(row: Any) -> Finished:
+    try:
+        attempts = msgspec.json.decode(row.attempts, type=list[Attempt])
+    except (msgspec.DecodeError, RecursionError):  # damaged by hand: what is left is still shown
+        attempts = []
+    return Finished(
+        id=row.id,
+        kind=row.kind,
+        task_key=row.task_key,
+        task_id=row.task_id,
+        version=row.version,
+        state=row.state,
+        reason=row.reason,
+        scheduled_for=ms(row.scheduled_for),
+        created_at=ms(row.created_at),
+        started_at=None if row.started_at is None else ms(row.started_at),
+        finished_at=ms(row.finished_at),
+        attempts=attempts,
+        response=row.response,
+        truncated=row.truncated,
+    )
+
+
+LAST_ENDS = text("""
+SELECT k.key, l.state FROM unnest(CAST(:keys AS uuid[])) AS k (key), LATERAL (
+    SELECT h.state FROM history h
+    WHERE h.task_key = k.key AND h.service_id = :service_id
+      AND h.state IN ('succeeded', 'failed', 'expired')
+    ORDER BY h.finished_at DESC LIMIT 1) AS l
+""")
+
+
+async def last_ends(conn: Conn, service_id: UUID, keys: Sequence[UUID]) -> dict[UUID, str]:
+    """Map task keys to the state that their last run ended in; skipped ones do not count."""
+    rows = await conn.execute(LAST_ENDS, {"keys": list(keys), "service_id": service_id})
+    return {row.key: row.state for row in rows}

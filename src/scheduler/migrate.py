@@ -1,0 +1,118 @@
+"""Bringing the schema up to date, and down again."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import asyncpg
+import msgspec
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy import Connection, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from scheduler import db
+from scheduler.errors import StartupError
+
+LOCK = 0x5C4ED01E
+"""The advisory lock under which one replica at a time migrates."""
+
+
+class Status(msgspec.Struct, frozen=True):
+    """Where a database stands: the revision it has, and the newest this program knows."""
+
+    current: str | None
+    head: str
+
+    @property
+    def is_current(self) -> bool:
+        """Say whether there is nothing to do."""
+        return self.current == self.head
+
+
+def scripts() -> Path:
+    """Return the folder of the migrations: beside the package when installed, else the tree's."""
+    installed = Path(__file__).parent / "_migrations"
+    return installed if installed.is_dir() else Path(__file__).parents[2] / "migrations"
+
+
+async def up(url: str) -> Status:
+    """Migrate to the newest revision. Raises StartupError where the database is ahead of us."""
+    return await _locked(url, lambda c: command.upgrade(_config(c), "head"))
+
+
+async def down(url: str, revision: str) -> Status:
+    """Migrate back to `revision`; `base` is the empty database. Raises StartupError."""
+    try:
+        return await _locked(url, lambda c: command.downgrade(_config(c), revision))
+    except CommandError as e:
+        raise StartupError(f"cannot migrate down to {revision}: {e}") from None
+
+
+async def status(url: str) -> Status:
+    """Return where the database stands; changes nothing."""
+    engine = _engine(url)
+    async with engine.connect() as conn:
+        return await conn.run_sync(status_on)
+
+
+def _engine(url: str) -> AsyncEngine:
+    async def create() -> asyncpg.Connection:
+        # DDL may wait and scan: no statement timeout.
+        return await asyncpg.connect(db.plain(url), timeout=10)
+
+    return create_async_engine("postgresql+asyncpg://", async_creator=create, poolclass=NullPool)
+
+
+async def _locked(url: str, change: Callable[[Connection], None]) -> Status:
+    async with _engine(url).connect() as conn:
+        await conn.execute(text("SELECT pg_advisory_lock(:key)"), {"key": LOCK})
+        await conn.commit()
+        try:
+            before = await conn.run_sync(status_on)
+            _refuse_newer(before)
+            await conn.run_sync(change)
+            await conn.commit()
+            return await conn.run_sync(status_on)
+        finally:
+            await asyncio.shield(_unlock(conn))
+
+
+async def _unlock(conn: AsyncConnection) -> None:
+    await conn.rollback()
+    await conn.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": LOCK})
+    await conn.commit()
+
+
+def _refuse_newer(status: Status) -> None:
+    known = {script.revision for script in _directory().walk_revisions()}
+    if status.current is not None and status.current not in known:
+        raise StartupError(
+            f"the database is at revision {status.current}, which this version does not know; "
+            "start the newer version, or migrate down with it first"
+        )
+
+
+def _config(connection: Connection) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(scripts()))
+    config.attributes["connection"] = connection
+    return config
+
+
+def _directory() -> ScriptDirectory:
+    config = Config()
+    config.set_main_option("script_location", str(scripts()))
+    return ScriptDirectory.from_config(config)
+
+
+def status_on(connection: Connection) -> Status:
+    """Return where the database behind an open connection stands."""
+    current = MigrationContext.configure(connection).get_current_revision()
+    head = _directory().get_current_head()
+    assert head is not None  # noqa: S101  (there is always a first migration)
+    return Status(current, head)

@@ -1,0 +1,568 @@
+"""The queue: live runs, one row each, and every move between `run` and `history`.
+
+The verbs are a closed set: enqueue, claim, adopt, release, retry, recall, settle, sweep, free.
+None commits. Times are parameters, in database time.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import text
+
+from scheduler.db import Conn, ms, utc
+from scheduler.run import (
+    KINDS,
+    End,
+    Line,
+    NewRun,
+    Overlap,
+    Retry,
+    Run,
+    Started,
+    bucket_in,
+    decode,
+    encode,
+)
+
+LATE_S = 2.0
+"""A run that is due longer than this is late, and claimed service by service."""
+
+
+ENQUEUE = text("""
+INSERT INTO run (id, bucket, service_id, task_key, task_id, kind, version, overlap, priority,
+                 scheduled_for, due, max_retries, attempts, attempts_n, claimed_by, created_at)
+SELECT u.id, u.bucket, u.service_id, u.task_key, u.task_id, u.kind, u.version, u.overlap, 0,
+       u.at, u.at, u.max_retries, '[]', 0, u.claimed_by, :now
+FROM unnest(CAST(:id AS uuid[]), CAST(:bucket AS smallint[]), CAST(:service_id AS uuid[]),
+            CAST(:task_key AS uuid[]), CAST(:task_id AS text[]), CAST(:kind AS text[]),
+            CAST(:version AS int[]), CAST(:overlap AS text[]), CAST(:at AS timestamptz[]),
+            CAST(:max_retries AS smallint[]), CAST(:claimed_by AS uuid[]))
+     AS u (id, bucket, service_id, task_key, task_id, kind, version, overlap, at, max_retries,
+           claimed_by)
+ON CONFLICT (id, bucket) DO NOTHING
+RETURNING id
+""")
+
+COLUMNS = """run.id, run.bucket, run.service_id, run.task_key, run.task_id, run.kind, run.version,
+          run.overlap, run.priority, run.scheduled_for, run.due, run.max_retries, run.attempts,
+          run.attempts_n"""
+
+# `id = ANY(ARRAY(...))` and never `id IN (...)`: the planner may run an IN subselect once for each
+# outer row, and then every pass locks LIMIT rows more. Only the head of the line of a task that
+# takes one run at a time can be claimed: nothing of that task is claimed, and nothing stands
+# before it, where waiting for a retry stands before what was never tried.
+CLAIM = (
+    """
+UPDATE run SET claimed_by = :me
+WHERE id = ANY(ARRAY(
+    SELECT c.id FROM run c
+    WHERE {which} AND c.claimed_by IS NULL AND c.kind = ANY(:kinds)
+      AND (c.overlap = 'allow' OR NOT EXISTS (
+          SELECT FROM run h
+          WHERE h.task_key = c.task_key AND h.bucket = c.bucket AND h.id <> c.id
+            AND (h.claimed_by IS NOT NULL
+                 OR (h.attempts_n = 0, h.scheduled_for, h.id)
+                  < (c.attempts_n = 0, c.scheduled_for, c.id))))
+    ORDER BY c.due LIMIT :room FOR UPDATE OF c SKIP LOCKED))
+RETURNING """
+    + COLUMNS
+)
+
+CLAIM_ON_TIME = text(
+    CLAIM.format(which="c.due > :late AND c.due <= :ahead AND c.service_id <> ALL(:crowded)")
+)
+CLAIM_LATE = text(CLAIM.format(which="c.service_id = :service AND c.due <= :late"))
+
+# One probe of (service_id, due) a service; the claimed ones at its front are few.
+LATE_SERVICES = text("""
+SELECT s.id FROM unnest(CAST(:services AS uuid[])) AS s (id)
+WHERE EXISTS (SELECT FROM run r
+              WHERE r.service_id = s.id AND r.due <= :late AND r.claimed_by IS NULL)
+""")
+
+# ORDER BY keeps these two on the index: for one row of many, or a few, a planner that does not know
+# the parameters would rather read the whole table.
+ANY_LATE = text("""
+SELECT EXISTS (SELECT FROM (
+    SELECT due FROM run WHERE due <= :late AND claimed_by IS NULL ORDER BY due LIMIT 1) AS late)
+""")
+
+ADOPT = text("SELECT " + COLUMNS + " FROM run WHERE run.claimed_by = :me")
+
+RELEASE = text("""
+UPDATE run SET claimed_by = NULL, version = greatest(version, :version)
+WHERE id = ANY(:ids) AND claimed_by = :me
+""")
+
+# Sent again after a lost answer, it must not release what this process has claimed again since:
+# hence the number of attempts.
+RETRY = text("""
+WITH o AS (
+    SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:buckets AS smallint[]),
+                         CAST(:due AS timestamptz[]), CAST(:attempts AS text[]),
+                         CAST(:attempts_n AS int[]))
+        AS o (id, bucket, due, attempts, attempts_n))
+UPDATE run SET claimed_by = NULL, due = o.due, attempts = CAST(o.attempts AS jsonb),
+               attempts_n = o.attempts_n
+FROM o WHERE run.id = o.id AND run.bucket = o.bucket AND run.claimed_by = :me
+    AND run.attempts_n = o.attempts_n - 1
+RETURNING run.id
+""")
+
+# The DELETE goes by ids alone: joined with the unnest it got a sequential scan for the first
+# executions on every connection.
+SETTLE = text("""
+WITH o AS (
+    SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:state AS text[]), CAST(:reason AS text[]),
+                         CAST(:attempts AS text[]), CAST(:attempts_n AS int[]),
+                         CAST(:started_at AS timestamptz[]), CAST(:finished_at AS timestamptz[]),
+                         CAST(:response AS bytea[]), CAST(:truncated AS boolean[]),
+                         CAST(:version AS int[]))
+        AS o (id, state, reason, attempts, attempts_n, started_at, finished_at, response,
+              truncated, version)),
+d AS (DELETE FROM run WHERE id = ANY(:ids) AND claimed_by = :me
+      RETURNING id, bucket, service_id, task_key, task_id, kind, scheduled_for, created_at)
+INSERT INTO history (id, bucket, service_id, task_key, task_id, kind, version, scheduled_for,
+                     state, reason, attempts, attempts_n, created_at, started_at, finished_at,
+                     response, truncated, count)
+SELECT d.id, d.bucket, d.service_id, d.task_key, d.task_id, d.kind, o.version, d.scheduled_for,
+       o.state, o.reason, CAST(o.attempts AS jsonb), o.attempts_n, d.created_at, o.started_at,
+       o.finished_at, o.response, o.truncated, 1
+FROM d JOIN o ON o.id = d.id
+RETURNING id
+""")
+
+# A gap is one row: the id of its first instant, how many, from when to when.
+GAP = """
+INSERT INTO history (id, bucket, service_id, task_key, task_id, kind, version, scheduled_for,
+                     state, reason, attempts, attempts_n, created_at, finished_at, truncated,
+                     count, gap_from, gap_to)
+SELECT (array_agg(id ORDER BY scheduled_for))[1], bucket, service_id, task_key, task_id, 'task',
+       max(version), min(scheduled_for), {end}, '[]', 0, min(created_at), :now, false,
+       count(*), min(scheduled_for), max(scheduled_for)
+FROM d GROUP BY task_key, bucket, service_id, task_id
+RETURNING count
+"""
+
+# What fell due while a run of the task was under way: in (since, until] of each.
+SKIP_OVERLAPPED = text(
+    """
+WITH w AS (
+    SELECT * FROM unnest(CAST(:keys AS uuid[]), CAST(:since AS timestamptz[]),
+                         CAST(:until AS timestamptz[])) AS w (key, since, until)),
+d AS (DELETE FROM run WHERE id = ANY(ARRAY(
+          SELECT r.id FROM w JOIN run r ON r.task_key = w.key
+          WHERE r.scheduled_for > w.since AND r.scheduled_for <= w.until AND r.kind = 'task'
+            AND r.overlap = 'skip' AND r.claimed_by IS NULL AND r.attempts_n = 0
+          FOR UPDATE OF r SKIP LOCKED))
+      RETURNING *)"""
+    + GAP.format(end="'skipped', 'overlap'")
+)
+
+# Judge what was planned, and then stood unclaimed for longer than its grace: with `skip` it is
+# too late; with `latest` only the last due instant of the task is still wanted. What waits in a
+# queue was not missed.
+SWEEP_MISFIRED = text(
+    """
+WITH d AS (DELETE FROM run WHERE id = ANY(ARRAY(
+          SELECT r.id FROM unnest(CAST(:keys AS uuid[]), CAST(:before AS timestamptz[]),
+                                  CAST(:latest AS boolean[])) AS j (key, before, latest)
+          JOIN run r ON r.task_key = j.key
+          WHERE r.scheduled_for < j.before AND r.kind = 'task' AND r.claimed_by IS NULL
+            AND r.attempts_n = 0 AND r.overlap <> 'queue'
+            AND (NOT j.latest OR EXISTS (
+                SELECT FROM run n WHERE n.task_key = r.task_key AND n.bucket = r.bucket
+                    AND n.kind = 'task' AND n.scheduled_for > r.scheduled_for
+                    AND n.scheduled_for <= :now))
+          FOR UPDATE OF r SKIP LOCKED))
+      RETURNING *)"""
+    + GAP.format(end="'skipped', 'misfire'")
+)
+
+# Of a task whose instants queue, those that are due beyond the first so many.
+CUT_QUEUES = text(
+    """
+WITH q AS (
+    SELECT r.id, row_number() OVER (PARTITION BY r.task_key ORDER BY r.scheduled_for) AS place
+    FROM unnest(CAST(:keys AS uuid[])) AS k (key) JOIN run r ON r.task_key = k.key
+    WHERE r.overlap = 'queue' AND r.kind = 'task' AND r.claimed_by IS NULL AND r.attempts_n = 0
+      AND r.scheduled_for <= :now),
+d AS (DELETE FROM run WHERE id = ANY(ARRAY(SELECT id FROM q WHERE place > :most))
+          AND claimed_by IS NULL
+      RETURNING *)"""
+    + GAP.format(end="'skipped', 'overlap'")
+)
+
+OVERDUE = text("""
+SELECT task_key, due, id FROM run
+WHERE (due, id) > (:after, :after_id) AND due <= :before AND claimed_by IS NULL
+  AND kind = 'task' AND attempts_n = 0
+ORDER BY due, id LIMIT :room
+""")
+
+# Of a replica that is gone. What was due after its last possible call was never sent; of the rest
+# nobody knows, so it counts as an attempt and comes again a little later.
+FREE = text("""
+UPDATE run SET
+    claimed_by = NULL,
+    attempts = CASE WHEN due > :sent_until THEN attempts ELSE attempts || jsonb_build_object(
+        'number', attempts_n + 1, 'outcome', 'unknown',
+        'started_at', floor(extract(epoch FROM due) * 1000)::bigint,
+        'finished_at', floor(extract(epoch FROM CAST(:now AS timestamptz)) * 1000)::bigint,
+        'error', 'the replica that held it stopped; the call may have arrived') END,
+    attempts_n = CASE WHEN due > :sent_until THEN attempts_n ELSE attempts_n + 1 END,
+    due = CASE WHEN due > :sent_until THEN due
+          ELSE :now + least(300, power(2, least(attempts_n, 10))) * interval '1 second' END
+WHERE claimed_by = ANY(:dead)
+""")
+
+HOLDERS = text("SELECT DISTINCT claimed_by FROM run WHERE claimed_by IS NOT NULL")
+
+RECALLED = text("""
+SELECT r.id, r.version FROM run r WHERE r.id = ANY(:ids) AND r.claimed_by = :me
+""")
+
+DROP = text("""
+DELETE FROM run
+WHERE id = ANY(:ids) AND claimed_by = :me AND version < coalesce(:version, version + 1)
+RETURNING id
+""")
+
+
+async def enqueue(conn: Conn, runs: Sequence[NewRun], now: datetime) -> list[UUID]:
+    """Insert runs; one that exists already stays as it is. Return the ids that are new."""
+    if not runs:
+        return []
+    columns = {
+        name: [getattr(run, name) for run in runs]
+        for name in ("id", "bucket", "service_id", "task_key", "task_id", "kind", "version")
+    }
+    columns["overlap"] = [run.overlap for run in runs]
+    columns["at"] = [utc(run.at) for run in runs]
+    columns["max_retries"] = [run.max_retries for run in runs]
+    columns["claimed_by"] = [run.claimed_by for run in runs]
+    rows = await conn.execute(ENQUEUE, {**columns, "now": now})
+    return list(rows.scalars())
+
+
+async def claim_on_time(
+    conn: Conn, me: UUID, now_ms: int, *, ahead_ms: int, room: int, crowded: Sequence[UUID] = ()
+) -> list[Run]:
+    """Claim what is due from two seconds ago to `ahead_ms` from now, but of no crowded service."""
+    when = {"late": utc(now_ms - int(LATE_S * 1000)), "ahead": utc(now_ms + ahead_ms)}
+    values = {**when, "me": me, "room": room, "kinds": KINDS, "crowded": list(crowded)}
+    return _runs(await conn.execute(CLAIM_ON_TIME, values), me)
+
+
+async def claim_late(conn: Conn, me: UUID, now_ms: int, *, service: UUID, room: int) -> list[Run]:
+    """Claim what one service has overdue."""
+    values = {"late": utc(now_ms - int(LATE_S * 1000)), "me": me, "room": room, "kinds": KINDS}
+    return _runs(await conn.execute(CLAIM_LATE, {**values, "service": service}), me)
+
+
+async def any_late(conn: Conn, now_ms: int) -> bool:
+    """Say whether anything is late and unclaimed."""
+    late = utc(now_ms - int(LATE_S * 1000))
+    return bool((await conn.execute(ANY_LATE, {"late": late})).scalar_one())
+
+
+async def late_services(conn: Conn, services: Sequence[UUID], now_ms: int) -> list[UUID]:
+    """Return which of these services have something late and unclaimed."""
+    late = utc(now_ms - int(LATE_S * 1000))
+    rows = await conn.execute(LATE_SERVICES, {"services": list(services), "late": late})
+    return list(rows.scalars())
+
+
+async def adopt(conn: Conn, me: UUID) -> list[Run]:
+    """Return every run that names `me` as its holder."""
+    return _runs(await conn.execute(ADOPT, {"me": me}), me)
+
+
+async def release(conn: Conn, me: UUID, ids: Sequence[UUID], version: int | None = None) -> None:
+    """Give claimed runs back; `version` is that of their task, where theirs may be older."""
+    await conn.execute(RELEASE, {"ids": list(ids), "me": me, "version": version})
+
+
+async def retry(conn: Conn, me: UUID, retries: Sequence[Retry]) -> list[UUID]:
+    """Give runs back to be tried again later. Return the ids that were still ours."""
+    rows = await conn.execute(
+        RETRY,
+        {
+            "ids": [r.run.id for r in retries],
+            "buckets": [r.run.bucket for r in retries],
+            "due": [utc(r.due) for r in retries],
+            "attempts": [encode(r.run.attempts) for r in retries],
+            "attempts_n": [len(r.run.attempts) for r in retries],
+            "me": me,
+        },
+    )
+    return list(rows.scalars())
+
+
+async def settle(conn: Conn, me: UUID, ends: Sequence[End]) -> list[UUID]:
+    """Move runs to history. Return the ids that were still ours; the others ended elsewhere."""
+    rows = await conn.execute(
+        SETTLE,
+        {
+            "ids": [e.run.id for e in ends],
+            "state": [e.state for e in ends],
+            "reason": [e.reason for e in ends],
+            "attempts": [encode(e.run.attempts) for e in ends],
+            "attempts_n": [len(e.run.attempts) for e in ends],
+            "started_at": [None if e.started_at is None else utc(e.started_at) for e in ends],
+            "finished_at": [utc(e.finished_at) for e in ends],
+            "response": [e.response for e in ends],
+            "truncated": [e.truncated for e in ends],
+            "version": [e.run.version for e in ends],
+            "me": me,
+        },
+    )
+    return list(rows.scalars())
+
+
+async def skip_overlapped(conn: Conn, spans: Iterable[tuple[UUID, int, int]], now: datetime) -> int:
+    """Skip what fell due in (since, until] of each task key; return how many."""
+    keys, since, until = zip(*spans, strict=True)
+    values = {"keys": list(keys), "now": now}
+    values |= {"since": [utc(s) for s in since], "until": [utc(u) for u in until]}
+    return sum((await conn.execute(SKIP_OVERLAPPED, values)).scalars())
+
+
+class Judgement(msgspec.Struct, gc=False):
+    """A task's misfire rule applied: instants before `before` (ms) are too late."""
+
+    task_key: UUID
+    before: int
+    latest: bool
+    """Keep the last due instant, however late."""
+
+
+async def sweep_misfired(conn: Conn, judgements: Sequence[Judgement], now: datetime) -> int:
+    """Skip planned runs that stood unclaimed too long; return how many."""
+    rows = await conn.execute(
+        SWEEP_MISFIRED,
+        {
+            "keys": [j.task_key for j in judgements],
+            "before": [utc(j.before) for j in judgements],
+            "latest": [j.latest for j in judgements],
+            "now": now,
+        },
+    )
+    return sum(rows.scalars())
+
+
+async def cut_queues(conn: Conn, keys: Sequence[UUID], most: int, now: datetime) -> int:
+    """Skip what is due beyond the first `most` in each task's queue; return how many."""
+    rows = await conn.execute(CUT_QUEUES, {"keys": list(keys), "most": most, "now": now})
+    return sum(rows.scalars())
+
+
+async def overdue(
+    conn: Conn, after: tuple[datetime, UUID], before: datetime, room: int
+) -> list[tuple[UUID, datetime, UUID]]:
+    """Return (task key, due, id) of untried unclaimed runs, in order, `room` at most."""
+    values = {"after": after[0], "after_id": after[1], "before": before, "room": room}
+    return [tuple(row) for row in await conn.execute(OVERDUE, values)]
+
+
+async def free(conn: Conn, dead: Sequence[UUID], sent_until: datetime, now: datetime) -> int:
+    """Free the runs of replicas that are gone; `sent_until` is when they last could send."""
+    values = {"dead": list(dead), "sent_until": sent_until, "now": now}
+    return (await conn.execute(FREE, values)).rowcount
+
+
+async def holders(conn: Conn) -> list[UUID]:
+    """Return everyone who holds a run."""
+    return list((await conn.execute(HOLDERS)).scalars())
+
+
+async def versions(conn: Conn, me: UUID, ids: Sequence[UUID]) -> dict[UUID, int]:
+    """Return the versions that claimed runs have now; those that are not ours are left out."""
+    rows = await conn.execute(RECALLED, {"ids": list(ids), "me": me})
+    return {row.id: row.version for row in rows}
+
+
+async def drop(conn: Conn, me: UUID, ids: Sequence[UUID], version: int | None) -> set[UUID]:
+    """Delete claimed runs that the edit to `version` took back, or a delete (None).
+
+    Return those that were: what a later edit wants again has a newer version by now.
+    """
+    rows = await conn.execute(DROP, {"ids": list(ids), "me": me, "version": version})
+    return set(rows.scalars())
+
+
+def _runs(rows: Iterable[Any], me: UUID) -> list[Run]:
+    """Return claimed runs by due time; RETURNING has no order."""
+    runs = [_run(row, me) for row in rows]
+    runs.sort(key=lambda run: run.due)
+    return runs
+
+
+def _run(row: Any, me: UUID) -> Run:
+    attempts, damaged = decode(row.attempts, row.attempts_n)
+    scheduled_for = ms(row.scheduled_for)
+    return Run(
+        id=row.id,
+        bucket=row.bucket,
+        service_id=row.service_id,
+        task_key=row.task_key,
+        task_id=row.task_id,
+        kind=row.kind,
+        version=row.version,
+        overlap=row.overlap,
+        priority=row.priority,
+        scheduled_for=scheduled_for,
+        due=scheduled_for if row.due == row.scheduled_for else ms(row.due),
+        max_retries=row.max_retries,
+        attempts=attempts,
+        claimed_by=me,
+        damaged=damaged or ("the run names no task" if row.task_key is None else None),
+    )
+
+
+FUTURE = text("""
+DELETE FROM run WHERE task_key = :key AND bucket = :bucket AND service_id = :service_id
+    AND kind = 'task' AND claimed_by IS NULL AND attempts_n = 0 AND scheduled_for > :after
+RETURNING id
+""")
+
+CLAIMED = text("""
+SELECT id FROM run WHERE task_key = :key AND bucket = :bucket AND service_id = :service_id
+    AND kind = 'task' AND claimed_by IS NOT NULL AND scheduled_for > :after
+""")
+
+# What was due before the edit stays due, as the task stands now; of what some replica holds for
+# later only the wanted ones. The rest keeps its old version: that is how the holder knows.
+REVERSION = text("""
+UPDATE run SET version = :version, overlap = :overlap
+WHERE task_key = :key AND bucket = :bucket AND service_id = :service_id
+  AND (claimed_by IS NULL OR scheduled_for <= :now OR id = ANY(:wanted))
+""")
+
+LOCK_LINE = text("""
+SELECT id FROM run WHERE task_key = :key AND bucket = :bucket AND service_id = :service_id
+    AND (claimed_by IS NOT NULL OR attempts_n > 0 OR due <= :ahead)
+FOR UPDATE
+""")
+
+IN_FLIGHT = text("""
+SELECT EXISTS (SELECT FROM run WHERE task_key = :key AND bucket = :bucket
+    AND service_id = :service_id AND (attempts_n > 0 OR claimed_by IS NOT NULL AND due <= :now))
+""")
+
+REMOVE_FUTURE = text("""
+DELETE FROM run WHERE task_key = :key AND bucket = :bucket AND service_id = :service_id
+    AND claimed_by IS NULL AND attempts_n = 0 AND due > :now
+""")
+
+CANCEL_OVERDUE = text("""
+WITH d AS (DELETE FROM run WHERE task_key = :key AND bucket = :bucket
+               AND service_id = :service_id AND claimed_by IS NULL RETURNING *)
+INSERT INTO history (id, bucket, service_id, task_key, task_id, kind, version, scheduled_for,
+                     state, reason, attempts, attempts_n, created_at, finished_at, truncated,
+                     count)
+SELECT id, bucket, service_id, task_key, task_id, kind, version, scheduled_for, 'cancelled',
+       'the task was deleted', attempts, attempts_n, created_at, :now, false, 1 FROM d
+RETURNING id
+""")
+
+LIVE = text("""
+SELECT task_key,
+       bool_or(attempts_n > 0 OR claimed_by IS NOT NULL AND due <= :now) AS running
+FROM run WHERE task_key = ANY(:keys) AND service_id = :service_id GROUP BY task_key
+""")
+
+STARTED = """
+SELECT id, kind, task_key, task_id, version, scheduled_for, due, attempts, attempts_n,
+       created_at,
+       claimed_by IS NOT NULL AS claimed
+FROM run WHERE bucket = :bucket AND service_id = :service_id AND """
+OF_TASK = text(
+    STARTED
+    + """task_key = :key
+    AND (attempts_n > 0 OR claimed_by IS NOT NULL AND due <= :now)
+ORDER BY scheduled_for DESC, id LIMIT 1000
+"""
+)
+BY_ID = text(STARTED + "id = :id")
+
+
+async def take_back(conn: Conn, line: Line, after: datetime) -> set[UUID]:
+    """Delete a task's unclaimed future runs; return their ids."""
+    return set((await conn.execute(FUTURE, {**line.values, "after": after})).scalars())
+
+
+async def claimed(conn: Conn, line: Line, after: datetime) -> set[UUID]:
+    """Return the ids of a task's future runs that some replica holds."""
+    return set((await conn.execute(CLAIMED, {**line.values, "after": after})).scalars())
+
+
+async def reversion(
+    conn: Conn, line: Line, version: int, overlap: Overlap, now: datetime, wanted: Iterable[UUID]
+) -> None:
+    """Give a task's runs a new version, but for those claimed for later that nobody wants now."""
+    values = {"version": version, "overlap": overlap, "now": now, "wanted": list(wanted)}
+    await conn.execute(REVERSION, {**line.values, **values})
+
+
+async def lock_line(conn: Conn, line: Line, now: datetime, ahead_s: float) -> bool:
+    """Hold off claims of a task until the commit; say whether one of its runs is in flight."""
+    ahead = now + timedelta(seconds=ahead_s + 1)
+    await conn.execute(LOCK_LINE, {**line.values, "ahead": ahead})
+    return bool((await conn.execute(IN_FLIGHT, {**line.values, "now": now})).scalar_one())
+
+
+async def remove(conn: Conn, line: Line, now: datetime) -> None:
+    """Take a deleted task's unclaimed runs away: future ones go, the others end cancelled."""
+    await conn.execute(REMOVE_FUTURE, {**line.values, "now": now})
+    await conn.execute(CANCEL_OVERDUE, {**line.values, "now": now})
+
+
+async def live(
+    conn: Conn, service_id: UUID, keys: Sequence[UUID], now: datetime
+) -> dict[UUID, bool]:
+    """Map the task keys that have live runs to whether one is running or waits for a retry."""
+    values = {"keys": list(keys), "service_id": service_id, "now": now}
+    return {row.task_key: row.running for row in await conn.execute(LIVE, values)}
+
+
+async def of_task(conn: Conn, line: Line, now: datetime) -> list[Started]:
+    """Return a task's live runs that were tried, or are being tried, the newest first."""
+    return [_started(row) for row in await conn.execute(OF_TASK, {**line.values, "now": now})]
+
+
+async def get(conn: Conn, service_id: UUID, run_id: UUID) -> Started | None:
+    """Return a live run of a service, or None."""
+    values = {"id": run_id, "bucket": bucket_in(run_id), "service_id": service_id}
+    row = (await conn.execute(BY_ID, values)).first()
+    return _started(row) if row else None
+
+
+def _started(row: Any) -> Started:
+    return Started(
+        id=row.id,
+        kind=row.kind,
+        task_key=row.task_key,
+        task_id=row.task_id,
+        version=row.version,
+        scheduled_for=ms(row.scheduled_for),
+        due=ms(row.due),
+        created_at=ms(row.created_at),
+        attempts=decode(row.attempts, row.attempts_n)[0],
+        claimed=row.claimed,
+    )
+
+
+DEPTH_MOST = 10_000
+DEPTH = text("""
+SELECT count(*) FROM (SELECT FROM run WHERE due <= :now ORDER BY due LIMIT :most) AS due
+""")
+
+
+async def depth(conn: Conn, now: datetime) -> int:
+    """Return how many live runs are due, counted to 10,000."""
+    found = await conn.execute(DEPTH, {"now": now, "most": DEPTH_MOST})
+    return int(found.scalar_one())

@@ -1,0 +1,158 @@
+"""Replicas instead of leases: a row that beats, and whoever watches it stand still.
+
+A process is known by its incarnation, a random id. Every claim names it, and every settle, retry
+and release does too: that is the fence. A process whose last acknowledged beat is 8 s old sends
+nothing. Whoever has watched a beat stand still for 10 s, reading all the while, deletes the row
+and frees its runs; the process it belonged to learns of it at its next beat, which finds no row,
+drops what it has not sent, and goes on under a new incarnation. Calls that were under way settle
+under the old one, and count where nobody freed them.
+"""
+
+import os
+import socket
+import uuid
+from collections.abc import Callable
+from datetime import timedelta
+from uuid import UUID
+
+import msgspec
+import structlog
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    DateTime,
+    Integer,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    Uuid,
+    text,
+)
+
+from scheduler import __version__, queue
+from scheduler.db import Conn, metadata
+
+log = structlog.get_logger()
+
+REPLICA = Table(
+    "replica",
+    metadata,
+    Column("id", Uuid, nullable=False),
+    Column("beat", BigInteger, nullable=False),
+    Column("beat_at", DateTime(timezone=True), nullable=False),
+    Column("role", Text, nullable=False),
+    Column("host", Text, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("started_at", DateTime(timezone=True), nullable=False),
+    PrimaryKeyConstraint("id", name="replica_pkey"),
+)
+
+BEAT_S = 2.0
+FRESH_S = 8.0
+"""A process whose last acknowledged beat is older sends nothing."""
+STILL_S = 10.0
+"""A beat watched standing still for so long belongs to nobody."""
+
+JOIN = text("""
+INSERT INTO replica (id, beat, beat_at, role, host, pid, version, started_at)
+VALUES (:id, 0, now(), :role, :host, :pid, :version, now())
+""")
+BEAT = text("UPDATE replica SET beat = beat + 1, beat_at = now() WHERE id = :id")
+READ = text("SELECT id, beat, beat_at FROM replica WHERE id <> :id")
+BURY = text("DELETE FROM replica WHERE id = :id AND beat = :beat RETURNING now() AS now, beat_at")
+BURY_ALL = text("DELETE FROM replica WHERE id <> :id RETURNING id")
+ALL = text("SELECT id FROM replica")
+NOW = text("SELECT now()")
+
+
+class Watched(msgspec.Struct):
+    """Another replica as this one sees it; `since` on the monotonic clock, in seconds."""
+
+    beat: int
+    since: float
+
+
+class Membership:
+    """This process among the replicas. `monotonic` returns seconds."""
+
+    def __init__(self, role: str, monotonic: Callable[[], float]) -> None:
+        self.role = role
+        self.monotonic = monotonic
+        self.me: UUID = uuid.uuid4()
+        self.others: dict[UUID, Watched] = {}
+        self._acknowledged = float("-inf")
+        self._read_at = float("-inf")
+
+    @property
+    def fresh(self) -> bool:
+        """Say whether this process may send: nobody can have freed its runs."""
+        return self.monotonic() - self._acknowledged < FRESH_S
+
+    def may_send(self, holder: UUID) -> bool:
+        """Say whether a run claimed under this name may be sent: not after a burial."""
+        return holder == self.me and self.fresh
+
+    @property
+    def alone(self) -> bool:
+        """Say whether no other replica was there at the last reading."""
+        return not self.others
+
+    async def join(self, conn: Conn) -> None:
+        """Enter under a new incarnation."""
+        started = self.monotonic()
+        self.me = uuid.uuid4()
+        values = {"id": self.me, "role": self.role, "host": socket.gethostname()}
+        await conn.execute(JOIN, {**values, "pid": os.getpid(), "version": __version__})
+        self._acknowledged = started
+
+    async def beat(self, conn: Conn) -> bool:
+        """Beat once; False where someone has freed this incarnation's runs."""
+        started = self.monotonic()  # it may have been committed any time since
+        beaten = (await conn.execute(BEAT, {"id": self.me})).rowcount
+        if not beaten:
+            self._acknowledged = float("-inf")
+            return False
+        self._acknowledged = started
+        return True
+
+    async def watch(self, conn: Conn) -> list[tuple[UUID, int]]:
+        """Read the others' beats; return those that stood still too long, with that beat."""
+        now = self.monotonic()
+        # A pause in our own reading proves nothing about them.
+        rested = now - self._read_at > 2.5 * BEAT_S
+        rows = (await conn.execute(READ, {"id": self.me})).all()
+        seen: dict[UUID, Watched] = {}
+        for row in rows:
+            known = self.others.get(row.id)
+            moved = known is None or rested or known.beat != row.beat
+            seen[row.id] = Watched(row.beat, now if moved or known is None else known.since)
+        self.others, self._read_at = seen, now
+        return [(key, w.beat) for key, w in seen.items() if now - w.since >= STILL_S]
+
+    async def bury(self, conn: Conn, dead: UUID, beat: int) -> int | None:
+        """Take a replica's row away and free its runs; None where it beat meanwhile."""
+        row = (await conn.execute(BURY, {"id": dead, "beat": beat})).first()
+        if row is None:
+            return None
+        self.others.pop(dead, None)
+        sent_until = row.beat_at + timedelta(seconds=FRESH_S)
+        return await queue.free(conn, [dead], sent_until, row.now)
+
+    async def bury_all(self, conn: Conn) -> int:
+        """Free what everyone else holds: for a process that knows it is the only one."""
+        await conn.execute(BURY_ALL, {"id": self.me})
+        return await self.free_orphans(conn)
+
+    async def free_orphans(self, conn: Conn) -> int:
+        """Free runs whose holder has no row: a leave, or a burial by hand, cut short."""
+        there = set((await conn.execute(ALL)).scalars()) | {self.me}
+        holders = [key for key in await queue.holders(conn) if key not in there]
+        if not holders:
+            return 0
+        now = (await conn.execute(NOW)).scalar_one()
+        return await queue.free(conn, holders, now, now)
+
+    async def leave(self, conn: Conn) -> None:
+        """Take this process's own row away; it holds nothing any more."""
+        await conn.execute(text("DELETE FROM replica WHERE id = :id"), {"id": self.me})

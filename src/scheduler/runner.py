@@ -1,0 +1,245 @@
+"""The runner: performs a claimed run and says what becomes of it. Errors become values here."""
+
+import asyncio
+import math
+import random
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any, Literal
+from uuid import UUID
+
+import msgspec
+import structlog
+
+from scheduler import actions, config, metrics, task
+from scheduler.actions import Call, Performer
+from scheduler.clock import Clock
+from scheduler.db import Conn
+from scheduler.run import Attempt, End, Retry, Run
+from scheduler.settler import Outcome
+from scheduler.task import Backoff, Definition
+
+log = structlog.get_logger()
+
+UNKNOWN_MOST = 20
+"""A run whose outcome stayed unknown so often ends; until then it uses up no retry."""
+EXCERPT_BYTES = 1024
+"""What is kept of the body of an attempt that another one follows."""
+REMEMBERED = 20_000
+
+Performers = Mapping[type, Performer]
+"""By the type of the action."""
+
+
+class Work(msgspec.Struct, gc=False):
+    """A task made ready to be performed any number of times."""
+
+    task: Definition
+    performer: Performer
+    prepared: Any = None
+    damaged: str | None = None
+    """Why it cannot be performed."""
+
+
+class Runner:
+    """Performs runs."""
+
+    def __init__(
+        self,
+        performers: Performers,
+        clock: Clock,
+        worker: config.Worker,
+        runs: config.Runs,
+        may_send: Callable[[UUID], bool],
+    ) -> None:
+        self._performers = performers
+        self._clock = clock
+        self._worker = worker
+        self._runs = runs
+        self._may_send = may_send
+        self._works: dict[UUID, Work] = {}
+        """Tasks made ready before; a run keeps its own, so that any of them may be forgotten."""
+
+    async def prepare(self, conn: Conn, runs: Iterable[Run]) -> None:
+        """Give claimed runs their tasks, as new as the runs; one whose task is gone gets None.
+
+        Retries always ask: the task may have been deleted since, and nobody heard of it.
+        """
+        wanted = {
+            run.task_key
+            for run in runs
+            if run.task_key and (run.attempts or not self._is_known(run.task_key, run.version))
+        }
+        if wanted:
+            found = await task.definitions(conn, list(wanted))
+            for key in wanted - found.keys():
+                self._works.pop(key, None)
+            for n, definition in enumerate(found.values()):
+                self._learn(definition)
+                if n % 50 == 49:  # a slice of the loop's time
+                    await asyncio.sleep(0)
+        for run in runs:
+            run.work = self._works.get(run.task_key) if run.task_key else None
+        if len(self._works) > REMEMBERED:
+            self._works.clear()
+
+    def _is_known(self, key: UUID, version: int) -> bool:
+        work = self._works.get(key)
+        # One that is damaged may have been mended by hand since, without a new version.
+        return work is not None and work.task.version >= version and work.damaged is None
+
+    def forget(self, key: UUID) -> None:
+        """Forget a task: it was edited or deleted."""
+        self._works.pop(key, None)
+
+    def equip(self, run: Run, definition: Definition) -> None:
+        """Give a run its task."""
+        run.work = self._learn(definition)
+
+    def _learn(self, of: Definition) -> Work:
+        performer = self._performers[type(of.action)]
+        work = Work(of, performer, damaged=of.damaged)
+        if not of.damaged:
+            try:
+                work.prepared = performer.prepare(of.action, of.expected)
+            except (ValueError, TypeError) as e:
+                work.damaged = f"the task cannot be performed: {e}"
+        self._works[of.key] = work
+        return work
+
+    async def perform(self, run: Run) -> Outcome | None:
+        """Perform one run; None where nothing was sent, because this process may not any more.
+
+        Never raises; when cancelled, the outcome is unknown.
+        """
+        started = self._clock.now_ms()
+        work: Work | None = run.work
+        try:
+            refusal = self._refusal(run, work, started)
+            if refusal is not None or work is None:
+                return Outcome(refusal or _failed(run, "its task is gone", started))
+            return await self._attempt(run, work, started)
+        except asyncio.CancelledError:
+            cut = actions.Outcome(
+                succeeded=False, unknown=True, error="cut short; the call may have arrived"
+            )
+            return self._decide(run, work, cut, started)
+        except Exception:
+            log.exception("a run broke its runner", run=str(run.id), task=run.task_id)
+            metrics.ERRORS.labels("run").inc()
+            broken = actions.Outcome(
+                succeeded=False,
+                error="an error inside the scheduler; see its log",
+                retryable=True,
+            )
+            return self._decide(run, work, broken, started)
+
+    def _refusal(self, run: Run, work: Work | None, now: int) -> End | None:
+        """Return the end of a run that is not to be started, if so."""
+        if run.damaged:
+            return _failed(run, run.damaged, now)
+        if work is None:
+            return End(run, "cancelled", "the task was deleted", None, now)
+        if work.damaged:
+            return _failed(run, work.damaged, now)
+        if sum(a.outcome == "unknown" for a in run.attempts) >= UNKNOWN_MOST:
+            return _failed(run, f"its outcome stayed unknown {UNKNOWN_MOST} times", now)
+        age = work.task.policy.max_age_seconds
+        if age is not None and not run.attempts and now - run.scheduled_for > age * 1000:
+            return End(run, "expired", f"it could not start within {age:g} s", None, now)
+        return None
+
+    async def _attempt(self, run: Run, work: Work, started: int) -> Outcome | None:
+        if not run.attempts:
+            metrics.LAG.observe(max(started - run.due, 0) / 1000)
+        call = Call(
+            run_id=run.id,
+            task_id=run.task_id or "",
+            attempt=len(run.attempts) + 1,
+            scheduled_for=run.scheduled_for,
+            deadline=asyncio.get_running_loop().time() + work.task.timeout_s,
+            may_send=partial(self._may_send, run.claimed_by),
+        )
+        outcome = await work.performer.perform(work.prepared, call)
+        if outcome is None:
+            return None
+        return self._decide(run, work, outcome, started)
+
+    def _decide(
+        self, run: Run, work: Work | None, outcome: actions.Outcome, started: int
+    ) -> Outcome:
+        now = self._clock.now_ms()
+        first = next((a.started_at for a in run.attempts if a.started_at is not None), started)
+        attempt = Attempt(
+            number=len(run.attempts) + 1,
+            outcome=_word(outcome),
+            started_at=started,
+            finished_at=now,
+            status_code=outcome.status_code,
+            error=outcome.error,
+        )
+        run.attempts = [*run.attempts, attempt]
+        overlapped = _overlapped(run, work, first, now)
+        wait_s = self._wait_s(run, work, outcome)
+        if wait_s is not None:
+            attempt.response = _excerpt(outcome.body)
+            # `now` is rounded down, and Retry-After is not to be undercut.
+            return Outcome(Retry(run, now + math.ceil(wait_s * 1000) + 1), overlapped)
+        most = self._runs.response_max_bytes
+        body = outcome.body
+        end = End(
+            run,
+            "succeeded" if outcome.succeeded else "failed",
+            None if outcome.succeeded else outcome.error,
+            first,
+            now,
+            response=None if body is None else body[:most],
+            truncated=outcome.truncated or (body is not None and len(body) > most),
+        )
+        return Outcome(end, overlapped)
+
+    def _wait_s(self, run: Run, work: Work | None, outcome: actions.Outcome) -> float | None:
+        """Return how long to wait before the next try; None where there is none."""
+        if outcome.unknown:
+            unknown = sum(a.outcome == "unknown" for a in run.attempts)
+            return None if unknown >= UNKNOWN_MOST else min(2.0**unknown, 300.0)
+        if outcome.succeeded or not outcome.retryable:
+            return None
+        policy = work.task.policy if work else task.Policy()
+        most = self._worker.max_retries if policy.max_retries is None else policy.max_retries
+        most = most if run.max_retries is None else run.max_retries
+        failures = sum(a.outcome == "failed" for a in run.attempts)
+        if failures > most:
+            return None
+        ceiling = (policy.retry_backoff or Backoff()).ceiling_s(failures - 1)
+        # Full jitter: replicas and tasks that failed together do not come back together.
+        return max(random.uniform(0, ceiling), outcome.retry_after_s or 0.0)  # noqa: S311
+
+
+def _word(outcome: actions.Outcome) -> Literal["succeeded", "failed", "unknown"]:
+    if outcome.unknown:
+        return "unknown"
+    return "succeeded" if outcome.succeeded else "failed"
+
+
+def _failed(run: Run, reason: str, now: int) -> End:
+    """Return the end of a run that cannot be performed; it is an attempt, so that it shows."""
+    number = len(run.attempts) + 1
+    run.attempts = [*run.attempts, Attempt(number=number, outcome="failed", error=reason)]
+    return End(run, "failed", reason, None, now)
+
+
+def _overlapped(
+    run: Run, work: Work | None, since: int, until: int
+) -> tuple[UUID, int, int] | None:
+    """Return the span in which the task's own instants are skipped, if there are any in it."""
+    if work is None or run.overlap != "skip" or run.task_key is None:
+        return None
+    trigger = work.task.due
+    if trigger is None or not trigger.count(since, until):
+        return None
+    return run.task_key, since, until
+
+
+def _excerpt(body: bytes | None) -> str | None:
+    return None if body is None else body[:EXCERPT_BYTES].decode("utf-8", "replace")

@@ -1,0 +1,1 @@
+"""The room of runs: `/runs`, the ledger."""

@@ -1,0 +1,156 @@
+"""A run as the outside sees it, live or finished."""
+
+from uuid import UUID
+
+import msgspec
+
+from scheduler import history, queue, task
+from scheduler.db import Conn, rfc3339
+from scheduler.history import Finished
+from scheduler.run import Attempt, NewRun, Started
+from scheduler.task import Definition
+from scheduler.triggers import kind_of
+
+
+class ShownAttempt(msgspec.Struct):
+    """One try of a run."""
+
+    number: int
+    started_at: str | None
+    finished_at: str | None
+    outcome: str
+    status_code: int | None
+    error: str | None
+    response: str | None
+
+
+class ShownRequest(msgspec.Struct):
+    """What is sent to the target, but for the headers that every call carries."""
+
+    method: str
+    url: str
+    header: dict[str, str]
+    payload: str | None
+
+
+class ShownRun(msgspec.Struct, kw_only=True):
+    """A run, as `/runs/{id}` answers it."""
+
+    id: str
+    service_id: str
+    kind: str
+    task_id: str | None
+    trace_id: str | None = None
+    trigger: str | None = None
+    scheduled_for: str | None
+    state: str
+    reason: str | None = None
+    attempt: int
+    next_attempt_at: str | None = None
+    created_at: str | None
+    started_at: str | None = None
+    finished_at: str | None = None
+    lag_ms: int | None = None
+    duration_ms: int | None = None
+    request: ShownRequest | None = None
+    """Secrets masked; null where the task has been changed or deleted since."""
+    response: str | None = None
+    truncated: bool = False
+    attempts: list[ShownAttempt]
+
+
+async def find(conn: Conn, service_id: UUID, run_id: UUID, now: int) -> ShownRun | None:
+    """Return a service's run, live or finished; `now` in ms."""
+    run = await queue.get(conn, service_id, run_id) or await history.get(conn, service_id, run_id)
+    if run is None:
+        return None
+    if isinstance(run, Started):
+        shown = of_live(run, service_id, now)
+    else:
+        shown = of_finished(run, service_id)
+    of = await task.find(conn, service_id, run.task_id) if run.task_id else None
+    if of is not None and not of.damaged and (of.key, of.version) == (run.task_key, run.version):
+        describe(shown, of)
+    return shown
+
+
+def describe(shown: ShownRun, of: Definition) -> ShownRun:
+    """Add to a run what its task says of it."""
+    action = of.action
+    shown.trigger = kind_of(of.trigger) if shown.kind == "task" else None
+    shown.request = ShownRequest(action.verb, action.url, action.masked(), action.payload)
+    return shown
+
+
+def of_new(run: NewRun, of: Definition) -> ShownRun:
+    """Return a run that was inserted just now."""
+    live = Started(
+        id=run.id,
+        kind=run.kind,
+        task_key=run.task_key,
+        task_id=run.task_id,
+        version=run.version,
+        scheduled_for=run.at,
+        due=run.at,
+        created_at=run.at,
+        attempts=[],
+        claimed=run.claimed_by is not None,
+    )
+    return describe(of_live(live, of.service_id, run.at), of)
+
+
+def of_live(run: Started, service_id: UUID, now: int) -> ShownRun:
+    """Return a run that has not ended."""
+    running = run.claimed and run.due <= now
+    waiting = "retrying" if run.attempts else "scheduled"
+    first = next((a.started_at for a in run.attempts if a.started_at is not None), None)
+    first = run.due if first is None and running else first
+    return ShownRun(
+        id=str(run.id),
+        service_id=str(service_id),
+        kind=run.kind,
+        task_id=run.task_id,
+        scheduled_for=rfc3339(run.scheduled_for),
+        state="running" if running else waiting,
+        attempt=len(run.attempts) + running,
+        next_attempt_at=None if running else rfc3339(run.due),
+        created_at=rfc3339(run.created_at),
+        started_at=rfc3339(first),
+        lag_ms=None if first is None else first - run.scheduled_for,
+        attempts=[_attempt(a) for a in run.attempts],
+    )
+
+
+def of_finished(run: Finished, service_id: UUID) -> ShownRun:
+    """Return a run that has ended."""
+    started = run.started_at
+    return ShownRun(
+        id=str(run.id),
+        service_id=str(service_id),
+        kind=run.kind,
+        task_id=run.task_id,
+        scheduled_for=rfc3339(run.scheduled_for),
+        state=run.state,
+        reason=run.reason,
+        attempt=len(run.attempts),
+        created_at=rfc3339(run.created_at),
+        started_at=rfc3339(started),
+        finished_at=rfc3339(run.finished_at),
+        lag_ms=None if started is None else started - run.scheduled_for,
+        duration_ms=None if started is None else run.finished_at - started,
+        response=None if run.response is None else run.response.decode("utf-8", "replace"),
+        truncated=run.truncated,
+        attempts=[_attempt(a) for a in run.attempts],
+    )
+
+
+def _attempt(attempt: Attempt) -> ShownAttempt:
+    return ShownAttempt(
+        number=attempt.number,
+        started_at=rfc3339(attempt.started_at),
+        finished_at=rfc3339(attempt.finished_at),
+        outcome=attempt.outcome,
+        status_code=attempt.status_code,
+        error=attempt.error,
+        response=attempt.response,
+    )

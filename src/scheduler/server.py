@@ -1,0 +1,384 @@
+"""The process: what starts before what, what is told to the operator, and what stops last."""
+
+import asyncio
+import contextlib
+import gc
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import asyncpg
+import msgspec
+import platformdirs
+import structlog
+import uvicorn
+from litestar import Litestar
+
+from scheduler import app, db, logs, metrics, migrate, services
+from scheduler.actions.http import Http, HttpPerformer
+from scheduler.config import Settings
+from scheduler.db import Database
+from scheduler.egress import Rules
+from scheduler.embedded import EmbeddedPostgres
+from scheduler.engine import Engine
+from scheduler.errors import StartupError
+from scheduler.masking import mask
+from scheduler.outbound import Outbound
+from scheduler.services import Created, Gate
+
+log = structlog.get_logger()
+
+OLDEST = 140_000
+"""Postgres 14."""
+WAIT_S = 2.0
+WATCH_S = 2.0
+"""How often the embedded Postgres is looked at."""
+REFUSED = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
+
+
+class Credentials(msgspec.Struct):
+    """What a client needs; the content of the credentials file."""
+
+    url: str
+    service_id: str
+    token: str
+
+
+def data_dir(settings: Settings) -> Path:
+    """Return the data directory that is meant."""
+    if settings.data.dir:
+        return Path(settings.data.dir).expanduser().absolute()
+    if os.name != "nt" and os.geteuid() == 0:
+        return Path("/var/lib/scheduler")
+    return Path(platformdirs.user_data_dir("scheduler"))
+
+
+def serve(settings: Settings, credentials: Path | None) -> None:
+    """Run everything until a signal says stop. Raises StartupError."""
+    logs.configure(settings.log)
+    signal.signal(signal.SIGTERM, _stop)
+    with contextlib.suppress(Stopped, KeyboardInterrupt), contextlib.ExitStack() as stack:
+        stack.callback(deafen)
+        sock = stack.enter_context(listening(settings))
+        url, postgres = settings.database.url, None
+        if not url:
+            postgres = EmbeddedPostgres(data_dir(settings))
+            postgres.lock()
+            stack.callback(postgres.stop)  # last of all, when nobody needs it any more
+            postgres.start(say)
+            url = postgres.url
+        asyncio.run(prepared(settings, url))
+        at = credentials or data_dir(settings) / "credentials.json"
+        process = Process(settings, url, postgres, address(sock), at)
+        process.run(sock)
+
+
+class Stopped(BaseException):
+    """A signal said stop before the server that handles it ran, or after."""
+
+
+def _stop(_signal: int, _frame: object) -> None:
+    raise Stopped
+
+
+def deafen() -> None:
+    """Hear no more signals: what is left to do is short, and must be done."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def say(sentence: str) -> None:
+    """Tell the operator."""
+    print(sentence, flush=True)  # noqa: T201
+
+
+def listening(settings: Settings) -> socket.socket:
+    """Return the bound socket. Raises StartupError where the address cannot be had."""
+    host, port = settings.server.host, settings.server.port
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as e:
+        raise StartupError(
+            f"cannot listen on {host}:{port}: {e.strerror}; "
+            "choose another with SERVER_HOST and SERVER_PORT"
+        ) from None
+
+
+def address(sock: socket.socket) -> str:
+    """Return the URL under which the socket is reached from here."""
+    host, port = sock.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+    return f"http://{host}:{port}"
+
+
+async def prepared(settings: Settings, url: str) -> None:
+    """Wait for the database and bring its schema up to date. Raises StartupError.
+
+    Before the server runs: a signal still ends the waiting.
+    """
+    await reachable(url)
+    if settings.database.migrate:
+        await migrate.up(url)
+        return
+    status = await migrate.status(url)
+    if not status.is_current:
+        raise StartupError(
+            f"the database's schema is at {status.current}, this version needs {status.head}; "
+            "run `scheduler migrate up`, or set DATABASE_MIGRATE=true"
+        )
+
+
+class Server(uvicorn.Server):
+    """Uvicorn's, which says at the signal that it is about to stop, not only when it has."""
+
+    def __init__(self, config: uvicorn.Config, begin_stop: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._begin_stop = begin_stop
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Hear a signal, in the main thread."""
+        self._begin_stop()
+        super().handle_exit(sig, frame)
+
+
+class Process:
+    """One `scheduler serve`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        url: str,
+        postgres: EmbeddedPostgres | None,
+        address: str,
+        credentials: Path,
+    ) -> None:
+        self.settings = settings
+        self.url = url
+        self.postgres = postgres
+        self.address = address
+        self.credentials = credentials
+        self._engine: Engine | None = None
+        self._told_to_stop = False
+
+    def run(self, sock: socket.socket) -> None:
+        """Serve until a signal says stop."""
+        config = uvicorn.Config(
+            app.create(self.settings, self.lifespan),
+            loop="uvloop",
+            http="httptools",
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=max(1, int(self.settings.worker.drain_seconds)),
+        )
+        server = Server(config, self._begin_stop)
+        failed: list[BaseException] = []
+        self._failed = failed
+        # Once done, uvicorn raises the signal again, for whoever handled it before.
+        with contextlib.suppress(Stopped, KeyboardInterrupt, SystemExit):
+            server.run(sockets=[sock])
+        deafen()
+        if failed:
+            raise failed[0]
+        if not server.started and not self._told_to_stop:
+            raise StartupError("the server could not start; its log says why")
+
+    @asynccontextmanager
+    async def lifespan(self, application: Litestar) -> AsyncIterator[None]:
+        """Start in order, and stop in the opposite one."""
+        try:
+            async with self._started(application):
+                yield
+        except StartupError as e:
+            self._failed.append(e)
+            raise
+        except Exception:
+            log.exception("the server broke")
+            raise
+
+    @asynccontextmanager
+    async def _started(self, application: Litestar) -> AsyncIterator[None]:
+        async with contextlib.AsyncExitStack() as stack:
+            if self.postgres is not None:
+                stack.enter_context(background(self._keep_postgres(self.postgres)))
+            database = Database(self.url, self.settings.database)
+            stack.push_async_callback(database.close)
+            outbound = await stack.enter_async_context(
+                Outbound(self.settings.http, rules(self.settings, self.url, self.address))
+            )
+            gate = Gate(self.settings.auth)
+            await self._introduce(database)
+            engine = Engine(
+                self.settings,
+                database,
+                {Http: HttpPerformer(outbound)},
+                gate,
+                role="serve",
+                sole=self.postgres is not None,
+            )
+            self._engine = engine
+            metrics.OUTBOUND.set_function(lambda: outbound.open)
+            await engine.start()
+            stack.push_async_callback(engine.stop)
+            application.state.update({"engine": engine, "database": database, "gate": gate})
+            calm_collector()
+            log.info("ready", url=self.address)
+            yield
+
+    def _begin_stop(self) -> None:
+        self._told_to_stop = True
+        if self._engine is not None:
+            self._engine.begin_stop()
+
+    async def _introduce(self, database: Database) -> None:
+        """Create the first service where there is none, and tell its credentials, once."""
+        async with database.api.begin() as conn:
+            created = await services.bootstrap(conn, self.settings.auth)
+            if created is not None:
+                write_credentials(self.credentials, self.address, created)
+        if created is not None:
+            say(welcome(self.address, created, self.credentials))
+        elif not self.credentials.exists():
+            say(
+                f"Scheduler is at {self.address}. {self.credentials} is missing; "
+                "create a service with `scheduler services create NAME`."
+            )
+        else:
+            say(f"Scheduler is at {self.address}, credentials in {self.credentials}.")
+
+    async def _keep_postgres(self, postgres: EmbeddedPostgres) -> None:
+        while True:
+            await asyncio.sleep(WATCH_S)
+            try:
+                if not postgres.alive():
+                    log.error("the embedded Postgres is gone; starting it again")
+                    await asyncio.to_thread(postgres.ensure)
+            except Exception:
+                log.exception("the embedded Postgres cannot be started")
+
+
+def calm_collector() -> None:
+    """Keep the cycle collector off what stays, and rare for the rest.
+
+    Ten thousand held runs made it walk them all again and again: a third of the time of a burst.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+
+
+@contextlib.contextmanager
+def background(work: Any) -> Any:
+    """Run a coroutine beside the block, and cancel it at its end."""
+    running = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        running.cancel()
+
+
+def rules(settings: Settings, url: str, own: str) -> Rules:
+    """Return the rules of egress, which always refuse this program and its database."""
+    built = Rules(settings.egress)
+    here = urlsplit(own)
+    built.add_own(here.hostname or "127.0.0.1", here.port or 80)
+    built.add_own(settings.server.host, here.port or 80)  # 0.0.0.0: each address of this host
+    for host, port in database_addresses(url):
+        built.add_own(host, port)
+    return built
+
+
+def database_addresses(url: str) -> list[tuple[str, int]]:
+    """Return the hosts and ports that a libpq URL, or else the environment, names.
+
+    PostgreSQL manual, 34.1.1.2 and 34.15.
+    """
+    split = urlsplit(url)
+    found = [_host_and_port(part) for part in split.netloc.rpartition("@")[2].split(",") if part]
+    query = parse_qs(split.query)
+    ports = [p for value in query.get("port", []) for p in value.split(",")]
+    named = [h for key in ("host", "hostaddr") for v in query.get(key, []) for h in v.split(",")]
+    if not found and not named:
+        named = os.environ.get("PGHOST", "").split(",")
+    default = os.environ.get("PGPORT", "5432").split(",")
+    for n, host in enumerate(named):
+        port = (ports or default)[min(n, len(ports or default) - 1)]
+        inner, inner_port = _host_and_port(host)
+        found.append((inner, int(port) if port.isdecimal() else inner_port))
+    return [(host, port) for host, port in found if host and not host.startswith("/")]
+
+
+def _host_and_port(part: str) -> tuple[str, int]:
+    host, colon, port = part.rpartition(":")
+    if not colon or port.endswith("]") or not port.isdecimal():
+        host, port = part, "5432"
+    return host.strip("[]"), int(port)
+
+
+async def reachable(url: str) -> None:
+    """Wait until the database answers. Raises StartupError where waiting cannot help."""
+    while True:
+        try:
+            conn = await asyncpg.connect(db.plain(url), timeout=10)
+        except REFUSED as e:
+            raise StartupError(f"the database refuses us: {e}; check DATABASE_URL") from None
+        except (ValueError, asyncpg.InterfaceError) as e:
+            raise StartupError(f"DATABASE_URL cannot be read: {mask(str(e))}") from None
+        except Exception as e:
+            if not db.is_away(e):
+                raise
+            at = ", ".join(f"{host}:{port}" for host, port in database_addresses(url))
+            log.warning("waiting for the database", at=at, error=str(e) or type(e).__name__)
+            await asyncio.sleep(WAIT_S)
+        else:
+            version = int(await conn.fetchval("SHOW server_version_num"))
+            await conn.close()
+            if version < OLDEST:
+                raise StartupError(f"Postgres {version // 10_000} is too old; 14 to 18 will do")
+            return
+
+
+def write_credentials(path: Path, url: str, created: Created) -> None:
+    """Write the credentials file, readable by its owner alone, whole or not at all."""
+    content = Credentials(url, str(created.service.id), created.token)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f".{path.name}.{os.getpid()}")
+        handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(handle, "wb") as file:
+            file.write(msgspec.json.format(msgspec.json.encode(content)) + b"\n")
+        draft.replace(path)
+    except OSError as e:
+        raise StartupError(f"{path} cannot be written: {e.strerror}") from None
+
+
+def welcome(url: str, created: Created, credentials: Path) -> str:
+    """Return what the first start prints, once."""
+    return f"""
+Scheduler is at {url}
+
+  service_id  {created.service.id}
+  token       {created.token}
+  kept in     {credentials}
+
+  dashboard   {url}/dashboard
+  API         {url}/docs
+
+A first task, every minute:
+
+  curl -X POST {url}/tasks \\
+    -H 'service_id: {created.service.id}' -H 'token: {created.token}' \\
+    -H 'Content-Type: application/json' \\
+    -d '{{"name": "hello", "url": "https://example.com", "frequency": 1, "unit": "minute"}}'
+"""

@@ -1,0 +1,337 @@
+"""The task: what a user wrote, one row each."""
+
+import re
+from collections.abc import Sequence
+from datetime import datetime
+from functools import lru_cache
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+import msgspec
+import structlog
+from msgspec import Meta
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    DateTime,
+    Index,
+    Integer,
+    PrimaryKeyConstraint,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.exc import IntegrityError
+
+from scheduler import db
+from scheduler.actions import Action, Expected
+from scheduler.db import Conn, metadata, times_check
+from scheduler.errors import Conflict, NotFound
+from scheduler.run import Line, Overlap, bucket_of
+from scheduler.triggers import Trigger
+
+log = structlog.get_logger()
+
+TASK = Table(
+    "task",
+    metadata,
+    Column("key", Uuid, nullable=False),
+    Column("bucket", SmallInteger, nullable=False),
+    Column("service_id", Uuid, nullable=False),
+    Column("id", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("description", Text),
+    Column("tags", JSONB, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("trigger", JSONB),
+    Column("action", JSONB, nullable=False),
+    Column("policy", JSONB, nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("updated_at", DateTime(timezone=True), nullable=False),
+    PrimaryKeyConstraint("key", "bucket", name="task_pkey"),
+    UniqueConstraint("service_id", "id", "bucket", name="task_id_key"),
+    CheckConstraint("status IN ('active', 'paused', 'disabled')", name="task_status_check"),
+    CheckConstraint("version > 0", name="task_version_check"),
+    times_check("task", "created_at", "updated_at"),
+    Index("task_newest", "service_id", "created_at", "key"),
+)
+
+Status = Literal["active", "paused", "disabled"]
+Misfire = Literal["latest", "all", "skip"]
+
+
+Seconds = Annotated[float, Meta(ge=0, le=31_536_000)]
+"""At most a year."""
+
+
+class Backoff(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """The wait before the next try: initial * factor ** tries, at most `max_seconds`."""
+
+    initial_seconds: Seconds = 1.0
+    factor: Annotated[float, Meta(ge=1, le=100)] = 2.0
+    max_seconds: Seconds = 300.0
+
+    def ceiling_s(self, tries: int) -> float:
+        """Return the longest wait after so many tries; full jitter takes any part of it."""
+        # Beyond 2 ** 64 the cap has long been met; a float would overflow.
+        grown = self.initial_seconds * self.factor ** min(tries, 64 if self.factor <= 2 else 20)
+        return min(grown, self.max_seconds)
+
+
+class Policy(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """How a task's runs are performed; None is the default that the settings name."""
+
+    max_retries: Annotated[int, Meta(ge=0, le=100)] | None = None
+    retry_backoff: Backoff | None = None
+    timeout_seconds: Seconds | None = None
+    overlap: Overlap | None = None
+    misfire: Misfire | None = None
+    misfire_grace_seconds: Seconds | None = None
+    max_age_seconds: Seconds | None = None
+    expected_status: tuple[tuple[int, int], ...] | None = None
+
+
+TIMEOUT_S = 30.0
+MISFIRE_GRACE_S = 60.0
+
+
+class Definition(msgspec.Struct, kw_only=True, frozen=True, gc=False):
+    """A task as it stands."""
+
+    key: UUID
+    bucket: int
+    service_id: UUID
+    id: str
+    version: int
+    name: str
+    description: str | None
+    tags: list[str]
+    status: Status
+    trigger: Trigger | None
+    action: Action
+    policy: Policy
+    created_at: datetime
+    updated_at: datetime
+    damaged: str | None = None
+    """Why the row cannot be read as it should, where someone broke it."""
+
+    @property
+    def line(self) -> Line:
+        """The address of its runs."""
+        return Line(self.key, self.bucket, self.service_id)
+
+    @property
+    def overlap(self) -> Overlap:
+        """What happens to an instant that comes while a run is under way."""
+        return self.policy.overlap or "skip"
+
+    @property
+    def timeout_s(self) -> float:
+        """How long one attempt may take."""
+        return self.policy.timeout_seconds or TIMEOUT_S
+
+    @property
+    def expected(self) -> Expected:
+        """The statuses that are a success."""
+        ranges = self.policy.expected_status
+        return Expected(ranges) if ranges else Expected()
+
+    @property
+    def due(self) -> Trigger | None:
+        """The trigger, where it makes anything due now."""
+        return self.trigger if self.status == "active" and not self.damaged else None
+
+    @property
+    def misfire_grace_ms(self) -> int:
+        """How late an instant may be and still count as on time."""
+        grace = self.policy.misfire_grace_seconds
+        return int((MISFIRE_GRACE_S if grace is None else grace) * 1000)
+
+
+COLUMNS = """key, bucket, service_id, id, version, name, description, tags, status, trigger, action,
+          policy, created_at, updated_at"""
+
+INSERT = text(f"""
+INSERT INTO task ({COLUMNS})
+VALUES (:key, :bucket, :service_id, :id, :version, :name, :description, :tags, :status, :trigger,
+        :action, :policy, :created_at, :updated_at)
+""")
+UPDATE = text("""
+UPDATE task SET version = :version, name = :name, description = :description, tags = :tags,
+    status = :status, trigger = :trigger, action = :action, policy = :policy,
+    updated_at = :updated_at
+WHERE key = :key AND bucket = :bucket AND service_id = :service_id
+""")
+DELETE = text("""
+DELETE FROM task WHERE key = :key AND bucket = :bucket AND service_id = :service_id
+""")
+GET = text(f"""
+SELECT {COLUMNS} FROM task
+WHERE service_id = :service_id AND id = :id AND bucket = :bucket
+""")
+BY_KEYS = text(f"SELECT {COLUMNS} FROM task WHERE key = ANY(:keys)")
+
+
+async def create(conn: Conn, task: Definition) -> None:
+    """Insert a task. Raises Conflict where its id is taken."""
+    try:
+        await conn.execute(INSERT, _values(task))
+    except IntegrityError as e:
+        if db.violated(e) == "task_id_key":
+            raise Conflict(f"there is a task {task.id} already") from None
+        raise
+
+
+async def get(conn: Conn, service_id: UUID, task_id: str) -> Definition:
+    """Return a service's task. Raises NotFound."""
+    found = await find(conn, service_id, task_id)
+    if found is None:
+        raise NotFound(f"there is no task {task_id}")
+    return found
+
+
+async def find(conn: Conn, service_id: UUID, task_id: str) -> Definition | None:
+    """Return a service's task, or None."""
+    if "\x00" in task_id:  # no text in Postgres can hold one
+        return None
+    bucket = bucket_of(service_id, task_id)
+    values = {"service_id": service_id, "id": task_id, "bucket": bucket}
+    row = (await conn.execute(GET, values)).first()
+    return _definition(row) if row else None
+
+
+async def change(conn: Conn, task: Definition) -> None:
+    """Write a task as an edit made it."""
+    await conn.execute(UPDATE, _values(task))
+
+
+async def remove(conn: Conn, line: Line) -> None:
+    """Delete a task's row."""
+    await conn.execute(DELETE, line.values)
+
+
+async def definitions(conn: Conn, keys: Sequence[UUID]) -> dict[UUID, Definition]:
+    """Return tasks by key, of any service: the machine performs them all."""
+    rows = await conn.execute(BY_KEYS, {"keys": list(keys)})
+    return {row.key: _definition(row) for row in rows}
+
+
+class Filter(msgspec.Struct, kw_only=True, frozen=True):
+    """Which tasks to list."""
+
+    status: str | None = None
+    trigger: str | None = None
+    action: str | None = None
+    tag: str | None = None
+    words: tuple[str, ...] = ()
+
+
+TOTAL_MOST = 10_000
+
+
+async def list_page(
+    conn: Conn, service_id: UUID, wanted: Filter, *, offset: int, count: int
+) -> list[Definition]:
+    """Return a page of a service's tasks, the newest first."""
+    where, values = _where(service_id, wanted)
+    statement = f"SELECT {COLUMNS} FROM task WHERE {where}"
+    statement += " ORDER BY created_at DESC, key DESC LIMIT :count OFFSET :offset"
+    rows = await conn.execute(text(statement), {**values, "count": count, "offset": offset})
+    return [_definition(row) for row in rows]
+
+
+async def total(conn: Conn, service_id: UUID, wanted: Filter) -> int | None:
+    """Return how many tasks there are; None beyond 10,000."""
+    where, values = _where(service_id, wanted)
+    statement = f"SELECT count(*) FROM (SELECT FROM task WHERE {where} LIMIT :most) AS t"
+    found = (await conn.execute(text(statement), {**values, "most": TOTAL_MOST + 1})).scalar_one()
+    return None if found > TOTAL_MOST else int(found)
+
+
+def _where(service_id: UUID, wanted: Filter) -> tuple[str, dict[str, Any]]:
+    parts = ["service_id = :service_id"]
+    values: dict[str, Any] = {"service_id": service_id}
+    if wanted.status is not None:
+        parts.append("status = :status")
+        values["status"] = wanted.status
+    if wanted.trigger is not None:
+        parts.append("coalesce(trigger ->> 'kind', 'none') = :trigger")
+        values["trigger"] = wanted.trigger
+    if wanted.action is not None:
+        parts.append("action ->> 'kind' = :action")
+        values["action"] = wanted.action
+    if wanted.tag is not None:
+        parts.append("tags @> jsonb_build_array(CAST(:tag AS text))")
+        values["tag"] = wanted.tag
+    for n, word in enumerate(wanted.words):
+        parts.append(f"concat_ws(' ', name, action ->> 'url') ~* :word{n}")
+        values[f"word{n}"] = r"(^|\W|_)" + re.escape(word)
+    return " AND ".join(parts), values
+
+
+def _values(task: Definition) -> dict[str, Any]:
+    return {
+        "key": task.key,
+        "bucket": task.bucket,
+        "service_id": task.service_id,
+        "id": task.id,
+        "version": task.version,
+        "name": task.name,
+        "description": task.description,
+        "tags": _json(task.tags),
+        "status": task.status,
+        "trigger": None if task.trigger is None else _json(task.trigger),
+        "action": _json(task.action),
+        "policy": _json(task.policy),
+        "created_at": task.created_at,
+        "updated_at": task.updated_at,
+    }
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+_trigger = msgspec.json.Decoder(Trigger)
+_action = msgspec.json.Decoder(Action)
+_tags = msgspec.json.Decoder(list[str])
+
+
+@lru_cache(1024)
+def _policy(raw: str) -> Policy:
+    """Read a policy; few are told apart, and most are empty."""
+    return msgspec.json.decode(raw, type=Policy)
+
+
+def _definition(row: Any) -> Definition:
+    """Read a row; one that someone damaged by hand is read as far as it goes."""
+    try:
+        read: dict[str, Any] = {
+            "tags": [] if row.tags == "[]" else _tags.decode(row.tags),
+            "trigger": None if row.trigger is None else _trigger.decode(row.trigger),
+            "action": _action.decode(row.action),
+            "policy": _policy(row.policy),
+        }
+        damaged = None
+    except (msgspec.DecodeError, RecursionError, TypeError) as e:
+        read = {"tags": [], "trigger": None, "action": Action(url=""), "policy": Policy()}
+        damaged = f"the task's row cannot be read: {e}"
+    return Definition(
+        key=row.key,
+        bucket=row.bucket,
+        service_id=row.service_id,
+        id=row.id,
+        version=row.version,
+        name=row.name,
+        description=row.description,
+        status=row.status,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        damaged=damaged,
+        **read,
+    )

@@ -1,0 +1,192 @@
+"""Tasks as the outside sees them: what is sent in, and what is answered."""
+
+import difflib
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from scheduler.db import LAST, rfc3339
+from scheduler.errors import ValidationFailed
+from scheduler.task import Backoff, Definition
+from scheduler.triggers import Interval
+
+STATES = ("created", "pending", "running", "completed", "failed")
+Maybe = UnsetType
+Text = str | Maybe | None
+
+
+class KeyValue(msgspec.Struct, forbid_unknown_fields=True):
+    """One header, as some clients send them."""
+
+    key: str
+    value: Any
+
+
+class TaskFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """What can be sent of a task; an edit changes exactly the fields it sends."""
+
+    id: Text = UNSET
+    name: Text = UNSET
+    description: Text = UNSET
+    tags: list[str] | Maybe | None = UNSET
+    url: Text = UNSET
+    method: Text = UNSET
+    header: dict[str, Any] | Maybe | None = UNSET
+    headers: dict[str, Any] | list[KeyValue] | Maybe | None = UNSET
+    payload: str | dict[str, Any] | list[Any] | Maybe | None = UNSET
+    follow_redirects: bool | Maybe | None = UNSET
+    secret_headers: list[str] | Maybe | None = UNSET
+    frequency: int | Maybe | None = UNSET
+    unit: Text = UNSET
+    scheduled_at: Text = UNSET
+    status: Text = UNSET
+    max_retries: int | Maybe | None = UNSET
+    retry_backoff: dict[str, float] | Maybe | None = UNSET
+    timeout_seconds: float | Maybe | None = UNSET
+    overlap: Text = UNSET
+    misfire: Text = UNSET
+    misfire_grace_seconds: float | Maybe | None = UNSET
+    max_age_seconds: float | Maybe | None = UNSET
+    expected_status: int | str | list[int | str] | Maybe | None = UNSET
+    cron: Any = UNSET
+    rrule: Any = UNSET
+    timezone: Any = UNSET
+    start_at: Any = UNSET
+    end_at: Any = UNSET
+    max_runs: Any = UNSET
+    command: Any = UNSET
+    env: Any = UNSET
+    service: Any = UNSET
+    endpoint: Any = UNSET
+    query_params: Any = UNSET
+    url_params: Any = UNSET
+    req_body: Any = UNSET
+    paused_until: Any = UNSET
+    max_concurrency: Any = UNSET
+    task_id: Any = UNSET
+    message: Any = UNSET
+    service_id: Any = UNSET
+    state: Any = UNSET
+    created_at: Any = UNSET
+    updated_at: Any = UNSET
+
+
+def read_fields(body: bytes) -> TaskFields:
+    """Read a body strictly: the framework takes "1" for 1. Raises ValidationFailed."""
+    try:
+        return msgspec.json.decode(body, type=TaskFields)
+    except msgspec.ValidationError as e:
+        message, _, path = str(e).partition(" - at `")
+        raise ValidationFailed.of(path.strip("`$.") or "body", message) from None
+
+
+class Task(msgspec.Struct, kw_only=True):
+    """A task as it is answered: every field, null where unset."""
+
+    id: str
+    service_id: str
+    name: str
+    description: str | None
+    tags: list[str]
+    status: str
+    state: str
+    scheduled_at: str | None
+    url: str | None
+    method: str | None
+    header: dict[str, str]
+    payload: str | None
+    follow_redirects: bool
+    secret_headers: list[str]
+    frequency: int | None
+    unit: str | None
+    max_retries: int | None
+    retry_backoff: Backoff | None
+    timeout_seconds: float | None
+    overlap: str
+    misfire: str
+    misfire_grace_seconds: float
+    max_age_seconds: float | None
+    expected_status: list[int | str] | None
+    cron: None = None
+    rrule: None = None
+    timezone: None = None
+    start_at: None = None
+    end_at: None = None
+    max_runs: None = None
+    command: None = None
+    env: None = None
+    service: None = None
+    endpoint: None = None
+    query_params: None = None
+    url_params: None = None
+    req_body: None = None
+    paused_until: None = None
+    max_concurrency: None = None
+    created_at: str | None
+    updated_at: str | None
+    message: str | UnsetType = UNSET
+    """Only where something is to be said: what is wrong with a row that someone damaged."""
+
+
+class CreatedTask(Task, kw_only=True):
+    """A task just created."""
+
+    task_id: str
+
+
+def shown(of: Definition, state: str, now: int) -> Task:
+    """Return a task as it is answered at `now` (ms), secrets masked."""
+    interval = of.trigger if isinstance(of.trigger, Interval) else None
+    return Task(
+        id=of.id,
+        service_id=str(of.service_id),
+        name=of.name,
+        description=of.description,
+        tags=of.tags,
+        status=of.status,
+        state="failed" if of.damaged else state,
+        scheduled_at=rfc3339(next_due(of, now)),
+        url=of.action.url or None,
+        method=of.action.verb,
+        header=of.action.masked(),
+        payload=of.action.payload,
+        follow_redirects=of.action.follow_redirects,
+        secret_headers=of.action.secret_headers,
+        frequency=interval.frequency if interval else None,
+        unit=interval.unit if interval else None,
+        max_retries=of.policy.max_retries,
+        retry_backoff=of.policy.retry_backoff,
+        timeout_seconds=of.timeout_s,
+        overlap=of.overlap,
+        misfire=of.policy.misfire or "latest",
+        misfire_grace_seconds=of.misfire_grace_ms / 1000,
+        max_age_seconds=of.policy.max_age_seconds,
+        expected_status=_statuses_shown(of.policy.expected_status),
+        created_at=rfc3339(of.created_at),
+        updated_at=rfc3339(of.updated_at),
+        message=of.damaged or UNSET,
+    )
+
+
+def _statuses_shown(ranges: tuple[tuple[int, int], ...] | None) -> list[int | str] | None:
+    if ranges is None:
+        return None
+    return [low if low == high else f"{low}-{high}" for low, high in ranges]
+
+
+def next_due(of: Definition, now: int) -> int | None:
+    """Return the next due instant in ms; that of a paused task is the one it would resume with."""
+    if of.trigger is None or of.status == "disabled":
+        return None
+    at = of.trigger.next(now)
+    return at if at is not None and at <= LAST else None
+
+
+FIELDS = tuple(field.name for field in msgspec.structs.fields(TaskFields))
+
+
+def nearest(field: str) -> str:
+    """Return a hint at the field that was meant."""
+    near = difflib.get_close_matches(field, FIELDS, n=1)
+    return f"; did you mean {near[0]}?" if near else ""

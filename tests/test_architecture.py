@@ -1,0 +1,324 @@
+"""The rules that the code keeps, read from the code itself."""
+
+import ast
+import contextlib
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+from uuid import UUID
+
+import pytest
+from sqlalchemy import TextClause
+
+import scheduler
+from scheduler import actions, app, config, errors, history, planner, queue, task, triggers
+from scheduler.db import metadata
+from scheduler.task import Filter
+
+SRC = Path(scheduler.__file__).parent
+ROOT = Path(__file__).parent.parent
+TESTS = Path(__file__).parent
+FILES = sorted(p for p in SRC.rglob("*.py") if "_migrations" not in p.parts)
+NAMES = [str(path.relative_to(SRC)) for path in FILES]
+
+
+def tree(name: str) -> ast.Module:
+    return ast.parse((SRC / name).read_text())
+
+
+# Imports -----------------------------------------------------------------------------------------
+
+
+def test_the_import_contracts_hold():
+    done = subprocess.run(
+        [Path(sys.executable).parent / "lint-imports", "--no-cache"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_module_has_its_place_in_the_contract():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    contracts = project["tool"]["importlinter"]["contracts"]
+    layers = next(c["layers"] for c in contracts if c["type"] == "layers")
+    placed = {name.strip(" ()") for layer in layers for name in re.split("[|:]", layer)}
+    modules = {f"scheduler.{Path(name).parts[0].removesuffix('.py')}" for name in NAMES}
+    modules -= {"scheduler.__init__", "scheduler.__main__"}
+    assert modules - placed == set()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_import_stands_inside_a_function(name):
+    for node in ast.walk(tree(name)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            inside = [n for n in ast.walk(node) if isinstance(n, ast.Import | ast.ImportFrom)]
+            assert not inside, f"{name}: {node.name}"
+    assert "TYPE_CHECKING" not in (SRC / name).read_text()
+
+
+# Words -------------------------------------------------------------------------------------------
+
+
+def test_no_file_has_a_name_that_says_nothing():
+    empty = {"utils", "helpers", "common", "base", "types", "constants", "interfaces"}
+    assert not {Path(name).stem for name in NAMES} & empty
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_module_opens_with_a_sentence(name):
+    words = ast.get_docstring(tree(name))
+    assert words
+    assert words.split("\n\n")[0].rstrip().endswith((".", ":"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_public_function_and_type_says_what_it_is(name):
+    bare = [
+        f"{name}: {node.name}"
+        for node in tree(name).body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+        and not node.name.startswith("_")
+        and not ast.get_docstring(node)
+    ]
+    assert bare in ([], [f"{name}: decode"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_function_is_longer_than_fifty_lines(name):
+    long = [
+        f"{node.name}: {node.end_lineno - node.lineno + 1}"
+        for node in ast.walk(tree(name))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.end_lineno - node.lineno + 1 > 50
+    ]
+    assert long == []
+
+
+def _subclasses(of: type) -> Iterator[type]:
+    for sub in of.__subclasses__():
+        yield sub
+        yield from _subclasses(sub)
+
+
+def test_every_error_has_a_message_a_status_and_a_line_in_the_tree():
+    for error in _subclasses(errors.UserError):
+        assert (error.__doc__ or "").endswith("."), error
+        assert 400 <= error.status < 600
+        assert re.fullmatch(r"[a-z_]+", error.code)
+        assert f" {error.__name__} " in errors.__doc__
+        assert error().message == error.__doc__
+    assert len({(e.status, e.code) for e in _subclasses(errors.UserError)}) > 5
+
+
+# Kinds -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "kind", [*get_args(triggers.Trigger), *(get_args(actions.Action) or [actions.Action])]
+)
+def test_every_kind_of_trigger_and_action_is_tested(kind):
+    tests = "".join(path.read_text() for path in TESTS.glob("test_*.py"))
+    assert re.search(rf"\b{kind.__name__}\(", tests)
+    assert kind.__struct_config__.tag
+
+
+def test_every_operation_has_an_id_of_its_own():
+    @contextlib.asynccontextmanager
+    async def lifespan(_app: Any):
+        yield
+
+    schema = app.create(config.Settings(), lifespan)
+    schema = getattr(schema, "app", schema)
+    ids = [
+        operation["operationId"]
+        for path in schema.openapi_schema.to_schema()["paths"].values()
+        for method, operation in path.items()
+        if method in {"get", "post", "put", "patch", "delete"}
+    ]
+    assert len(ids) > 10
+    assert len(ids) == len(set(ids))
+    assert all(re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name) for name in ids)
+
+
+# Settings ----------------------------------------------------------------------------------------
+
+PATHS = [(section, name, kind) for section, name, kind in config.paths()]
+
+
+def _another(kind: Any, default: Any) -> tuple[str, Any]:
+    """A value of a setting that is not its default: as text, and as it is read."""
+    kind = get_args(kind)[0] if get_origin(kind) is not Literal and get_args(kind) else kind
+    if kind is bool:
+        return str(not default).lower(), not default
+    if get_origin(kind) is Literal:
+        other = next(word for word in get_args(kind) if word != default)
+        return other, other
+    if isinstance(default, list):
+        return "10.0.0.0/8, 192.0.2.7", ["10.0.0.0/8", "192.0.2.7"]
+    if kind is float:
+        return str(default / 2), default / 2
+    if kind is int:
+        return str(default + 1), default + 1
+    return "other", "other"
+
+
+@pytest.mark.parametrize(("section", "name", "kind"), PATHS)
+def test_every_setting_is_read_from_the_environment(section, name, kind, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    default = getattr(getattr(config.Settings(), section), name)
+    text, value = _another(kind, default)
+    variable = f"{section}_{name}".upper()
+    assert config.environment_name(section, name) == variable
+    read = config.load(environ={variable: text})
+    assert getattr(getattr(read, section), name) == value
+    assert getattr(getattr(config.load(environ={}), section), name) == default
+
+
+def test_no_two_settings_share_a_name_in_the_environment():
+    names = [config.environment_name(section, name) for section, name, _ in PATHS]
+    assert len(names) == len(set(names))
+
+
+# Statements --------------------------------------------------------------------------------------
+
+OWNERS = {
+    "service": {"services.py"},
+    "token": {"services.py"},
+    "task": {"task.py"},
+    "task_plan": {"planner.py"},
+    "run": {"queue.py"},
+    "history": {"history.py", "queue.py"},
+    "replica": {"replicas.py"},
+}
+"""`queue.py` makes the moves between `run` and `history`."""
+NAMED = re.compile(
+    r"\b(?:FROM|JOIN|INTO|UPDATE|TABLE|TRUNCATE|LIKE)\s+(?:ONLY\s+)?(?:IF NOT EXISTS\s+)?(\w+)"
+)
+
+
+def _strings(name: str) -> Iterator[str]:
+    """Every string in a file but for docstrings; an f-string with its fields left out."""
+    module = tree(name)
+    doc = {
+        id(node.body[0].value)
+        for node in ast.walk(module)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+    for node in ast.walk(module):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in doc:
+            yield node.value
+
+
+def test_every_table_has_an_owner():
+    assert set(metadata.tables) == set(OWNERS)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_only_its_owner_names_a_table_in_a_statement(name):
+    named = {
+        found
+        for text in _strings(name)
+        for found in NAMED.findall(text)
+        if found in OWNERS and name not in OWNERS[found]
+    }
+    assert named == set()
+
+
+MACHINE = {
+    "queue.CLAIM_ON_TIME": "claims for every service, and names those that are left out",
+    "queue.ANY_LATE": "asks whether any service has something late",
+    "queue.ADOPT": "reads what this process holds",
+    "queue.RELEASE": "gives back what this process holds",
+    "queue.RETRY": "gives back what this process holds",
+    "queue.SETTLE": "moves what this process holds",
+    "queue.SKIP_OVERLAPPED": "of tasks whose run this process holds",
+    "queue.SWEEP_MISFIRED": "judges every service's overdue runs",
+    "queue.CUT_QUEUES": "cuts every service's queues",
+    "queue.OVERDUE": "walks every service's overdue runs",
+    "queue.FREE": "of a replica that is gone",
+    "queue.HOLDERS": "reads who holds runs, not whose they are",
+    "queue.RECALLED": "reads what this process holds",
+    "queue.DROP": "drops what this process holds",
+    "queue.DEPTH": "a number for /metrics, of all services together",
+    "task.BY_KEYS": "the runner's and the planner's: they work for every service",
+    "planner.TAKE": "plans for every service",
+    "planner.ANYTHING": "asks whether there is anything to plan",
+    "planner.ADVANCE": "plans for every service",
+}
+"""The statements that work for every service, and why; no face may come by one of them."""
+OURS = re.compile(r"service_id = (:service_id|:service|s\.id)\b")
+MODULES = {"queue": queue, "history": history, "task": task, "planner": planner}
+
+
+def _statements() -> Iterator[tuple[str, str]]:
+    for name, module in MODULES.items():
+        for key, value in vars(module).items():
+            if isinstance(value, TextClause):
+                yield f"{name}.{key}", value.text
+
+
+def test_every_statement_on_a_services_table_names_the_service():
+    unnamed = set()
+    for name, statement in _statements():
+        tables = set(NAMED.findall(statement)) & {"task", "task_plan", "run", "history"}
+        inserts = re.match(r"\s*INSERT INTO \w+ \([^)]*service_id", statement)
+        if tables and not inserts and not OURS.search(statement):
+            unnamed.add(name)
+    assert unnamed == set(MACHINE)
+
+
+SERVICE = UUID(int=7)
+
+
+def test_statements_made_on_the_spot_name_the_service_too():
+    every = Filter(status="active", trigger="once", action="http", tag="x", words=("a", "b"))
+    for wanted in (Filter(), every):
+        where, values = task._where(SERVICE, wanted)
+        assert where.startswith("service_id = :service_id")
+        assert " OR " not in where
+        assert values["service_id"] == SERVICE
+
+
+def _functions_using(module: Any, statements: set[str]) -> set[str]:
+    """The functions of a module that execute one of these."""
+    return {
+        node.name
+        for node in tree(f"{module.__name__.split('.')[-1]}.py").body
+        if isinstance(node, ast.AsyncFunctionDef)
+        and {n.id for n in ast.walk(node) if isinstance(n, ast.Name)} & statements
+    }
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in NAMES if Path(n).name in ("api.py", "model.py", "app.py", "edit.py")]
+)
+def test_no_face_uses_a_statement_that_works_for_every_service(name):
+    source = (SRC / name).read_text()
+    for module_name, module in MODULES.items():
+        statements = {m.split(".")[1] for m in MACHINE if m.startswith(f"{module_name}.")}
+        for function in _functions_using(module, statements):
+            assert not re.search(rf"\b{module_name}\.{function}\(", source), function
+
+
+def test_no_claim_is_written_with_in():
+    for name, statement in _statements():
+        limited = re.search(r"\bIN\s*\(\s*SELECT[^)]*LIMIT", statement, re.DOTALL)
+        assert not limited, f"{name}: SCALE.md Q2"
+
+
+def test_no_statement_reads_the_clock_or_makes_ids_where_citus_refuses_it():
+    # SCALE.md Q3.
+    for name, statement in _statements():
+        assert not re.search(r"clock_timestamp|gen_random_uuid|random\(\)", statement), name
+
+
+def test_no_statement_trusts_an_advisory_lock_with_a_run():
+    # SCALE.md Q6: a lock around making partitions only spares work.
+    for name in ("queue.py", "planner.py", "replicas.py", "dispatcher.py", "settler.py"):
+        assert not any("advisory" in text for text in _strings(name))

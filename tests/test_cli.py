@@ -1,0 +1,336 @@
+"""The `scheduler` command: a process of its own where the process matters."""
+
+import json
+import os
+import re
+import signal
+import stat
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from click.testing import CliRunner, Result
+
+from scheduler.cli import cli, main
+from scheduler.errors import StartupError
+
+Run = Callable[..., Result]
+UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+@pytest.fixture
+def command(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run a command against this test's database."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    return lambda *words, **more: CliRunner().invoke(cli, words, catch_exceptions=True, **more)
+
+
+def environ(**more: str) -> dict[str, str]:
+    """The environment without what would set a setting."""
+    kept = {k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "PYTHONPATH", "LANG")}
+    return {**kept, "SERVER_PORT": "0", **more}
+
+
+def program(*words: str, folder: Path, **more: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "scheduler", *words],
+        cwd=folder,
+        env=environ(**more),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def done(*words: str, folder: Path, **more: str) -> tuple[int, str, str]:
+    """Exit code, output and errors of a command that comes to its end."""
+    with program(*words, folder=folder, **more) as process:
+        out, err = process.communicate(timeout=60)
+        return process.returncode, out, err
+
+
+@contextmanager
+def served(folder: Path, *words: str, **more: str) -> Iterator[tuple[str, str]]:
+    """A `scheduler serve` that is ready: its URL, and what it said until it was."""
+    process = program("serve", *words, folder=folder, **more)
+    try:
+        said = ""
+        while not (found := re.search(r"Scheduler is at (http://[\d.]+:\d+)", said)):
+            line = process.stdout.readline()
+            assert line, said + process.stderr.read()
+            said += line
+        ready(found[1])
+        yield found[1], said + rest(process, said)
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=30)
+        assert process.returncode == 0, out + err
+        assert "Traceback" not in err
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def rest(process: subprocess.Popen[str], said: str) -> str:
+    """What of the welcome was not read yet."""
+    more = ""
+    while "credentials" not in said and "-d '" not in more and "services create" not in said:
+        more += process.stdout.readline()
+    return more
+
+
+def ready(url: str) -> None:
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            with urllib.request.urlopen(f"{url}/ready", timeout=5) as answer:
+                assert answer.status == 200
+            return
+        except OSError:
+            assert time.monotonic() < deadline, "not ready"
+            time.sleep(0.02)
+
+
+# services ----------------------------------------------------------------------------------------
+
+
+def test_services_create_prints_the_object_and_nothing_else(command):
+    made = command("services", "create", "reports", "-o", "json")
+
+    assert made.exit_code == 0, made.output
+    service = json.loads(made.stdout)
+    assert service["name"] == "reports" and service["allow_commands"] is False
+    assert UUID.fullmatch(service["service_id"])
+    assert len(service["token"]) >= 43
+    assert {"created_at", "updated_at"} < set(service)
+    assert made.stderr == ""
+    assert json.loads(command("services", "create", "x", "--allow-commands", "-o", "json").stdout)[
+        "allow_commands"
+    ]
+
+
+def test_services_create_tells_people_the_token_once(command):
+    made = command("services", "create", "reports")
+    token = re.search(r"token\s+(\S+)", made.output)
+    assert token is not None and UUID.search(made.output)
+    assert token[1] not in command("services", "list").output
+
+
+def test_services_list_shows_them_all_without_tokens(command):
+    for name in ("two", "one"):
+        assert command("services", "create", name).exit_code == 0
+
+    found = json.loads(command("services", "list", "-o", "json").stdout)
+
+    assert [service["name"] for service in found] == ["one", "two"]
+    assert all("token" not in service for service in found)
+    pretty = command("services", "list").output
+    assert "one" in pretty and found[0]["service_id"] in pretty
+
+
+def test_a_taken_or_bad_name_fails(command):
+    command("services", "create", "one")
+    for name in ("one", "", "x" * 300):
+        failed = command("services", "create", name, "-o", "json")
+        assert failed.exit_code != 0
+        assert failed.stdout == ""
+
+
+def test_services_create_makes_the_schema_where_there_is_none(command, empty_url, monkeypatch):
+    monkeypatch.setenv("DATABASE_URL", empty_url)
+    made = command("services", "create", "a", "-o", "json")
+    assert made.exit_code == 0, made.output
+    assert json.loads(made.stdout)["name"] == "a"
+
+
+def test_services_list_on_an_empty_database_is_empty_or_a_sentence(command, empty_url, monkeypatch):
+    monkeypatch.setenv("DATABASE_URL", empty_url)
+    found = command("services", "list", "-o", "json")
+    if found.exit_code:
+        assert isinstance(found.exception, StartupError), found.exception
+        assert "migrate up" in str(found.exception)
+    else:
+        assert json.loads(found.stdout) == []
+
+
+# migrate -----------------------------------------------------------------------------------------
+
+
+def test_migrate_goes_down_and_up_and_says_where_it_stands(command):
+    status = command("migrate", "status")
+    assert status.exit_code == 0 and "current" in status.output
+
+    assert command("migrate", "down", "base").exit_code == 0
+    status = command("migrate", "status")
+    assert status.exit_code == 1 and "empty" in status.output
+
+    assert command("migrate", "up").exit_code == 0
+    assert command("migrate", "status").exit_code == 0
+
+
+# Mistakes ----------------------------------------------------------------------------------------
+
+
+def sentence(err: str) -> str:
+    """The one line that an operator is told."""
+    assert "Traceback" not in err, err
+    lines = [line for line in err.splitlines() if line.strip()]
+    assert len(lines) == 1, err
+    return lines[0]
+
+
+@pytest.fixture
+def mistake(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> Iterator[Callable[..., str]]:
+    """Run a command that must fail, and return the sentence it says."""
+    signals = {sign: signal.getsignal(sign) for sign in (signal.SIGINT, signal.SIGTERM)}
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str, **environ: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["scheduler", *words])
+        more = {"DATABASE_URL": database_url, "SERVER_PORT": "0", **environ}
+        for name, value in more.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        assert stopped.value.code not in (0, None)
+        out, err = capsys.readouterr()
+        assert out == ""
+        return sentence(err)
+
+    yield run
+    for sign, handler in signals.items():
+        signal.signal(sign, handler)
+
+
+@pytest.mark.parametrize(
+    ("words", "more", "what"),
+    [
+        ("serve", {"WORKER_COUNT": "many"}, "worker.count"),
+        ("--config nowhere.yaml serve", {}, "nowhere.yaml"),
+        ("serve --worker-count 0", {}, "worker.count"),
+        ("serve", {"SERVER_HOST": "203.0.113.1"}, "SERVER_HOST"),
+        ("serve", {"SERVER_HOST": "no such host"}, "SERVER_HOST"),
+        ("serve", {"DATABASE_URL": "nonsense"}, "DATABASE_URL"),
+        ("serve", {"DATABASE_URL": "mysql://x/y"}, "DATABASE_URL"),
+        ("serve", {"AUTH_ANONYMOUS_FROM": "x"}, "auth.anonymous_from"),
+        ("migrate down nonsense", {}, "nonsense"),
+    ],
+    ids=str,
+)
+def test_a_mistake_is_one_sentence(mistake, words, more, what):
+    assert what in mistake(*words.split(), **more)
+
+
+def test_a_start_that_fails_later_is_one_sentence_too(database_url, tmp_path):
+    more = {"DATABASE_URL": database_url, "EGRESS_ALLOW": "10.0.0.0/99"}
+    code, _, err = done("serve", folder=tmp_path, **more)
+    assert code != 0
+    assert "egress.allow" in sentence(err)
+
+
+def test_a_taken_port_is_one_sentence(mistake, receiver):
+    said = mistake("serve", SERVER_PORT=str(receiver.port))
+    assert str(receiver.port) in said and "SERVER_PORT" in said
+
+
+def test_a_database_that_does_not_exist_is_one_sentence(mistake, postgres):
+    url = postgres.url.replace("/scheduler?", "/nowhere?")
+    assert "nowhere" in mistake("serve", DATABASE_URL=url)
+
+
+def test_help_and_version(command):
+    for words in ((), ("--help",), ("serve", "--help"), ("services", "-h"), ("migrate", "-h")):
+        assert "Usage" in command(*words).output
+    assert re.search(r"\d+\.\d+", command("--version").output)
+    assert command("nonsense").exit_code != 0
+
+
+# serve -------------------------------------------------------------------------------------------
+
+
+def test_serve_tells_the_credentials_once(database_url, tmp_path):
+    file = tmp_path / "deep" / "er" / "c.json"
+    more = {"DATABASE_URL": database_url, "DATA_DIR": str(tmp_path / "data")}
+
+    with served(tmp_path, "--credentials-file", str(file), **more) as (url, said):
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        kept = json.loads(file.read_bytes())
+        assert set(kept) == {"url", "service_id", "token"}
+        assert kept["url"] == url
+        for told in (kept["service_id"], kept["token"], f"{url}/dashboard", f"{url}/docs", "curl"):
+            assert told in said
+        assert said.count(kept["token"]) == 2  # by itself, and in the curl
+        created = pasted(said)
+        assert created.status_code == 201
+        headers = {"service_id": kept["service_id"], "token": kept["token"]}
+        listed = httpx.get(f"{url}/tasks", headers=headers, trust_env=False)
+        assert [task["id"] for task in listed.json()] == [created.json()["id"]]
+
+    before = file.read_bytes(), file.stat().st_mtime_ns
+    with served(tmp_path, "--credentials-file", str(file), **more) as (url, said):
+        assert kept["token"] not in said
+    assert (file.read_bytes(), file.stat().st_mtime_ns) == before
+
+    file.unlink()
+    with served(tmp_path, "--credentials-file", str(file), **more) as (url, said):
+        assert not file.exists()
+        assert "missing" in said and "scheduler services" in said
+
+
+def pasted(said: str) -> httpx.Response:
+    """Do what the printed curl does."""
+    words = said[said.index("curl") :].replace("\\\n", " ")
+    url = re.search(r"-X POST (\S+)", words)
+    body = re.search(r"-d '([^']*)'", words)
+    assert url is not None and body is not None
+    headers = dict(h.split(": ", 1) for h in re.findall(r"-H '([^']*)'", words))
+    return httpx.post(url[1], headers=headers, content=body[1], trust_env=False)
+
+
+def test_serve_obeys_flags_file_and_environment(database_url, tmp_path):
+    (tmp_path / "config.yaml").write_text("worker: {count: 5}\nauth: {bootstrap_service: named}\n")
+    words = [
+        "--worker-max-retries",
+        "1",
+        "--log-level",
+        "debug",
+        "--prequeuer-ticker-seconds",
+        "0.5",
+    ]
+    words += ["--worker-count", "7", "--prequeuer-timeframe-minutes", "3", "--port", "0"]
+    more = {
+        "DATABASE_URL": database_url,
+        "DATA_DIR": str(tmp_path),
+        "AUTH_BOOTSTRAP_TOKEN": "preset",
+    }
+
+    with served(tmp_path, *words, **more) as (url, said):
+        assert "preset" in said
+        headers = {"service_id": "named", "token": "preset"}
+        assert httpx.get(f"{url}/tasks", headers=headers, trust_env=False).status_code == 200
+        assert json.loads((tmp_path / "credentials.json").read_bytes())["token"] == "preset"
+
+
+@pytest.mark.slow
+def test_the_embedded_database_is_joined_or_started_for_the_time_of_a_command(tmp_path, quick_path):
+    home = {"DATA_DIR": str(quick_path / "a folder")}
+
+    code, out, err = done("services", "create", "before", "-o", "json", folder=tmp_path, **home)
+    assert code == 0, err
+    before = json.loads(out)
+    with served(tmp_path, **home) as (url, said):
+        assert "services create" in said  # there is a service, and no credentials file
+        code, out, err = done("services", "create", "beside", "-o", "json", folder=tmp_path, **home)
+        assert code == 0, err
+        for made in (before, json.loads(out)):
+            headers = {"service_id": made["name"], "token": made["token"]}
+            assert httpx.get(f"{url}/tasks", headers=headers, trust_env=False).status_code == 200
