@@ -68,10 +68,13 @@ def holds(condition: Callable[[], Any], for_s: float, what: str = "") -> None:
 
 
 class Background:
-    """An event loop in a thread of its own."""
+    """An event loop in a thread of its own; the standard one.
+
+    The collector runs in any thread, and uvloop's handles may only be freed in their loop's.
+    """
 
     def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
+        self.loop = asyncio.SelectorEventLoop()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -267,7 +270,7 @@ class Sql:
             self._background.do(conn.execute(statement))
             yield
         finally:
-            conn.terminate()
+            self._background.loop.call_soon_threadsafe(conn.terminate)
 
     def close(self) -> None:
         self._background.close()
