@@ -193,6 +193,8 @@ OWNERS = {
     "run": {"queue.py"},
     "history": {"history.py", "queue.py"},
     "replica": {"replicas.py"},
+    "service_usage": {"services.py"},
+    "task_state": {"state.py"},
 }
 """`queue.py` makes the moves between `run` and `history`."""
 NAMED = re.compile(

@@ -139,10 +139,30 @@ class Runs(Section):
     response_max_bytes: Annotated[int, Meta(ge=0, le=16 << 20)] = 64 << 10
 
 
+class Quotas(Section):
+    """What a service may use where nothing else is set for it; 0: no limit."""
+
+    max_tasks: Annotated[int, Meta(ge=0, le=1 << 30)] = 0
+    max_runs_per_minute: Annotated[int, Meta(ge=0, le=1 << 30)] = 0
+    """Runs that requests make (execute, schedule, replay); those of triggers are never refused."""
+    max_in_flight: Annotated[int, Meta(ge=0, le=1 << 30)] = 0
+    max_body_bytes: Annotated[int, Meta(ge=0, le=1 << 30)] = 0
+    """Beside `server.max_body_bytes`, which holds for all."""
+
+
+class Admin(Section):
+    """`/services`."""
+
+    token: str = ""
+    """Asked for as `Authorization: Bearer`; empty: `/services` answers 403."""
+
+
 class History(Section):
     """Finished runs."""
 
     retention_days: Annotated[int, Meta(ge=1, le=36_500)] = 30
+    max_bytes: Annotated[int, Meta(ge=0)] = 0
+    """The oldest weeks go when history takes more, indexes included; 0: no limit."""
 
 
 class Metrics(Section):
@@ -173,12 +193,20 @@ class Settings(Section):
     http: Http = msgspec.field(default_factory=Http)
     egress: Egress = msgspec.field(default_factory=Egress)
     runs: Runs = msgspec.field(default_factory=Runs)
+    quotas: Quotas = msgspec.field(default_factory=Quotas)
+    admin: Admin = msgspec.field(default_factory=Admin)
     history: History = msgspec.field(default_factory=History)
     metrics: Metrics = msgspec.field(default_factory=Metrics)
     log: Log = msgspec.field(default_factory=Log)
 
 
-SECRET = {"database.url", "database.listen_url", "auth.bootstrap_token", "metrics.token"}
+SECRET = {
+    "database.url",
+    "database.listen_url",
+    "auth.bootstrap_token",
+    "metrics.token",
+    "admin.token",
+}
 ALIASES = {
     "API_SCHEDULER_AUTH_USERNAME": "auth.bootstrap_service",
     "API_SCHEDULER_AUTH_PASSWORD": "auth.bootstrap_token",

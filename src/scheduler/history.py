@@ -69,13 +69,29 @@ HISTORY = Table(
     ),
     postgresql_partition_by="RANGE (finished_at)",
 )
+NEWEST = (HISTORY.c.scheduled_for.desc(), HISTORY.c.id.desc())
+Index("history_task", HISTORY.c.task_key, *NEWEST, postgresql_include=["attempts_n"])
+Index("history_service", HISTORY.c.service_id, *NEWEST)
 Index(
-    "history_task",
-    HISTORY.c.task_key,
-    HISTORY.c.finished_at.desc(),
-    postgresql_include=["attempts_n"],
+    "history_troubled",
+    HISTORY.c.service_id,
+    HISTORY.c.state,
+    *NEWEST,
+    postgresql_where=text("state <> 'succeeded'"),
 )
-Index("history_service", HISTORY.c.service_id, HISTORY.c.finished_at.desc())
+Index(
+    "history_kind",
+    HISTORY.c.service_id,
+    HISTORY.c.kind,
+    *NEWEST,
+    postgresql_where=text("kind <> 'task'"),
+)
+Index(
+    "history_finished",
+    HISTORY.c.finished_at,
+    postgresql_using="brin",
+    postgresql_with={"pages_per_range": 16},
+)
 
 WEEKS_AHEAD = 4
 EXECUTION = uuid.UUID("6f1c3d4e-8a55-4c0b-9a53-5a1d5c9d7f10")

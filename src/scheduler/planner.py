@@ -48,6 +48,7 @@ PLAN = Table(
     PrimaryKeyConstraint("key", "bucket", name="task_plan_pkey"),
     times_check("task_plan", "next_plan_at", "planned_until"),
     Index("task_plan_next", "next_plan_at"),
+    Index("task_plan_service", "service_id", "next_plan_at"),
 )
 
 MOST_AT_ONCE = 1000
@@ -162,10 +163,11 @@ def _judge(of: Definition, planned_until: int, now: int) -> tuple[int, Gap | Non
 
 def gap(of: Definition, after: int, until: int, reason: str) -> Gap | None:
     """Return the gap row for the instants of a task's trigger in (after, until], if any."""
-    if of.trigger is None:
+    instants = of.instants
+    if instants is None:
         return None
-    count = of.trigger.count(after, until)
-    first, last = of.trigger.next(after), of.trigger.last(after, until)
+    count = instants.count(after, until)
+    first, last = instants.next(after), instants.last(after, until)
     if not count or first is None or last is None:
         return None
     return Gap(

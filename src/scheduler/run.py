@@ -6,6 +6,7 @@ from uuid import UUID
 
 import msgspec
 from sqlalchemy import (
+    Boolean,
     CheckConstraint,
     Column,
     DateTime,
@@ -16,6 +17,7 @@ from sqlalchemy import (
     Table,
     Text,
     Uuid,
+    text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
@@ -40,13 +42,18 @@ RUN = Table(
     Column("attempts_n", Integer, nullable=False),
     Column("claimed_by", Uuid),
     Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("lanes", SmallInteger),
+    Column("cancelled", Boolean, nullable=False, server_default=text("false")),
+    Column("replayed_at", DateTime(timezone=True)),
     PrimaryKeyConstraint("id", "bucket", name="run_pkey"),
     CheckConstraint("overlap IN ('skip', 'allow', 'queue')", name="run_overlap_check"),
     CheckConstraint("attempts_n >= 0", name="run_attempts_check"),
+    CheckConstraint("lanes > 0", name="run_lanes_check"),
     times_check("run", "scheduled_for", "due", "created_at"),
     Index("run_due", "due"),
     Index("run_service", "service_id", "due"),
     Index("run_task", "task_key", "scheduled_for"),
+    Index("run_cancelled", "id", postgresql_where=text("cancelled")),
 )
 
 BUCKETS = 1024

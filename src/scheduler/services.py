@@ -17,8 +17,10 @@ from sqlalchemy import (
     Boolean,
     Column,
     DateTime,
+    Double,
     ForeignKeyConstraint,
     Index,
+    Integer,
     LargeBinary,
     PrimaryKeyConstraint,
     Table,
@@ -41,8 +43,31 @@ SERVICE = Table(
     Column("allow_commands", Boolean, nullable=False),
     Column("created_at", DateTime(timezone=True), nullable=False),
     Column("updated_at", DateTime(timezone=True), nullable=False),
+    Column(
+        "signing_secret",
+        LargeBinary,
+        nullable=False,
+        server_default=text(
+            "decode(replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''), 'hex')"
+        ),
+    ),
+    Column("max_tasks", Integer),
+    Column("max_runs_per_minute", Integer),
+    Column("max_in_flight", Integer),
+    Column("max_body_bytes", Integer),
     PrimaryKeyConstraint("id", name="service_pkey"),
     UniqueConstraint("name", name="service_name_key"),
+)
+USAGE = Table(
+    "service_usage",
+    metadata,
+    Column("service_id", Uuid, nullable=False),
+    Column("level", Double, nullable=False),
+    Column("at", DateTime(timezone=True), nullable=False),
+    PrimaryKeyConstraint("service_id", name="service_usage_pkey"),
+    ForeignKeyConstraint(
+        ["service_id"], ["service.id"], name="service_usage_service_fkey", ondelete="CASCADE"
+    ),
 )
 TOKEN = Table(
     "token",

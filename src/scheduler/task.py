@@ -32,7 +32,7 @@ from scheduler.actions import Action, Expected
 from scheduler.db import Conn, metadata, times_check
 from scheduler.errors import Conflict, NotFound
 from scheduler.run import Line, Overlap, bucket_of
-from scheduler.triggers import Trigger
+from scheduler.triggers import Bounded, Bounds, Instants, Once, Trigger
 
 log = structlog.get_logger()
 
@@ -53,12 +53,36 @@ TASK = Table(
     Column("policy", JSONB, nullable=False),
     Column("created_at", DateTime(timezone=True), nullable=False),
     Column("updated_at", DateTime(timezone=True), nullable=False),
+    Column("bounds", JSONB),
+    Column("paused_until", DateTime(timezone=True)),
     PrimaryKeyConstraint("key", "bucket", name="task_pkey"),
     UniqueConstraint("service_id", "id", "bucket", name="task_id_key"),
     CheckConstraint("status IN ('active', 'paused', 'disabled')", name="task_status_check"),
     CheckConstraint("version > 0", name="task_version_check"),
-    times_check("task", "created_at", "updated_at"),
+    times_check("task", "created_at", "updated_at", "paused_until"),
     Index("task_newest", "service_id", "created_at", "key"),
+    Index(
+        "task_resting",
+        "service_id",
+        "status",
+        "created_at",
+        "key",
+        postgresql_where=text("status <> 'active'"),
+    ),
+    Index(
+        "task_trigger",
+        "service_id",
+        text("coalesce(trigger ->> 'kind', 'none')"),
+        "created_at",
+        "key",
+    ),
+    Index(
+        "task_tags",
+        "tags",
+        postgresql_using="gin",
+        postgresql_ops={"tags": "jsonb_path_ops"},
+        postgresql_where=text("tags <> '[]'"),
+    ),
 )
 
 Status = Literal["active", "paused", "disabled"]
@@ -67,6 +91,9 @@ Misfire = Literal["latest", "all", "skip"]
 
 Seconds = Annotated[float, Meta(ge=0, le=31_536_000)]
 """At most a year."""
+
+
+MOST_CONCURRENT = 1000
 
 
 class Backoff(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -94,6 +121,8 @@ class Policy(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     misfire_grace_seconds: Seconds | None = None
     max_age_seconds: Seconds | None = None
     expected_status: tuple[tuple[int, int], ...] | None = None
+    max_concurrency: Annotated[int, Meta(ge=1, le=MOST_CONCURRENT)] | None = None
+    priority: Annotated[int, Meta(ge=-100, le=100)] = 0
 
 
 TIMEOUT_S = 30.0
@@ -117,6 +146,9 @@ class Definition(msgspec.Struct, kw_only=True, frozen=True, gc=False):
     policy: Policy
     created_at: datetime
     updated_at: datetime
+    bounds: Bounds = Bounds()
+    paused_until: int | None = None
+    """In ms since 1970."""
     damaged: str | None = None
     """Why the row cannot be read as it should, where someone broke it."""
 
@@ -142,9 +174,26 @@ class Definition(msgspec.Struct, kw_only=True, frozen=True, gc=False):
         return Expected(ranges) if ranges else Expected()
 
     @property
-    def due(self) -> Trigger | None:
-        """The trigger, where it makes anything due now."""
-        return self.trigger if self.status == "active" and not self.damaged else None
+    def lanes(self) -> int | None:
+        """How many of its runs may be under way at once; None for any number."""
+        most = self.policy.max_concurrency
+        return 1 if self.overlap == "skip" or (self.overlap == "queue" and not most) else most
+
+    @property
+    def instants(self) -> Instants | None:
+        """What its trigger yields within its bounds, whatever its status."""
+        if self.trigger is None:
+            return None
+        bounds = self.bounds
+        offset = 0 if isinstance(self.trigger, Once) else bounds.offset(self.key)
+        if not offset and bounds.start_at is None and bounds.end_at is None:
+            return self.trigger
+        return Bounded(self.trigger, offset, bounds.start_at, bounds.end_at)
+
+    @property
+    def due(self) -> Instants | None:
+        """Its instants, where it makes anything due now."""
+        return self.instants if self.status == "active" and not self.damaged else None
 
     @property
     def misfire_grace_ms(self) -> int:
@@ -154,17 +203,17 @@ class Definition(msgspec.Struct, kw_only=True, frozen=True, gc=False):
 
 
 COLUMNS = """key, bucket, service_id, id, version, name, description, tags, status, trigger, action,
-          policy, created_at, updated_at"""
+          policy, created_at, updated_at, bounds, paused_until"""
 
 INSERT = text(f"""
 INSERT INTO task ({COLUMNS})
 VALUES (:key, :bucket, :service_id, :id, :version, :name, :description, :tags, :status, :trigger,
-        :action, :policy, :created_at, :updated_at)
+        :action, :policy, :created_at, :updated_at, :bounds, :paused_until)
 """)
 UPDATE = text("""
 UPDATE task SET version = :version, name = :name, description = :description, tags = :tags,
     status = :status, trigger = :trigger, action = :action, policy = :policy,
-    updated_at = :updated_at
+    updated_at = :updated_at, bounds = :bounds, paused_until = :paused_until
 WHERE key = :key AND bucket = :bucket AND service_id = :service_id
 """)
 DELETE = text("""
@@ -290,6 +339,8 @@ def _values(task: Definition) -> dict[str, Any]:
         "policy": _json(task.policy),
         "created_at": task.created_at,
         "updated_at": task.updated_at,
+        "bounds": None if task.bounds == Bounds() else _json(task.bounds),
+        "paused_until": None if task.paused_until is None else db.utc(task.paused_until),
     }
 
 
@@ -300,6 +351,7 @@ def _json(value: object) -> str:
 _trigger = msgspec.json.Decoder(Trigger)
 _action = msgspec.json.Decoder(Action)
 _tags = msgspec.json.Decoder(list[str])
+_bounds = msgspec.json.Decoder(Bounds)
 
 
 @lru_cache(1024)
@@ -316,6 +368,7 @@ def _definition(row: Any) -> Definition:
             "trigger": None if row.trigger is None else _trigger.decode(row.trigger),
             "action": _action.decode(row.action),
             "policy": _policy(row.policy),
+            "bounds": Bounds() if row.bounds is None else _bounds.decode(row.bounds),
         }
         damaged = None
     except (msgspec.DecodeError, RecursionError, TypeError) as e:
@@ -332,6 +385,7 @@ def _definition(row: Any) -> Definition:
         status=row.status,
         created_at=row.created_at,
         updated_at=row.updated_at,
+        paused_until=None if row.paused_until is None else db.ms(row.paused_until),
         damaged=damaged,
         **read,
     )

@@ -4,6 +4,7 @@
 milliseconds since 1970, every range open at its start and closed at its end.
 """
 
+from scheduler.triggers.bounds import Bounded, Bounds, Instants
 from scheduler.triggers.interval import UNIT_MS, Interval, Unit
 from scheduler.triggers.once import Once
 
@@ -15,4 +16,14 @@ def kind_of(trigger: Trigger | None) -> str:
     return "none" if trigger is None else str(trigger.__struct_config__.tag)
 
 
-__all__ = ["UNIT_MS", "Interval", "Once", "Trigger", "Unit", "kind_of"]
+__all__ = [
+    "UNIT_MS",
+    "Bounded",
+    "Bounds",
+    "Instants",
+    "Interval",
+    "Once",
+    "Trigger",
+    "Unit",
+    "kind_of",
+]
