@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import TextClause
 
 import scheduler
-from scheduler import actions, app, config, errors, history, planner, queue, task, triggers
+from scheduler import actions, app, config, errors, history, lines, planner, queue, task, triggers
 from scheduler.db import metadata
 from scheduler.task import Filter
 
@@ -190,13 +190,13 @@ OWNERS = {
     "token": {"services.py"},
     "task": {"task.py"},
     "task_plan": {"planner.py"},
-    "run": {"queue.py"},
-    "history": {"history.py", "queue.py"},
+    "run": {"queue.py", "lines.py"},
+    "history": {"history.py", "queue.py", "lines.py"},
     "replica": {"replicas.py"},
     "service_usage": {"services.py"},
     "task_state": {"state.py"},
 }
-"""`queue.py` makes the moves between `run` and `history`."""
+"""`queue.py` and `lines.py` make the moves between `run` and `history`."""
 NAMED = re.compile(
     r"\b(?:FROM|JOIN|INTO|UPDATE|TABLE|TRUNCATE|LIKE)\s+(?:ONLY\s+)?(?:IF NOT EXISTS\s+)?(\w+)"
 )
@@ -247,6 +247,7 @@ MACHINE = {
     "queue.HOLDERS": "reads who holds runs, not whose they are",
     "queue.RECALLED": "reads what this process holds",
     "queue.DROP": "drops what this process holds",
+    "queue.CANCELLED": "reads what this process holds",
     "queue.DEPTH": "a number for /metrics, of all services together",
     "task.BY_KEYS": "the runner's and the planner's: they work for every service",
     "planner.TAKE": "plans for every service",
@@ -255,7 +256,7 @@ MACHINE = {
 }
 """The statements that work for every service, and why; no face may come by one of them."""
 OURS = re.compile(r"service_id = (:service_id|:service|s\.id)\b")
-MODULES = {"queue": queue, "history": history, "task": task, "planner": planner}
+MODULES = {"queue": queue, "lines": lines, "history": history, "task": task, "planner": planner}
 
 
 def _statements() -> Iterator[tuple[str, str]]:

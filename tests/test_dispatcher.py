@@ -64,7 +64,7 @@ def test_services_are_taken_in_turn_whatever_their_backlogs():
         ready.push(run_of(definition(f"a{n}"), n))
     for n in range(2):
         ready.push(run_of(definition(f"b{n}", service=BOB), 1000 + n))
-    taken = [ready.pop(busy, 10).service_id for _ in range(5)]
+    taken = [ready.pop(busy, lambda _: 10).service_id for _ in range(5)]
     assert taken == [ALICE, BOB, ALICE, BOB, ALICE]
 
 
@@ -74,21 +74,21 @@ def test_within_a_service_priority_goes_first_and_then_the_earliest():
         ready.push(run_of(definition(), due, priority=priority))
     taken = []
     while ready:
-        run = ready.pop(busy, 10)
+        run = ready.pop(busy, lambda _: 10)
         taken.append((run.priority, run.due))
     assert taken == [(5, 8), (5, 9), (0, 1), (0, 2), (0, 3), (-5, 1)]
-    assert ready.pop(busy, 10) is None
+    assert ready.pop(busy, lambda _: 10) is None
 
 
 def test_a_service_that_has_its_share_is_passed_over_and_keeps_its_turn():
     ready, busy = Ready(), Counter({ALICE: 3})
     ready.push(run_of(definition(), 1))
     ready.push(run_of(definition(service=BOB), 2))
-    assert ready.pop(busy, 3).service_id == BOB
-    assert ready.pop(busy, 3) is None
+    assert ready.pop(busy, lambda _: 3).service_id == BOB
+    assert ready.pop(busy, lambda _: 3) is None
     assert ready
     busy[ALICE] = 2
-    assert ready.pop(busy, 3).service_id == ALICE
+    assert ready.pop(busy, lambda _: 3).service_id == ALICE
 
 
 def test_a_process_that_has_measured_nothing_may_hold_the_most(monkeypatch):

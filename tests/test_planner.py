@@ -62,13 +62,13 @@ def test_a_pass_makes_what_brute_force_makes_and_counts_the_rest_exactly(
     trigger, downtime, window, rule, grace
 ):
     of = definition(trigger=trigger, misfire=rule, misfire_grace_seconds=grace)
-    made = plan(of, NOW - downtime, NOW, NOW + window)
+    made = plan(of, NOW - downtime, 0, NOW, NOW + window)
     instants, passed_over = expected(of, NOW - downtime, NOW, NOW + window)
     assert made.instants == instants
     if not passed_over:
-        assert made.gap is None
+        assert made.gaps == []
     else:
-        assert (made.gap.count, made.gap.first, made.gap.last, made.gap.reason) == (
+        assert (made.gaps[0].count, made.gaps[0].first, made.gaps[0].last, made.gaps[0].reason) == (
             len(passed_over), passed_over[0], passed_over[-1], "misfire"
         )  # fmt: skip
     assert made.planned_until == NOW + window
@@ -88,9 +88,9 @@ def test_over_all_passes_every_instant_is_made_once_or_counted_once(
     start = planned_until
     for rest in rests:
         now += rest
-        done = plan(of, planned_until, now, now + window)
+        done = plan(of, planned_until, 0, now, now + window)
         made += done.instants
-        skipped += done.gap.count if done.gap else 0
+        skipped += sum(gap.count for gap in done.gaps)
         assert done.planned_until >= planned_until
         planned_until = done.planned_until
     assert len(made) == len(set(made))
@@ -102,7 +102,7 @@ def test_a_long_stretch_is_made_in_slices_that_meet():
     of = definition(trigger=every(1, NOW), misfire="all")
     planned_until, made, passes = NOW, [], 0
     while planned_until < NOW + HOUR:
-        done = plan(of, planned_until, NOW, NOW + HOUR)
+        done = plan(of, planned_until, 0, NOW, NOW + HOUR)
         assert len(done.instants) <= planner.MOST_AT_ONCE
         made += done.instants
         planned_until, passes = done.planned_until, passes + 1
@@ -113,23 +113,23 @@ def test_a_long_stretch_is_made_in_slices_that_meet():
 @pytest.mark.parametrize("status", ["paused", "disabled"])
 def test_a_task_that_is_not_active_has_nothing_due(status):
     of = definition(trigger=every(1, NOW), status=status)
-    made = plan(of, NOW - HOUR, NOW, NOW + WINDOW)
-    assert (made.instants, made.next_plan_at, made.gap) == ([], None, None)
+    made = plan(of, NOW - HOUR, 0, NOW, NOW + WINDOW)
+    assert (made.instants, made.next_plan_at, made.gaps) == ([], None, [])
     assert made.planned_until == NOW - HOUR
 
 
 def test_once_is_due_once_and_then_never():
     of = definition(trigger=Once(NOW + 5000))
-    made = plan(of, NOW, NOW, NOW + WINDOW)
+    made = plan(of, NOW, 0, NOW, NOW + WINDOW)
     assert (made.instants, made.next_plan_at) == ([NOW + 5000], None)
-    assert plan(of, made.planned_until, NOW, NOW + HOUR).instants == []
+    assert plan(of, made.planned_until, 0, NOW, NOW + HOUR).instants == []
 
 
 def test_a_task_overdue_by_years_costs_no_walk():
     of = definition(trigger=every(1, 0), misfire="latest")
-    made = plan(of, 0, NOW, NOW)
+    made = plan(of, 0, 0, NOW, NOW)
     assert made.instants == [NOW - 60_000 + 1000 * n for n in range(1, 61)]
-    assert made.gap.count == NOW // 1000 - 60
+    assert made.gaps[0].count == NOW // 1000 - 60
 
 
 # Passes over the table ---------------------------------------------------------------------------
@@ -319,10 +319,10 @@ async def edit(
     """Do what the API does to change a task."""
     after = msgspec.structs.replace(before, version=before.version + 1, **changes)
     async with database.engine.begin() as conn:
-        planned_until = await planner.lock(conn, before.line)
-        assert planned_until is not None
+        planned = await planner.lock(conn, before.line)
+        assert planned is not None
         await task.change(conn, after)
-        await planner.replan(conn, before, after, planned_until, window_ms=WINDOW, at_once=at_once)
+        await planner.replan(conn, before, after, planned, window_ms=WINDOW, at_once=at_once)
     return after
 
 
@@ -495,7 +495,7 @@ async def test_an_edit_waits_for_the_planner_and_the_planner_passes_over_an_edit
     start = now_ms()
     of = await store(database, definition(trigger=every(1, start)), start, window=1)
     async with database.engine.begin() as c:
-        assert await planner.lock(c, of.line) == start + 1
+        assert (await planner.lock(c, of.line)).until == start + 1
         assert await tick(database, start + 5) == 0
     assert await tick(database, start + 5) == 60
 

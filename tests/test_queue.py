@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from sqlalchemy import event
 
 from conftest import eventually
-from scheduler import config, history, planner, queue, task
+from scheduler import config, history, lines, planner, queue, task
 from scheduler.actions import Http
 from scheduler.db import Conn, Database, ms, utc
+from scheduler.lines import Stance
 from scheduler.planner import new_run
 from scheduler.queue import Judgement
 from scheduler.run import (
@@ -645,7 +646,7 @@ async def test_a_deleted_tasks_future_goes_its_overdue_ends_cancelled_its_claime
     await enqueue(database, new_run(definition("other"), now - 1000))
     await conn.execute("UPDATE run SET claimed_by = $1 WHERE due = $2", ME, utc(now - 1000))
     async with database.engine.begin() as c:
-        await queue.remove(c, of.line, utc(now))
+        await lines.remove(c, of.line, utc(now))
     assert await conn.fetchval("SELECT count(*) FROM run WHERE task_key = $1", of.key) == 1
     assert await conn.fetchval("SELECT count(*) FROM run") == 2
     rows = await conn.fetch("SELECT state, reason, scheduled_for FROM history")
@@ -769,14 +770,14 @@ async def _touch_everything(c: Conn, of: Definition, now: int) -> None:
     await queue.sweep_misfired(c, [Judgement(of.key, now, latest=True)], at)
     await queue.cut_queues(c, [of.key, claimed[0].task_key], 100, at)
     await queue.overdue(c, planner.Sweep.START, at, 100)
-    await queue.take_back(c, of.line, at)
-    await queue.claimed(c, of.line, at)
-    await queue.reversion(c, of.line, 2, "skip", at, [of.key])
-    await queue.lock_line(c, of.line, at, 1.0)
-    await queue.remove(c, of.line, at)
-    await queue.live(c, ALICE, [of.key], at)
-    await queue.of_task(c, of.line, at)
-    await queue.get(c, ALICE, claimed[0].id)
+    await lines.take_back(c, of.line, at)
+    await lines.claimed(c, of.line, at)
+    await lines.reversion(c, of.line, Stance(2, "skip", 1, 0), at, [of.key])
+    await lines.lock_line(c, of.line, at, 1.0)
+    await lines.remove(c, of.line, at)
+    await lines.live(c, ALICE, [of.key], at)
+    await lines.of_task(c, of.line, at)
+    await lines.get(c, ALICE, claimed[0].id)
     await history.executions(c, of.line, of.id, at, page=3, count=10)
     await history.get(c, ALICE, claimed[0].id)
     await history.last_ends(c, ALICE, [of.key])

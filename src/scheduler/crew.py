@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class Crew(Generic[T]):
-    """`count` workers, of which one service keeps at most `share` busy.
+    """`count` workers, of which one service keeps at most `share(service)` busy.
 
     A worker asks `find()` for a run when it is free, awaits `perform(run)`, and hands what came of
     it to `done(run, result)`.
@@ -28,7 +28,7 @@ class Crew(Generic[T]):
         self,
         clock: Clock,
         count: int,
-        share: int,
+        share: Callable[[UUID], int],
         *,
         find: Callable[[], Run | None],
         perform: Callable[[Run], Awaitable[T]],
@@ -37,8 +37,8 @@ class Crew(Generic[T]):
         self.count, self.share = count, share
         self.busy: Counter[UUID] = Counter()
         """Calls under way, by service."""
-        self.lines: set[UUID] = set()
-        """Tasks of which a run is under way, where they take one at a time."""
+        self.lines: Counter[UUID] = Counter()
+        """How many runs of a task are under way, where they wait for each other."""
         self.quiet = asyncio.Event()
         """Set while nothing is under way."""
         self.quiet.set()
@@ -46,6 +46,8 @@ class Crew(Generic[T]):
         self._find, self._perform, self._report = find, perform, done
         self._in_flight: dict[Run, int] = {}
         """With when they started, in ms."""
+        self._at: dict[Run, asyncio.Task[None]] = {}
+        """Who performs it."""
         self._moved: dict[UUID, float] = {}
         """When a call of a service last began or ended."""
         self._idle: list[asyncio.Future[Run]] = []
@@ -98,9 +100,19 @@ class Crew(Generic[T]):
                     raise
             else:
                 self._begin(run)
+            worker = asyncio.current_task()
+            assert worker is not None  # noqa: S101  (for the types: this is one)
+            self._at[run] = worker
             result = await self._perform(run)
+            worker.uncancel()
             self._end(run)
             self._report(run, result)
+
+    def abort(self, run: Run) -> None:
+        """Cut one call short, if it is under way; `perform` still says what came of it."""
+        worker = self._at.get(run)
+        if worker is not None:
+            worker.cancel()
 
     def _begin(self, run: Run) -> None:
         self.busy[run.service_id] += 1
@@ -108,16 +120,18 @@ class Crew(Generic[T]):
         self._in_flight[run] = self._clock.now_ms()
         self.quiet.clear()
         if run.in_line and run.task_key:
-            self.lines.add(run.task_key)
+            self.lines[run.task_key] += 1
 
     def _end(self, run: Run) -> None:
-        del self._in_flight[run]
+        del self._in_flight[run], self._at[run]
         self.busy[run.service_id] -= 1
         self._moved[run.service_id] = time.monotonic()
         if not self.busy[run.service_id]:
             del self.busy[run.service_id], self._moved[run.service_id]
         if run.in_line and run.task_key:
-            self.lines.discard(run.task_key)
+            self.lines[run.task_key] -= 1
+            if not self.lines[run.task_key]:
+                del self.lines[run.task_key]
         if not self._in_flight:
             self.quiet.set()
 
@@ -130,7 +144,7 @@ class Crew(Generic[T]):
     def stalled(self) -> set[UUID]:
         """Return the services that have their share under way, in calls that do not end."""
         since = time.monotonic() - STALL_S
-        full = (service for service, n in self.busy.items() if n >= self.share)
+        full = (service for service, n in self.busy.items() if n >= self.share(service))
         return {service for service in full if self._moved[service] < since}
 
     def long_runs(self) -> list[tuple[UUID, int, int]]:

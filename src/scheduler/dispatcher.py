@@ -19,7 +19,7 @@ from scheduler.db import Conn, Database
 from scheduler.holdings import Holdings, Rate
 from scheduler.replicas import Membership
 from scheduler.run import End, Run
-from scheduler.runner import Runner
+from scheduler.runner import CANCELLED, Runner
 from scheduler.settler import Outcome, Settler
 
 log = structlog.get_logger()
@@ -60,7 +60,7 @@ class Dispatcher:
         self.crew: Crew[Outcome | None] = Crew(
             clock,
             settings.count,
-            max(1, int(settings.count * settings.service_share)),
+            self._share_of,
             find=self._next,
             perform=runner.perform,
             done=self._done,
@@ -71,6 +71,10 @@ class Dispatcher:
         self._recalls: set[UUID] = set()
         self._expected: set[UUID] = set()
         self._waiters: dict[UUID, asyncio.Future[Outcome]] = {}
+
+        self.limits: dict[UUID, int] = {}
+        """How many runs a service may have in flight, where it has a quota."""
+        self._share = max(1, int(settings.count * settings.service_share))
 
         self._wake = asyncio.Event()
         self._claiming = asyncio.Lock()
@@ -124,6 +128,30 @@ class Dispatcher:
     def give_up(self, run_id: UUID) -> None:
         """Wait no longer for an outcome."""
         self._waiters.pop(run_id, None)
+
+    def cancel(self, run_id: UUID) -> bool:
+        """End a run that this process holds, or cut its call short; False where it holds it not.
+
+        A run that has not started ends at once; one under way says itself what came of it.
+        """
+        run = self._holdings.held.get(run_id)
+        if run is None:
+            return False
+        run.cancelled = True
+        if self._holdings.is_waiting(run):
+            self._holdings.withdraw(run)
+            end = End(run, "cancelled", CANCELLED, None, self._clock.now_ms())
+            self._settler.add(Outcome(end))
+        else:
+            self.crew.abort(run)
+        return True
+
+    def _share_of(self, service: UUID) -> int:
+        """Return how many calls of a service may be under way here: the replicas part its quota."""
+        limit = self.limits.get(service)
+        if limit is None:
+            return self._share
+        return min(self._share, max(1, limit // (len(self._membership.others) + 1)))
 
     @property
     def may_send(self) -> bool:
@@ -389,8 +417,8 @@ class Dispatcher:
             holdings.withdraw(run)
             if run.claimed_by != self._membership.me:
                 holdings.forget(run)  # freed, while its claim was being answered
-            elif run.in_line and run.task_key in self.crew.lines:
-                # Another of its task is under way here: back to the queue, behind it.
+            elif run.task_key and 0 < (run.lanes or 0) <= self.crew.lines[run.task_key]:
+                # As many of its task as may be are under way here: back to the queue, behind them.
                 self._returns.append(run)
             else:
                 return run

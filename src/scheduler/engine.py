@@ -8,7 +8,7 @@ from datetime import timedelta
 import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
-from scheduler import config, db, history, metrics, planner, queue, settler
+from scheduler import config, db, history, metrics, planner, queue, services, settler
 from scheduler.clock import Clock
 from scheduler.db import Database, utc
 from scheduler.dispatcher import Dispatcher
@@ -25,6 +25,7 @@ ORPHANS_S = 10.0
 RESTART_S = 1.0
 PASSES = 200
 """Planning passes a tick, at most."""
+RESUME_AHEAD_S = 86_400.0
 BEAT_TIMEOUT_S = 3.0
 """Less than a beat stays fresh: on a connection that hangs there is time for another try."""
 
@@ -62,6 +63,7 @@ class Engine:
             alone=lambda: self.membership.alone,
             on_wake=self.dispatcher.wake,
             on_recall=self.dispatcher.recall,
+            on_cancel=self.dispatcher.cancel,
         )
         self._gate = gate
         self._sole = sole
@@ -74,6 +76,12 @@ class Engine:
         )
         self.planning = asyncio.Event()
         """Set it to plan now."""
+
+    def resume_at(self, at: int) -> None:
+        """Plan at `at` (ms), when a pause ends, and not only at the next tick; a day ahead."""
+        wait = max(self.clock.until_s(at), 0.0)
+        if wait < RESUME_AHEAD_S:
+            asyncio.get_running_loop().call_later(wait, self.planning.set)
 
     def _settled(self, outcome: object) -> None:
         self.dispatcher.settled(outcome)  # type: ignore[arg-type]  # the settler is made first
@@ -216,12 +224,17 @@ class Engine:
             await self.clock.sample(conn)
             self.dispatcher.crew.pump()
             still = await self.membership.watch(conn)
+            if not self.membership.alone:  # what a hint should have said
+                for run_id in await queue.cancelled(conn, self.membership.me):
+                    self.dispatcher.cancel(run_id)
         for dead, beat in still:
             await self._bury(dead, beat)
         if time.monotonic() > self._orphans_at:
             self._orphans_at = time.monotonic() + ORPHANS_S
             async with self.database.engine.begin() as conn:
                 await self.membership.free_orphans(conn)
+                quotas = self.settings.quotas
+                self.dispatcher.limits = await services.in_flight_limits(conn, quotas)
 
     async def _bury(self, dead: object, beat: int) -> None:
         async with self.database.engine.begin() as conn:

@@ -28,7 +28,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from scheduler import db, queue
+from scheduler import db, lines
 from scheduler.db import Conn, metadata, ms, times_check, utc
 from scheduler.run import Attempt, Line, Started, bucket_in, encode, run_id
 
@@ -233,16 +233,16 @@ async def record_gaps(conn: Conn, gaps: Sequence[Gap], now: datetime) -> None:
     """Write one row for each gap; its id is that of its first instant."""
     if not gaps:
         return
-    lines = [gap.line for gap in gaps]
+    of = [gap.line for gap in gaps]
     await conn.execute(
         GAP,
         {
             "id": [
                 run_id(g.line.key, g.line.bucket, "task", g.first) for g in gaps
             ],
-            "bucket": [line.bucket for line in lines],
-            "service_id": [line.service_id for line in lines],
-            "task_key": [line.key for line in lines],
+            "bucket": [line.bucket for line in of],
+            "service_id": [line.service_id for line in of],
+            "task_key": [line.key for line in of],
             "task_id": [g.task_id for g in gaps],
             "version": [g.version for g in gaps],
             "reason": [g.reason for g in gaps],
@@ -342,7 +342,7 @@ async def executions(
     """Return how many attempts a task has, and one page of them, the newest first."""
     live = [
         execution
-        for run in await queue.of_task(conn, line, now)
+        for run in await lines.of_task(conn, line, now)
         for execution in _live_executions(run, task_id, ms(now))
     ]
     total = len(live) + int((await conn.execute(TOTAL, line.values)).scalar_one())

@@ -59,12 +59,12 @@ class Ready:
             self._turns.append(run.service_id)
         heapq.heappush(heap, (-run.priority, run.due, next(self._numbers), run))
 
-    def pop(self, busy: Counter[UUID], share: int) -> Run | None:
-        """Return the first run of the next service that has fewer than `share` under way."""
+    def pop(self, busy: Counter[UUID], share: Callable[[UUID], int]) -> Run | None:
+        """Return the first run of the next service that has less than its share under way."""
         for _ in range(len(self._turns)):
             service = self._turns[0]
             self._turns.rotate(-1)
-            if busy[service] >= share:
+            if busy[service] >= share(service):
                 continue
             heap = self._heaps[service]
             run = heapq.heappop(heap)[3]

@@ -27,12 +27,14 @@ from sqlalchemy import (
     text,
 )
 
-from scheduler import clock, history, metrics, queue, task
+from scheduler import clock, history, lines, metrics, queue, task
 from scheduler.db import LAST, Conn, metadata, ms, times_check, utc
 from scheduler.history import Gap
+from scheduler.lines import Stance
 from scheduler.queue import Judgement
 from scheduler.run import Line, NewRun, run_id
 from scheduler.task import Definition
+from scheduler.triggers import Bounded, Instants
 
 log = structlog.get_logger()
 
@@ -64,7 +66,7 @@ SET_ASIDE_MS = 3_600_000
 """How long a task that cannot be planned is left alone."""
 
 TAKE = text("""
-SELECT key, bucket, service_id, planned_until FROM task_plan
+SELECT key, bucket, service_id, planned_until, planned_runs FROM task_plan
 WHERE next_plan_at <= :until ORDER BY next_plan_at LIMIT :room FOR UPDATE SKIP LOCKED
 """)
 ANYTHING = text("""
@@ -85,7 +87,7 @@ INSERT INTO task_plan (key, bucket, service_id, next_plan_at, planned_until, pla
 VALUES (:key, :bucket, :service_id, :next_plan_at, :planned_until, :runs)
 """)
 LOCK = text("""
-SELECT planned_until FROM task_plan
+SELECT planned_until, planned_runs FROM task_plan
 WHERE key = :key AND bucket = :bucket AND service_id = :service_id FOR UPDATE
 """)
 REMOVE = text("""
@@ -100,9 +102,16 @@ class Plan(msgspec.Struct):
     instants: list[int]
     planned_until: int
     next_plan_at: int | None
-    gap: Gap | None = None
+    gaps: list[Gap] = []
     line: Line | None = None
     """The plan's own row, where that is not the task's: someone moved it by hand."""
+    back: int = 0
+    """How many instants an edit took back."""
+
+    @property
+    def spent(self) -> int:
+        """How many instants it makes of those that `max_runs` counts; skipped ones are some."""
+        return len(self.instants) + sum(gap.count for gap in self.gaps) - self.back
 
     @property
     def runs(self) -> Iterator[NewRun]:
@@ -122,48 +131,91 @@ def new_run(of: Definition, at: int) -> NewRun:
         version=of.version,
         overlap=of.overlap,
         at=at,
+        lanes=of.lanes,
+        priority=of.policy.priority,
     )
 
 
-def plan(of: Definition, planned_until: int, now: int, horizon: int) -> Plan:
+def plan(of: Definition, planned_until: int, spent: int, now: int, horizon: int) -> Plan:
     """Decide what to make of the instants in (planned_until, horizon]. Pure.
 
     Instants that nobody planned in time (the database or every replica was away) are judged by
-    the task's misfire rule; those that are passed over become one gap.
+    the task's misfire rule; those that are passed over become one gap. `spent` is how many
+    instants were made before, of the `max_runs` that ever will be.
     """
-    trigger = of.due
-    if trigger is None:
-        return Plan(of, [], planned_until, None)
-    start, gap = _judge(of, planned_until, now)
-    instants = list(islice(trigger.between(start, min(horizon, LAST)), MOST_AT_ONCE))
+    due = _within(of, of.due, planned_until, spent, max(now, horizon))
+    if due is None:
+        return Plan(of, [], planned_until, _resume_at(of, horizon - now))
+    start, gap = _judge(of, due, planned_until, now)
+    instants = list(islice(due.between(start, min(horizon, LAST)), MOST_AT_ONCE))
     until = instants[-1] if len(instants) == MOST_AT_ONCE else horizon
-    return Plan(of, instants, max(until, planned_until), _next(of, until), gap)
+    made = Plan(of, instants, max(until, planned_until), None, [gap] if gap else [])
+    most = of.bounds.max_runs
+    if most is None or spent + made.spent < most:
+        made.next_plan_at = _next(due, until)
+    else:  # none is due after the last that was made
+        last = max([planned_until, *instants[-1:], *(gap.last for gap in made.gaps)])
+        made.planned_until = last
+    return made
 
 
-def _next(of: Definition, after: int) -> int | None:
-    at = of.due.next(after) if of.due else None
+def _resume_at(of: Definition, window_ms: int) -> int | None:
+    """Return when to look at a paused task again; what is taken is taken half a window ahead."""
+    if of.status != "paused" or of.paused_until is None:
+        return None
+    return min(of.paused_until + window_ms // 2, LAST)
+
+
+def _next(due: Instants, after: int) -> int | None:
+    at = due.next(after)
     return at if at is not None and at <= LAST else None
 
 
-def _judge(of: Definition, planned_until: int, now: int) -> tuple[int, Gap | None]:
+def _within(
+    of: Definition, instants: Instants | None, after: int, spent: int, until: int
+) -> Instants | None:
+    """Return a task's instants up to the last one that `max_runs` leaves; None where none is."""
+    most = of.bounds.max_runs
+    if instants is None or most is None:
+        return instants
+    if spent >= most:
+        return None
+    if instants.count(after, until) <= most - spent:
+        return instants
+    return Bounded(instants, 0, None, _nth(instants, after, until, most - spent))
+
+
+def _nth(instants: Instants, after: int, until: int, n: int) -> int:
+    """Return the `n`-th instant later than `after`; there are more of them up to `until`."""
+    low, high = after, until
+    while low < high:
+        middle = (low + high) // 2
+        if instants.count(after, middle) < n:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+def _judge(of: Definition, due: Instants, planned_until: int, now: int) -> tuple[int, Gap | None]:
     """Return from when on instants are made, and the gap before it."""
     rule = of.policy.misfire or "latest"
     too_late = now - of.misfire_grace_ms
-    trigger = of.due
-    if trigger is None or rule == "all" or planned_until >= too_late:
+    if rule == "all" or planned_until >= too_late:
         return planned_until, None
-    if not trigger.count(planned_until, too_late):
+    if not due.count(planned_until, too_late):
         return planned_until, None
     start = too_late
     if rule == "latest":
-        last = trigger.last(planned_until, now)
+        last = due.last(planned_until, now)
         start = too_late if last is None or last > too_late else last - 1
-    return start, gap(of, planned_until, start, "misfire")
+    return start, gap(of, due, planned_until, start, "misfire")
 
 
-def gap(of: Definition, after: int, until: int, reason: str) -> Gap | None:
-    """Return the gap row for the instants of a task's trigger in (after, until], if any."""
-    instants = of.instants
+def gap(
+    of: Definition, instants: Instants | None, after: int, until: int, reason: str
+) -> Gap | None:
+    """Return the gap row for a task's instants in (after, until], if there are any."""
     if instants is None:
         return None
     count = instants.count(after, until)
@@ -215,7 +267,7 @@ async def tick(conn: Conn, now: int, *, window_ms: int, batch: int) -> Passed:
         if of is None:  # deleted by hand
             await conn.execute(REMOVE, _line(row).values)
             continue
-        made_of = await _planned(conn, of, ms(row.planned_until), now, now + window_ms)
+        made_of = await _planned(conn, of, row, now, now + window_ms)
         made_of.line = _line(row)
         plans.append(made_of)
         made += len(plans[-1].instants)
@@ -227,15 +279,39 @@ async def tick(conn: Conn, now: int, *, window_ms: int, batch: int) -> Passed:
     return await _write(conn, plans, utc(now))
 
 
-async def _planned(conn: Conn, of: Definition, planned_until: int, now: int, horizon: int) -> Plan:
+async def _planned(conn: Conn, of: Definition, row: Any, now: int, horizon: int) -> Plan:
+    planned_until, spent = ms(row.planned_until), row.planned_runs
     if of.damaged:
         return await _set_aside(conn, of, planned_until, now)
     try:
-        return plan(of, planned_until, now, horizon)
+        if of.status == "paused":
+            return await _resumed(conn, of, planned_until, spent, now, horizon)
+        return plan(of, planned_until, spent, now, horizon)
     except (ArithmeticError, ValueError, TypeError) as e:
         reason = f"the task's trigger cannot be planned: {e}"
         broken = msgspec.structs.replace(of, damaged=reason)
         return await _set_aside(conn, broken, planned_until, now)
+
+
+async def _resumed(
+    conn: Conn, of: Definition, planned_until: int, spent: int, now: int, horizon: int
+) -> Plan:
+    """Plan a paused task from the end of its pause on, where that has come."""
+    if of.paused_until is None or of.paused_until > now:
+        return Plan(of, [], planned_until, _resume_at(of, horizon - now))
+    paused = _paused(of, planned_until, spent, of.paused_until)
+    since = max(planned_until, of.paused_until)
+    of = await task.resume(conn, of)
+    made = plan(of, since, spent + sum(gap.count for gap in paused), now, horizon)
+    made.gaps = paused + made.gaps
+    return made
+
+
+def _paused(of: Definition, planned_until: int, spent: int, until: int) -> list[Gap]:
+    """Return the gap of a pause up to `until`."""
+    instants = _within(of, of.instants, planned_until, spent, until)
+    passed = gap(of, instants, planned_until, until, "paused")
+    return [passed] if passed else []
 
 
 async def _set_aside(conn: Conn, of: Definition, planned_until: int, now: int) -> Plan:
@@ -252,7 +328,7 @@ async def _write(conn: Conn, plans: Sequence[Plan], now: datetime) -> Passed:
         await queue.enqueue(conn, runs, now)
         first = min(run.at for run in runs)
         earliest = first if earliest is None else min(earliest, first)
-    await history.record_gaps(conn, [p.gap for p in plans if p.gap], now)
+    await history.record_gaps(conn, [gap for p in plans for gap in p.gaps], now)
     moved = await conn.execute(
         ADVANCE,
         {
@@ -260,7 +336,7 @@ async def _write(conn: Conn, plans: Sequence[Plan], now: datetime) -> Passed:
             "buckets": [(p.line or p.task.line).bucket for p in plans],
             "next_plan_at": [_maybe_utc(p.next_plan_at) for p in plans],
             "planned_until": [utc(p.planned_until) for p in plans],
-            "runs": [len(p.instants) for p in plans],
+            "runs": [p.spent for p in plans],
         },
     )
     return Passed(moved.rowcount, sum(len(p.instants) for p in plans), earliest)
@@ -284,34 +360,45 @@ async def create(
     conn: Conn, of: Definition, now: int, *, window_ms: int, at_once: bool
 ) -> int | None:
     """Plan a new task; `at_once` makes one run now besides. Return the earliest instant made."""
-    made = plan(of, now, now, now + window_ms)
-    runs = list(made.runs)
-    if at_once and of.due is not None:
-        runs.insert(0, new_run(of, now))
+    row, runs = first_plan(of, now, window_ms=window_ms, at_once=at_once)
     await queue.enqueue(conn, runs, utc(now))
-    await conn.execute(
-        INSERT,
-        {
-            **of.line.values,
-            "next_plan_at": _maybe_utc(made.next_plan_at),
-            "planned_until": utc(made.planned_until),
-            "runs": len(runs),
-        },
-    )
+    await conn.execute(INSERT, row)
     return runs[0].at if runs else None
 
 
-async def lock(conn: Conn, line: Line) -> int | None:
-    """Lock a task's plan against the planner and other edits; return `planned_until` in ms.
+def first_plan(
+    of: Definition, now: int, *, window_ms: int, at_once: bool
+) -> tuple[dict[str, Any], list[NewRun]]:
+    """Return a new task's row in `task_plan`, and its first runs. Pure."""
+    at_once = at_once and of.due is not None
+    made = plan(of, now, int(at_once), now, now + window_ms)
+    runs = list(made.runs)
+    if at_once:
+        runs.insert(0, new_run(of, now))
+    row = {
+        **of.line.values,
+        "next_plan_at": _maybe_utc(made.next_plan_at),
+        "planned_until": utc(made.planned_until),
+        "runs": len(runs),
+    }
+    return row, runs
 
-    None where the task is gone.
-    """
+
+class Planned(msgspec.Struct, frozen=True):
+    """How far a task is planned: up to when (ms), and how many instants were made so far."""
+
+    until: int
+    runs: int
+
+
+async def lock(conn: Conn, line: Line) -> Planned | None:
+    """Lock a task's plan against the planner and other edits; None where the task is gone."""
     row = (await conn.execute(LOCK, line.values)).first()
-    return None if row is None else ms(row.planned_until)
+    return None if row is None else Planned(ms(row.planned_until), row.planned_runs)
 
 
 async def replan(
-    conn: Conn, before: Definition, after: Definition, planned_until: int, *, window_ms: int,
+    conn: Conn, before: Definition, after: Definition, planned: Planned, *, window_ms: int,
     at_once: bool = False,
 ) -> int | None:  # fmt: skip
     """Make the runs of an edited task, whose plan is locked; return the earliest instant made.
@@ -321,39 +408,67 @@ async def replan(
     after the old runs are gone: an instant that passes meanwhile comes back if it is still wanted.
     """
     start = await clock.database_ms(conn)
-    gaps = await _catch_up(conn, before, planned_until, start)
-    taken = await queue.take_back(conn, after.line, utc(start))
-    held = await queue.claimed(conn, after.line, utc(start))
+    owed = await _catch_up(conn, before, planned, start)
+    taken = await lines.take_back(conn, after.line, utc(start))
+    held = await lines.claimed(conn, after.line, utc(start))
+    ended = await lines.ended(conn, after.line, utc(start))
     now = await clock.database_ms(conn)
     passed = before.due.between(start, now) if before.due else ()
     runs = [run for run in (new_run(after, at) for at in passed) if run.id in taken]
-    made = plan(after, now, now, now + window_ms)
-    runs += [run for run in made.runs if run.id not in held]
-    if at_once and after.due is not None:
+    at_once = at_once and after.due is not None
+    # What is planned anew counts anew: only what passed, or has ended, stays counted.
+    kept = planned.runs + owed.spent - len(taken) - len(held) - len(ended)
+    kept += len(runs) + at_once
+    made = plan(after, now, kept, now, now + window_ms)
+    runs += [run for run in made.runs if run.id not in held and run.id not in ended]
+    if at_once:
         runs.insert(0, new_run(after, now))
     await queue.enqueue(conn, runs, utc(now))
     wanted = {run_id(after.key, after.bucket, "task", at) for at in made.instants}
-    await queue.reversion(conn, after.line, after.version, after.overlap, utc(now), wanted)
-    await history.record_gaps(conn, gaps, utc(now))
-    await _write(conn, [Plan(after, [], made.planned_until, made.next_plan_at)], utc(now))
+    await lines.reversion(conn, after.line, stance_of(after), utc(now), wanted)
+    counted = Plan(after, [], made.planned_until, made.next_plan_at, owed.gaps)
+    counted.back = planned.runs + sum(g.count for g in owed.gaps) - kept - len(made.instants)
+    await _write(conn, [counted], utc(now))
     return runs[0].at if runs else None
 
 
-async def _catch_up(conn: Conn, before: Definition, planned_until: int, now: int) -> list[Gap]:
+def stance_of(of: Definition) -> Stance:
+    """Return what the runs of a task carry of its definition."""
+    return Stance(of.version, of.overlap, of.lanes, of.policy.priority)
+
+
+class Owed(msgspec.Struct):
+    """What an edit settled of the time before it."""
+
+    gaps: list[Gap]
+    made: int = 0
+    """Overdue instants that became runs."""
+
+    @property
+    def spent(self) -> int:
+        """How many instants that is."""
+        return self.made + sum(gap.count for gap in self.gaps)
+
+
+async def _catch_up(conn: Conn, before: Definition, planned: Planned, now: int) -> Owed:
     """Settle what the task owed before an edit: overdue instants, or the gap of a pause."""
+    planned_until, owed = planned.until, Owed([])
     if before.status == "paused":
-        paused = gap(before, planned_until, now, "paused")
-        return [paused] if paused else []
-    gaps: list[Gap] = []
+        return Owed(_paused(before, planned_until, planned.runs, now))
     for _ in range(CATCH_UP_PASSES):
         if before.due is None or planned_until >= now:
-            return gaps
-        owed = plan(before, planned_until, now, now)
-        await queue.enqueue(conn, list(owed.runs), utc(now))
-        gaps += [owed.gap] if owed.gap else []
-        planned_until = owed.planned_until
-    rest = gap(before, planned_until, now, "misfire")
-    return [*gaps, rest] if rest else gaps
+            return owed
+        made = plan(before, planned_until, planned.runs + owed.spent, now, now)
+        await queue.enqueue(conn, list(made.runs), utc(now))
+        owed.gaps += made.gaps
+        owed.made += len(made.instants)
+        if made.next_plan_at is None or made.planned_until == planned_until:
+            return owed
+        planned_until = made.planned_until
+    due = _within(before, before.due, planned_until, planned.runs + owed.spent, now)
+    rest = gap(before, due, planned_until, now, "misfire")
+    owed.gaps += [rest] if rest else []
+    return owed
 
 
 async def remove(conn: Conn, line: Line) -> None:

@@ -1,11 +1,12 @@
 """The queue: live runs, one row each, and every move between `run` and `history`.
 
 The verbs are a closed set: enqueue, claim, adopt, release, retry, recall, settle, sweep, free.
-None commits. Times are parameters, in database time.
+What is asked for one task or one service stands in lines.py. None commits. Times are parameters,
+in database time.
 """
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -16,13 +17,9 @@ from scheduler.db import Conn, ms, utc
 from scheduler.run import (
     KINDS,
     End,
-    Line,
     NewRun,
-    Overlap,
     Retry,
     Run,
-    Started,
-    bucket_in,
     decode,
     encode,
 )
@@ -33,48 +30,57 @@ LATE_S = 2.0
 
 ENQUEUE = text("""
 INSERT INTO run (id, bucket, service_id, task_key, task_id, kind, version, overlap, priority,
-                 scheduled_for, due, max_retries, attempts, attempts_n, claimed_by, created_at)
-SELECT u.id, u.bucket, u.service_id, u.task_key, u.task_id, u.kind, u.version, u.overlap, 0,
-       u.at, u.at, u.max_retries, '[]', 0, u.claimed_by, :now
+                 scheduled_for, due, max_retries, attempts, attempts_n, claimed_by, created_at,
+                 lanes)
+SELECT u.id, u.bucket, u.service_id, u.task_key, u.task_id, u.kind, u.version, u.overlap,
+       u.priority, u.at, u.at, u.max_retries, '[]', 0, u.claimed_by, :now, u.lanes
 FROM unnest(CAST(:id AS uuid[]), CAST(:bucket AS smallint[]), CAST(:service_id AS uuid[]),
             CAST(:task_key AS uuid[]), CAST(:task_id AS text[]), CAST(:kind AS text[]),
             CAST(:version AS int[]), CAST(:overlap AS text[]), CAST(:at AS timestamptz[]),
-            CAST(:max_retries AS smallint[]), CAST(:claimed_by AS uuid[]))
+            CAST(:max_retries AS smallint[]), CAST(:claimed_by AS uuid[]),
+            CAST(:lanes AS smallint[]), CAST(:priority AS smallint[]))
      AS u (id, bucket, service_id, task_key, task_id, kind, version, overlap, at, max_retries,
-           claimed_by)
+           claimed_by, lanes, priority)
 ON CONFLICT (id, bucket) DO NOTHING
 RETURNING id
 """)
 
 COLUMNS = """run.id, run.bucket, run.service_id, run.task_key, run.task_id, run.kind, run.version,
           run.overlap, run.priority, run.scheduled_for, run.due, run.max_retries, run.attempts,
-          run.attempts_n"""
+          run.attempts_n, run.lanes, run.cancelled, run.replayed_at IS NOT NULL AS replayed"""
 
 # `id = ANY(ARRAY(...))` and never `id IN (...)`: the planner may run an IN subselect once for each
 # outer row, and then every pass locks LIMIT rows more. Only the head of the line of a task that
 # takes one run at a time can be claimed: nothing of that task is claimed, and nothing stands
-# before it, where waiting for a retry stands before what was never tried.
+# before it, where waiting for a retry stands before what was never tried. Of a task with so many
+# lanes, the first so many: by place, so that two replicas together claim no more.
 CLAIM = (
     """
 UPDATE run SET claimed_by = :me
 WHERE id = ANY(ARRAY(
     SELECT c.id FROM run c
     WHERE {which} AND c.claimed_by IS NULL AND c.kind = ANY(:kinds)
-      AND (c.overlap = 'allow' OR NOT EXISTS (
-          SELECT FROM run h
-          WHERE h.task_key = c.task_key AND h.bucket = c.bucket AND h.id <> c.id
-            AND (h.claimed_by IS NOT NULL
-                 OR (h.attempts_n = 0, h.scheduled_for, h.id)
-                  < (c.attempts_n = 0, c.scheduled_for, c.id))))
+      AND (c.lanes IS NULL
+           OR c.lanes = 1 AND NOT EXISTS (SELECT FROM run h WHERE {before})
+           OR c.lanes > 1 AND (SELECT count(*) FROM (
+               SELECT FROM run h WHERE {before} LIMIT c.lanes) AS n) < c.lanes)
     ORDER BY c.due LIMIT :room FOR UPDATE OF c SKIP LOCKED))
 RETURNING """
     + COLUMNS
 )
 
+BEFORE = """h.task_key = c.task_key AND h.bucket = c.bucket AND h.id <> c.id
+               AND (h.claimed_by IS NOT NULL
+                    OR (h.attempts_n = 0, h.scheduled_for, h.id)
+                     < (c.attempts_n = 0, c.scheduled_for, c.id))"""
+
 CLAIM_ON_TIME = text(
-    CLAIM.format(which="c.due > :late AND c.due <= :ahead AND c.service_id <> ALL(:crowded)")
+    CLAIM.format(
+        which="c.due > :late AND c.due <= :ahead AND c.service_id <> ALL(:crowded)",
+        before=BEFORE,
+    )
 )
-CLAIM_LATE = text(CLAIM.format(which="c.service_id = :service AND c.due <= :late"))
+CLAIM_LATE = text(CLAIM.format(which="c.service_id = :service AND c.due <= :late", before=BEFORE))
 
 # One probe of (service_id, due) a service; the claimed ones at its front are few.
 LATE_SERVICES = text("""
@@ -157,6 +163,7 @@ d AS (DELETE FROM run WHERE id = ANY(ARRAY(
           SELECT r.id FROM w JOIN run r ON r.task_key = w.key
           WHERE r.scheduled_for > w.since AND r.scheduled_for <= w.until AND r.kind = 'task'
             AND r.overlap = 'skip' AND r.claimed_by IS NULL AND r.attempts_n = 0
+            AND r.replayed_at IS NULL
           FOR UPDATE OF r SKIP LOCKED))
       RETURNING *)"""
     + GAP.format(end="'skipped', 'overlap'")
@@ -172,7 +179,7 @@ WITH d AS (DELETE FROM run WHERE id = ANY(ARRAY(
                                   CAST(:latest AS boolean[])) AS j (key, before, latest)
           JOIN run r ON r.task_key = j.key
           WHERE r.scheduled_for < j.before AND r.kind = 'task' AND r.claimed_by IS NULL
-            AND r.attempts_n = 0 AND r.overlap <> 'queue'
+            AND r.attempts_n = 0 AND r.overlap <> 'queue' AND r.replayed_at IS NULL
             AND (NOT j.latest OR EXISTS (
                 SELECT FROM run n WHERE n.task_key = r.task_key AND n.bucket = r.bucket
                     AND n.kind = 'task' AND n.scheduled_for > r.scheduled_for
@@ -189,7 +196,7 @@ WITH q AS (
     SELECT r.id, row_number() OVER (PARTITION BY r.task_key ORDER BY r.scheduled_for) AS place
     FROM unnest(CAST(:keys AS uuid[])) AS k (key) JOIN run r ON r.task_key = k.key
     WHERE r.overlap = 'queue' AND r.kind = 'task' AND r.claimed_by IS NULL AND r.attempts_n = 0
-      AND r.scheduled_for <= :now),
+      AND r.scheduled_for <= :now AND r.replayed_at IS NULL),
 d AS (DELETE FROM run WHERE id = ANY(ARRAY(SELECT id FROM q WHERE place > :most))
           AND claimed_by IS NULL
       RETURNING *)"""
@@ -199,7 +206,7 @@ d AS (DELETE FROM run WHERE id = ANY(ARRAY(SELECT id FROM q WHERE place > :most)
 OVERDUE = text("""
 SELECT task_key, due, id FROM run
 WHERE (due, id) > (:after, :after_id) AND due <= :before AND claimed_by IS NULL
-  AND kind = 'task' AND attempts_n = 0
+  AND kind = 'task' AND attempts_n = 0 AND replayed_at IS NULL
 ORDER BY due, id LIMIT :room
 """)
 
@@ -244,6 +251,8 @@ async def enqueue(conn: Conn, runs: Sequence[NewRun], now: datetime) -> list[UUI
     columns["at"] = [utc(run.at) for run in runs]
     columns["max_retries"] = [run.max_retries for run in runs]
     columns["claimed_by"] = [run.claimed_by for run in runs]
+    columns["lanes"] = [run.lanes for run in runs]
+    columns["priority"] = [run.priority for run in runs]
     rows = await conn.execute(ENQUEUE, {**columns, "now": now})
     return list(rows.scalars())
 
@@ -419,141 +428,19 @@ def _run(row: Any, me: UUID) -> Run:
         max_retries=row.max_retries,
         attempts=attempts,
         claimed_by=me,
+        lanes=row.lanes,
+        cancelled=row.cancelled,
+        replayed=row.replayed,
         damaged=damaged or ("the run names no task" if row.task_key is None else None),
     )
 
 
-FUTURE = text("""
-DELETE FROM run WHERE task_key = :key AND bucket = :bucket AND service_id = :service_id
-    AND kind = 'task' AND claimed_by IS NULL AND attempts_n = 0 AND scheduled_for > :after
-RETURNING id
-""")
-
-CLAIMED = text("""
-SELECT id FROM run WHERE task_key = :key AND bucket = :bucket AND service_id = :service_id
-    AND kind = 'task' AND claimed_by IS NOT NULL AND scheduled_for > :after
-""")
-
-# What was due before the edit stays due, as the task stands now; of what some replica holds for
-# later only the wanted ones. The rest keeps its old version: that is how the holder knows.
-REVERSION = text("""
-UPDATE run SET version = :version, overlap = :overlap
-WHERE task_key = :key AND bucket = :bucket AND service_id = :service_id
-  AND (claimed_by IS NULL OR scheduled_for <= :now OR id = ANY(:wanted))
-""")
-
-LOCK_LINE = text("""
-SELECT id FROM run WHERE task_key = :key AND bucket = :bucket AND service_id = :service_id
-    AND (claimed_by IS NOT NULL OR attempts_n > 0 OR due <= :ahead)
-FOR UPDATE
-""")
-
-IN_FLIGHT = text("""
-SELECT EXISTS (SELECT FROM run WHERE task_key = :key AND bucket = :bucket
-    AND service_id = :service_id AND (attempts_n > 0 OR claimed_by IS NOT NULL AND due <= :now))
-""")
-
-REMOVE_FUTURE = text("""
-DELETE FROM run WHERE task_key = :key AND bucket = :bucket AND service_id = :service_id
-    AND claimed_by IS NULL AND attempts_n = 0 AND due > :now
-""")
-
-CANCEL_OVERDUE = text("""
-WITH d AS (DELETE FROM run WHERE task_key = :key AND bucket = :bucket
-               AND service_id = :service_id AND claimed_by IS NULL RETURNING *)
-INSERT INTO history (id, bucket, service_id, task_key, task_id, kind, version, scheduled_for,
-                     state, reason, attempts, attempts_n, created_at, finished_at, truncated,
-                     count)
-SELECT id, bucket, service_id, task_key, task_id, kind, version, scheduled_for, 'cancelled',
-       'the task was deleted', attempts, attempts_n, created_at, :now, false, 1 FROM d
-RETURNING id
-""")
-
-LIVE = text("""
-SELECT task_key,
-       bool_or(attempts_n > 0 OR claimed_by IS NOT NULL AND due <= :now) AS running
-FROM run WHERE task_key = ANY(:keys) AND service_id = :service_id GROUP BY task_key
-""")
-
-STARTED = """
-SELECT id, kind, task_key, task_id, version, scheduled_for, due, attempts, attempts_n,
-       created_at,
-       claimed_by IS NOT NULL AS claimed
-FROM run WHERE bucket = :bucket AND service_id = :service_id AND """
-OF_TASK = text(
-    STARTED
-    + """task_key = :key
-    AND (attempts_n > 0 OR claimed_by IS NOT NULL AND due <= :now)
-ORDER BY scheduled_for DESC, id LIMIT 1000
-"""
-)
-BY_ID = text(STARTED + "id = :id")
+CANCELLED = text("SELECT id FROM run WHERE cancelled AND claimed_by = :me")
 
 
-async def take_back(conn: Conn, line: Line, after: datetime) -> set[UUID]:
-    """Delete a task's unclaimed future runs; return their ids."""
-    return set((await conn.execute(FUTURE, {**line.values, "after": after})).scalars())
-
-
-async def claimed(conn: Conn, line: Line, after: datetime) -> set[UUID]:
-    """Return the ids of a task's future runs that some replica holds."""
-    return set((await conn.execute(CLAIMED, {**line.values, "after": after})).scalars())
-
-
-async def reversion(
-    conn: Conn, line: Line, version: int, overlap: Overlap, now: datetime, wanted: Iterable[UUID]
-) -> None:
-    """Give a task's runs a new version, but for those claimed for later that nobody wants now."""
-    values = {"version": version, "overlap": overlap, "now": now, "wanted": list(wanted)}
-    await conn.execute(REVERSION, {**line.values, **values})
-
-
-async def lock_line(conn: Conn, line: Line, now: datetime, ahead_s: float) -> bool:
-    """Hold off claims of a task until the commit; say whether one of its runs is in flight."""
-    ahead = now + timedelta(seconds=ahead_s + 1)
-    await conn.execute(LOCK_LINE, {**line.values, "ahead": ahead})
-    return bool((await conn.execute(IN_FLIGHT, {**line.values, "now": now})).scalar_one())
-
-
-async def remove(conn: Conn, line: Line, now: datetime) -> None:
-    """Take a deleted task's unclaimed runs away: future ones go, the others end cancelled."""
-    await conn.execute(REMOVE_FUTURE, {**line.values, "now": now})
-    await conn.execute(CANCEL_OVERDUE, {**line.values, "now": now})
-
-
-async def live(
-    conn: Conn, service_id: UUID, keys: Sequence[UUID], now: datetime
-) -> dict[UUID, bool]:
-    """Map the task keys that have live runs to whether one is running or waits for a retry."""
-    values = {"keys": list(keys), "service_id": service_id, "now": now}
-    return {row.task_key: row.running for row in await conn.execute(LIVE, values)}
-
-
-async def of_task(conn: Conn, line: Line, now: datetime) -> list[Started]:
-    """Return a task's live runs that were tried, or are being tried, the newest first."""
-    return [_started(row) for row in await conn.execute(OF_TASK, {**line.values, "now": now})]
-
-
-async def get(conn: Conn, service_id: UUID, run_id: UUID) -> Started | None:
-    """Return a live run of a service, or None."""
-    values = {"id": run_id, "bucket": bucket_in(run_id), "service_id": service_id}
-    row = (await conn.execute(BY_ID, values)).first()
-    return _started(row) if row else None
-
-
-def _started(row: Any) -> Started:
-    return Started(
-        id=row.id,
-        kind=row.kind,
-        task_key=row.task_key,
-        task_id=row.task_id,
-        version=row.version,
-        scheduled_for=ms(row.scheduled_for),
-        due=ms(row.due),
-        created_at=ms(row.created_at),
-        attempts=decode(row.attempts, row.attempts_n)[0],
-        claimed=row.claimed,
-    )
+async def cancelled(conn: Conn, me: UUID) -> list[UUID]:
+    """Return the claimed runs that someone cancelled."""
+    return list((await conn.execute(CANCELLED, {"me": me})).scalars())
 
 
 DEPTH_MOST = 10_000

@@ -124,6 +124,12 @@ class Run(msgspec.Struct, kw_only=True, eq=False, gc=False):
     max_retries: int | None
     attempts: Attempts
     claimed_by: UUID
+    lanes: int | None = None
+    """How many of its task's runs may be under way at once; None for any number."""
+    cancelled: bool = False
+    """Someone wants it to end."""
+    replayed: bool = False
+    """It has ended before; no rule about lateness holds for it."""
     work: Any = None
     """Its task, made ready by the runner; None where the task is gone."""
     damaged: str | None = None
@@ -131,8 +137,8 @@ class Run(msgspec.Struct, kw_only=True, eq=False, gc=False):
 
     @property
     def in_line(self) -> bool:
-        """Say whether the task's runs go one at a time."""
-        return self.overlap != "allow"
+        """Say whether the task's runs wait for each other."""
+        return self.lanes is not None
 
 
 class NewRun(msgspec.Struct, kw_only=True, gc=False):
@@ -149,6 +155,8 @@ class NewRun(msgspec.Struct, kw_only=True, gc=False):
     at: int
     max_retries: int | None = None
     claimed_by: UUID | None = None
+    lanes: int | None = None
+    priority: int = 0
 
 
 class Retry(msgspec.Struct, gc=False):
@@ -197,6 +205,7 @@ class Started(msgspec.Struct):
     attempts: Attempts
     claimed: bool
     """Some replica holds it: from its due instant on an attempt is under way."""
+    replayed: bool = False
 
 
 def encode(attempts: Attempts) -> str:

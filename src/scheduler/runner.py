@@ -26,6 +26,7 @@ UNKNOWN_MOST = 20
 EXCERPT_BYTES = 1024
 """What is kept of the body of an attempt that another one follows."""
 REMEMBERED = 20_000
+CANCELLED = "someone cancelled it"
 
 Performers = Mapping[type, Performer]
 """By the type of the action."""
@@ -120,8 +121,9 @@ class Runner:
                 return Outcome(refusal or _failed(run, "its task is gone", started))
             return await self._attempt(run, work, started)
         except asyncio.CancelledError:
+            how = CANCELLED if run.cancelled else "cut short"
             cut = actions.Outcome(
-                succeeded=False, unknown=True, error="cut short; the call may have arrived"
+                succeeded=False, unknown=True, error=f"{how}; the call may have arrived"
             )
             return self._decide(run, work, cut, started)
         except Exception:
@@ -136,6 +138,8 @@ class Runner:
 
     def _refusal(self, run: Run, work: Work | None, now: int) -> End | None:
         """Return the end of a run that is not to be started, if so."""
+        if run.cancelled:
+            return End(run, "cancelled", _why_cancelled(run), None, now)
         if run.damaged:
             return _failed(run, run.damaged, now)
         if work is None:
@@ -145,7 +149,8 @@ class Runner:
         if sum(a.outcome == "unknown" for a in run.attempts) >= UNKNOWN_MOST:
             return _failed(run, f"its outcome stayed unknown {UNKNOWN_MOST} times", now)
         age = work.task.policy.max_age_seconds
-        if age is not None and not run.attempts and now - run.scheduled_for > age * 1000:
+        untried = not run.attempts and not run.replayed
+        if age is not None and untried and now - run.scheduled_for > age * 1000:
             return End(run, "expired", f"it could not start within {age:g} s", None, now)
         return None
 
@@ -172,7 +177,7 @@ class Runner:
         first = next((a.started_at for a in run.attempts if a.started_at is not None), started)
         attempt = Attempt(
             number=len(run.attempts) + 1,
-            outcome=_word(outcome),
+            outcome="cancelled" if outcome.unknown and run.cancelled else _word(outcome),
             started_at=started,
             finished_at=now,
             status_code=outcome.status_code,
@@ -181,6 +186,8 @@ class Runner:
         run.attempts = [*run.attempts, attempt]
         overlapped = _overlapped(run, work, first, now)
         wait_s = self._wait_s(run, work, outcome)
+        if run.cancelled and not outcome.succeeded and (outcome.unknown or wait_s is not None):
+            return Outcome(End(run, "cancelled", _why_cancelled(run), first, now), overlapped)
         if wait_s is not None:
             attempt.response = _excerpt(outcome.body)
             # `now` is rounded down, and Retry-After is not to be undercut.
@@ -220,6 +227,11 @@ def _word(outcome: actions.Outcome) -> Literal["succeeded", "failed", "unknown"]
     if outcome.unknown:
         return "unknown"
     return "succeeded" if outcome.succeeded else "failed"
+
+
+def _why_cancelled(run: Run) -> str:
+    cut = any(a.outcome in ("unknown", "cancelled") for a in run.attempts)
+    return f"{CANCELLED}; the call may have arrived" if cut else CANCELLED
 
 
 def _failed(run: Run, reason: str, now: int) -> End:

@@ -169,6 +169,17 @@ async def ids(conn: Conn) -> list[UUID]:
     return list((await conn.execute(IDS)).scalars())
 
 
+IN_FLIGHT = text("SELECT id, max_in_flight FROM service WHERE max_in_flight IS NOT NULL OR :all")
+
+
+async def in_flight_limits(conn: Conn, quotas: config.Quotas) -> dict[UUID, int]:
+    """Return how many runs each service may have in flight; those without a limit are left out."""
+    default = quotas.max_in_flight
+    rows = await conn.execute(IN_FLIGHT, {"all": default > 0})
+    limits = {row.id: default if row.max_in_flight is None else row.max_in_flight for row in rows}
+    return {service: limit for service, limit in limits.items() if limit > 0}
+
+
 async def bootstrap(
     conn: Conn, auth: config.Auth, *, allow_commands: bool = False
 ) -> Created | None:

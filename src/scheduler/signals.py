@@ -30,7 +30,7 @@ class Signals:
     """Sends and hears hints.
 
     `on_wake(due_ms)` is called when a run may be due soon, `on_recall(task_key)` when held runs of
-    a task may be stale.
+    a task may be stale, `on_cancel(run_id)` when someone wants a run to end.
     """
 
     def __init__(
@@ -40,11 +40,13 @@ class Signals:
         alone: Callable[[], bool],
         on_wake: Callable[[int], None],
         on_recall: Callable[[UUID], None],
+        on_cancel: Callable[[UUID], object],
     ) -> None:
         self._database = database
         self._alone = alone
         self._on_wake = on_wake
         self._on_recall = on_recall
+        self._on_cancel = on_cancel
         self._name = secrets.token_hex(4)
         self._out: set[str] = set()
         self._sending: asyncio.Task[None] | None = None
@@ -57,6 +59,10 @@ class Signals:
     def recall(self, task_key: UUID) -> None:
         """Tell the others that a task's held runs may be stale."""
         self._send(f"{self._name} recall {task_key}")
+
+    def cancel(self, run_id: UUID) -> None:
+        """Tell the others that a run is to end."""
+        self._send(f"{self._name} cancel {run_id}")
 
     def _send(self, payload: str) -> None:
         if self._alone():
@@ -114,3 +120,6 @@ class Signals:
         elif kind == "recall":
             with contextlib.suppress(ValueError):
                 self._on_recall(UUID(value))
+        elif kind == "cancel":
+            with contextlib.suppress(ValueError):
+                self._on_cancel(UUID(value))

@@ -259,6 +259,18 @@ async def change(conn: Conn, task: Definition) -> None:
     await conn.execute(UPDATE, _values(task))
 
 
+RESUME = text("""
+UPDATE task SET status = 'active', paused_until = NULL, version = version + 1
+WHERE key = :key AND bucket = :bucket AND service_id = :service_id
+""")
+
+
+async def resume(conn: Conn, of: Definition) -> Definition:
+    """End a task's pause, whose time has come; return the task as it is then."""
+    await conn.execute(RESUME, of.line.values)
+    return msgspec.structs.replace(of, status="active", paused_until=None, version=of.version + 1)
+
+
 async def remove(conn: Conn, line: Line) -> None:
     """Delete a task's row."""
     await conn.execute(DELETE, line.values)

@@ -4,7 +4,7 @@ from uuid import UUID
 
 import msgspec
 
-from scheduler import history, queue, task
+from scheduler import history, lines, task
 from scheduler.db import Conn, rfc3339
 from scheduler.history import Finished
 from scheduler.run import Attempt, NewRun, Started
@@ -61,7 +61,7 @@ class ShownRun(msgspec.Struct, kw_only=True):
 
 async def find(conn: Conn, service_id: UUID, run_id: UUID, now: int) -> ShownRun | None:
     """Return a service's run, live or finished; `now` in ms."""
-    run = await queue.get(conn, service_id, run_id) or await history.get(conn, service_id, run_id)
+    run = await lines.get(conn, service_id, run_id) or await history.get(conn, service_id, run_id)
     if run is None:
         return None
     if isinstance(run, Started):

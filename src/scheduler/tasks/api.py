@@ -12,11 +12,12 @@ from litestar import Request, Response, Router, delete, get, post, route
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 
-from scheduler import clock, history, planner, queue, task
+from scheduler import clock, history, lines, planner, queue, task
 from scheduler.db import Conn, utc
 from scheduler.engine import Engine
 from scheduler.errors import Conflict, NotFound, ValidationFailed
 from scheduler.history import Execution
+from scheduler.planner import Planned
 from scheduler.run import NewRun, Run, run_id
 from scheduler.runs import model as runs
 from scheduler.runs.model import ShownRun
@@ -150,7 +151,7 @@ async def _shown(conn: Conn, service_id: UUID, page: Sequence[Definition], now: 
     keys = [of.key for of in page]
     if not keys:
         return []
-    live = await queue.live(conn, service_id, keys, utc(now))
+    live = await lines.live(conn, service_id, keys, utc(now))
     resting = [of.key for of in page if of.key not in live and not _pending(of, now)]
     ends = await history.last_ends(conn, service_id, resting) if resting else {}
     return [model.shown(of, _state(of, live, ends, now), now) for of in page]
@@ -195,14 +196,14 @@ async def change_task(
     """Change a task; what was due before the edit stays due."""
     fields = model.read_fields(await request.body())
     async with engine.database.api.begin() as conn:
-        before, planned_until = await _locked(conn, service.id, task_id)
+        before, planned = await _locked(conn, service.id, task_id)
         made = edit.edited(fields, before, await clock.database_ms(conn))
         await task.change(conn, made.task)
         earliest = await planner.replan(
             conn,
             before,
             made.task,
-            planned_until,
+            planned,
             window_ms=_window_ms(engine),
             at_once=made.at_once,
         )
@@ -213,14 +214,14 @@ async def change_task(
     return shown
 
 
-async def _locked(conn: Conn, service_id: UUID, task_id: str) -> tuple[Definition, int]:
+async def _locked(conn: Conn, service_id: UUID, task_id: str) -> tuple[Definition, Planned]:
     """Lock a task against the planner and other edits, and read it under the lock."""
     seen = await task.get(conn, service_id, task_id)
-    planned_until = await planner.lock(conn, seen.line)
+    planned = await planner.lock(conn, seen.line)
     current = await task.get(conn, service_id, task_id)
-    if planned_until is None or current.key != seen.key:
+    if planned is None or current.key != seen.key:
         raise NotFound(f"there is no task {task_id}")
-    return current, planned_until
+    return current, planned
 
 
 def _recall(engine: Engine, key: UUID) -> None:
@@ -233,7 +234,7 @@ async def delete_task(task_id: FromPath[str], service: Caller, engine: Machine) 
     """Delete a task; what runs ends and is recorded, what is overdue ends cancelled."""
     async with engine.database.api.begin() as conn:
         of, _ = await _locked(conn, service.id, task_id)
-        await queue.remove(conn, of.line, utc(await clock.database_ms(conn)))
+        await lines.remove(conn, of.line, utc(await clock.database_ms(conn)))
         await planner.remove(conn, of.line)
         await task.remove(conn, of.line)
     _recall(engine, of.key)
@@ -317,7 +318,8 @@ async def _executed(
             if await runs.find(conn, service_id, made, now):
                 return of, made, None
             await _check_executable(conn, of, engine)
-            ours = engine.membership.fresh and of.overlap != "queue"
+            # Where others may stand before it, it takes its place in the line.
+            ours = engine.membership.fresh and of.overlap != "queue" and (of.lanes or 1) == 1
             new = NewRun(
                 id=made,
                 bucket=of.bucket,
@@ -330,6 +332,8 @@ async def _executed(
                 at=now,
                 max_retries=None if retry else 0,
                 claimed_by=dispatcher.expect(made) if ours else None,
+                lanes=of.lanes,
+                priority=of.policy.priority,
             )
             await queue.enqueue(conn, [new], utc(now))
         _hand_over(engine, of, new)
@@ -345,7 +349,7 @@ async def _check_executable(conn: Conn, of: Definition, engine: Engine) -> None:
     if of.overlap != "skip":
         return
     ahead = engine.settings.worker.ahead_seconds
-    if await queue.lock_line(conn, of.line, utc(engine.clock.now_ms()), ahead):
+    if await lines.lock_line(conn, of.line, utc(engine.clock.now_ms()), ahead):
         raise Conflict(
             f"a run of task {of.id} is under way, and its overlap is skip; "
             "wait for its end, or set overlap to allow or queue"
@@ -367,7 +371,8 @@ def _hand_over(engine: Engine, of: Definition, new: NewRun) -> None:
         kind=new.kind,
         version=new.version,
         overlap=new.overlap,
-        priority=0,
+        priority=new.priority,
+        lanes=new.lanes,
         scheduled_for=new.at,
         due=new.at,
         max_retries=new.max_retries,

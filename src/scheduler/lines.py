@@ -1,0 +1,281 @@
+"""A task's own runs, and one run by its id: what its service asks for and changes.
+
+Verbs on a line (a task's address) or on an id; each names the service. None commits.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import text
+
+from scheduler.db import Conn, ms
+from scheduler.run import Attempts, Line, Started, bucket_in, decode, encode
+
+FUTURE = text("""
+DELETE FROM run WHERE task_key = :key AND bucket = :bucket AND service_id = :service_id
+    AND kind = 'task' AND claimed_by IS NULL AND attempts_n = 0 AND scheduled_for > :after
+    AND replayed_at IS NULL
+RETURNING id
+""")
+
+CLAIMED = text("""
+SELECT id FROM run WHERE task_key = :key AND bucket = :bucket AND service_id = :service_id
+    AND kind = 'task' AND claimed_by IS NOT NULL AND scheduled_for > :after
+""")
+
+# An instant that was cancelled before it came stays cancelled, whatever the edit.
+ENDED = text("""
+SELECT id FROM history WHERE task_key = :key AND bucket = :bucket AND service_id = :service_id
+    AND kind = 'task' AND scheduled_for > :after
+""")
+
+# What was due before the edit stays due, as the task stands now; of what some replica holds for
+# later only the wanted ones. The rest keeps its old version: that is how the holder knows.
+REVERSION = text("""
+UPDATE run SET version = :version, overlap = :overlap, lanes = :lanes, priority = :priority
+WHERE task_key = :key AND bucket = :bucket AND service_id = :service_id
+  AND (claimed_by IS NULL OR scheduled_for <= :now OR id = ANY(:wanted))
+""")
+
+LOCK_LINE = text("""
+SELECT id FROM run WHERE task_key = :key AND bucket = :bucket AND service_id = :service_id
+    AND (claimed_by IS NOT NULL OR attempts_n > 0 OR due <= :ahead)
+FOR UPDATE
+""")
+
+IN_FLIGHT = text("""
+SELECT EXISTS (SELECT FROM run WHERE task_key = :key AND bucket = :bucket
+    AND service_id = :service_id AND (attempts_n > 0 OR claimed_by IS NOT NULL AND due <= :now))
+""")
+
+REMOVE_FUTURE = text("""
+DELETE FROM run WHERE task_key = :key AND bucket = :bucket AND service_id = :service_id
+    AND claimed_by IS NULL AND attempts_n = 0 AND due > :now AND replayed_at IS NULL
+""")
+
+CANCEL_OVERDUE = text("""
+WITH d AS (DELETE FROM run WHERE task_key = :key AND bucket = :bucket
+               AND service_id = :service_id AND claimed_by IS NULL RETURNING *)
+INSERT INTO history (id, bucket, service_id, task_key, task_id, kind, version, scheduled_for,
+                     state, reason, attempts, attempts_n, created_at, finished_at, truncated,
+                     count)
+SELECT id, bucket, service_id, task_key, task_id, kind, version, scheduled_for, 'cancelled',
+       'the task was deleted', attempts, attempts_n, created_at, :now, false, 1 FROM d
+RETURNING id
+""")
+
+LIVE = text("""
+SELECT task_key,
+       bool_or(attempts_n > 0 OR claimed_by IS NOT NULL AND due <= :now) AS running
+FROM run WHERE task_key = ANY(:keys) AND service_id = :service_id GROUP BY task_key
+""")
+
+STARTED = """
+SELECT id, kind, task_key, task_id, version, scheduled_for, due, attempts, attempts_n,
+       created_at, claimed_by IS NOT NULL AS claimed, replayed_at IS NOT NULL AS replayed
+FROM run WHERE bucket = :bucket AND service_id = :service_id AND """
+OF_TASK = text(
+    STARTED
+    + """task_key = :key
+    AND (attempts_n > 0 OR claimed_by IS NOT NULL AND due <= :now)
+ORDER BY scheduled_for DESC, id LIMIT 1000
+"""
+)
+BY_ID = text(STARTED + "id = :id")
+
+
+async def take_back(conn: Conn, line: Line, after: datetime) -> set[UUID]:
+    """Delete a task's unclaimed future runs; return their ids."""
+    return set((await conn.execute(FUTURE, {**line.values, "after": after})).scalars())
+
+
+async def claimed(conn: Conn, line: Line, after: datetime) -> set[UUID]:
+    """Return the ids of a task's future runs that some replica holds."""
+    return set((await conn.execute(CLAIMED, {**line.values, "after": after})).scalars())
+
+
+async def ended(conn: Conn, line: Line, after: datetime) -> set[UUID]:
+    """Return the ids of a task's future instants that were cancelled before they came."""
+    return set((await conn.execute(ENDED, {**line.values, "after": after})).scalars())
+
+
+class Stance(msgspec.Struct, frozen=True):
+    """What a run's row says of its task's definition."""
+
+    version: int
+    overlap: str
+    lanes: int | None
+    priority: int
+
+
+async def reversion(
+    conn: Conn, line: Line, stance: Stance, now: datetime, wanted: Iterable[UUID]
+) -> None:
+    """Give a task's runs a new stance, but for those claimed for later that nobody wants now."""
+    values = {**msgspec.structs.asdict(stance), "now": now, "wanted": list(wanted)}
+    await conn.execute(REVERSION, {**line.values, **values})
+
+
+async def lock_line(conn: Conn, line: Line, now: datetime, ahead_s: float) -> bool:
+    """Hold off claims of a task until the commit; say whether one of its runs is in flight."""
+    ahead = now + timedelta(seconds=ahead_s + 1)
+    await conn.execute(LOCK_LINE, {**line.values, "ahead": ahead})
+    return bool((await conn.execute(IN_FLIGHT, {**line.values, "now": now})).scalar_one())
+
+
+async def remove(conn: Conn, line: Line, now: datetime) -> None:
+    """Take a deleted task's unclaimed runs away: future ones go, the others end cancelled."""
+    await conn.execute(REMOVE_FUTURE, {**line.values, "now": now})
+    await conn.execute(CANCEL_OVERDUE, {**line.values, "now": now})
+
+
+async def live(
+    conn: Conn, service_id: UUID, keys: Sequence[UUID], now: datetime
+) -> dict[UUID, bool]:
+    """Map the task keys that have live runs to whether one is running or waits for a retry."""
+    values = {"keys": list(keys), "service_id": service_id, "now": now}
+    return {row.task_key: row.running for row in await conn.execute(LIVE, values)}
+
+
+async def of_task(conn: Conn, line: Line, now: datetime) -> list[Started]:
+    """Return a task's live runs that were tried, or are being tried, the newest first."""
+    return [_started(row) for row in await conn.execute(OF_TASK, {**line.values, "now": now})]
+
+
+async def get(conn: Conn, service_id: UUID, run_id: UUID) -> Started | None:
+    """Return a live run of a service, or None."""
+    values = {"id": run_id, "bucket": bucket_in(run_id), "service_id": service_id}
+    row = (await conn.execute(BY_ID, values)).first()
+    return _started(row) if row else None
+
+
+def _started(row: Any) -> Started:
+    return Started(
+        id=row.id,
+        kind=row.kind,
+        task_key=row.task_key,
+        task_id=row.task_id,
+        version=row.version,
+        scheduled_for=ms(row.scheduled_for),
+        due=ms(row.due),
+        created_at=ms(row.created_at),
+        attempts=decode(row.attempts, row.attempts_n)[0],
+        claimed=row.claimed,
+        replayed=row.replayed,
+    )
+
+
+# Cancel and replay --------------------------------------------------------------------------------
+
+CANCEL = text("""
+WITH d AS (DELETE FROM run WHERE id = ANY(:ids) AND bucket = ANY(:buckets)
+               AND service_id = :service_id AND claimed_by IS NULL RETURNING *)
+INSERT INTO history (id, bucket, service_id, task_key, task_id, kind, version, scheduled_for,
+                     state, reason, attempts, attempts_n, created_at, finished_at, truncated,
+                     count)
+SELECT id, bucket, service_id, task_key, task_id, kind, version, scheduled_for, 'cancelled',
+       'someone cancelled it', attempts, attempts_n, created_at, :now, false, 1 FROM d
+RETURNING id
+""")
+
+MARK = text("""
+UPDATE run SET cancelled = true
+WHERE id = ANY(:ids) AND bucket = ANY(:buckets) AND service_id = :service_id
+    AND claimed_by IS NOT NULL
+RETURNING id, due <= :now AS running
+""")
+
+ENDS = text("""
+SELECT id, bucket, attempts, attempts_n, finished_at,
+       substring(response FROM 1 FOR :excerpt) AS response
+FROM history WHERE id = ANY(:ids) AND bucket = :bucket AND service_id = :service_id
+    AND task_key = :key AND gap_from IS NULL
+""")
+
+# Back into the queue as it was, with every attempt; by the moment it ended, so that of two replays
+# at once one moves it.
+REPLAY = text("""
+WITH o AS (
+    SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:finished AS timestamptz[]),
+                         CAST(:attempts AS text[]), CAST(:attempts_n AS int[]),
+                         CAST(:max_retries AS smallint[]))
+        AS o (id, finished, attempts, attempts_n, max_retries)),
+d AS (DELETE FROM history WHERE id = ANY(:ids) AND bucket = :bucket AND service_id = :service_id
+          AND task_key = :key AND finished_at = ANY(:finished) AND gap_from IS NULL
+      RETURNING id, bucket, service_id, task_key, task_id, kind, scheduled_for, created_at)
+INSERT INTO run (id, bucket, service_id, task_key, task_id, kind, version, overlap, priority,
+                 scheduled_for, due, max_retries, attempts, attempts_n, created_at, lanes,
+                 replayed_at)
+SELECT d.id, d.bucket, d.service_id, d.task_key, d.task_id, d.kind, :version, :overlap, :priority,
+       d.scheduled_for, :now, o.max_retries, CAST(o.attempts AS jsonb), o.attempts_n, d.created_at,
+       :lanes, :now
+FROM d JOIN o ON o.id = d.id
+RETURNING id
+""")
+EXCERPT_BYTES = 1024
+"""What is kept of the body of an attempt that another one follows."""
+
+
+class Marked(msgspec.Struct, frozen=True):
+    """A claimed run that its holder is to cancel."""
+
+    id: UUID
+    running: bool
+
+
+async def cancel(
+    conn: Conn, service_id: UUID, ids: Sequence[UUID], now: datetime
+) -> tuple[list[UUID], list[Marked]]:
+    """Cancel runs of a service; return those that ended here, and those that their holder ends.
+
+    What has ended already, and what is another's, is in neither.
+    """
+    values: dict[str, Any] = {"ids": list(ids), "service_id": service_id, "now": now}
+    values["buckets"] = list({bucket_in(run_id) for run_id in ids})
+    done = list((await conn.execute(CANCEL, values)).scalars())
+    marked = [Marked(row.id, row.running) for row in await conn.execute(MARK, values)]
+    return done, marked
+
+
+async def replay(
+    conn: Conn,
+    line: Line,
+    ids: Sequence[UUID],
+    stance: Stance,
+    max_retries: int,
+    now: datetime,
+) -> list[UUID]:
+    """Move finished runs of a task back into the queue, due now; return those that were moved.
+
+    Each keeps its id and its attempts and gets `max_retries` more. Gaps stay where they are.
+    """
+    found = (
+        await conn.execute(ENDS, {**line.values, "ids": list(ids), "excerpt": EXCERPT_BYTES})
+    ).all()
+    if not found:
+        return []
+    attempts = [_with_excerpt(row) for row in found]
+    values = {
+        **line.values,
+        **msgspec.structs.asdict(stance),
+        "ids": [row.id for row in found],
+        "finished": [row.finished_at for row in found],
+        "attempts": [encode(tried) for tried in attempts],
+        "attempts_n": [len(tried) for tried in attempts],
+        "max_retries": [
+            sum(a.outcome == "failed" for a in tried) + max_retries for tried in attempts
+        ],
+        "now": now,
+    }
+    return list((await conn.execute(REPLAY, values)).scalars())
+
+
+def _with_excerpt(row: Any) -> Attempts:
+    """Return a run's attempts, the last with the beginning of what it was answered."""
+    attempts, _ = decode(row.attempts, row.attempts_n)
+    if attempts and row.response is not None:
+        attempts[-1].response = row.response.decode("utf-8", "replace")
+    return attempts
