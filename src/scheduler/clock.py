@@ -6,6 +6,7 @@ round trip of the last minute counts. A reading that contradicts it (the databas
 stepped, or another server answers now) replaces it at once.
 """
 
+import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
@@ -71,6 +72,21 @@ class Clock:
     def until_s(self, at_ms: int) -> float:
         """Return how long until `at_ms` has certainly come, in seconds; negative when past."""
         return (at_ms - self.earliest_ms()) / 1000
+
+
+class Slice:
+    """A turn on the event loop, 2 ms at most: long work gives way to what must fire."""
+
+    LENGTH_S = 0.002
+
+    def __init__(self) -> None:
+        self._end = time.perf_counter() + self.LENGTH_S
+
+    async def give_way(self) -> None:
+        """Let others run, where this turn has been long enough."""
+        if time.perf_counter() > self._end:
+            await asyncio.sleep(0)
+            self._end = time.perf_counter() + self.LENGTH_S
 
 
 async def database_ms(conn: Conn) -> int:

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from uuid import UUID
 
 import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
@@ -77,9 +78,25 @@ class Engine:
         self.planning = asyncio.Event()
         """Set it to plan now."""
 
-    def resume_at(self, at: int) -> None:
+    @property
+    def window_ms(self) -> int:
+        """How far ahead runs are made."""
+        return int(self.settings.planner.window_seconds * 1000)
+
+    def wake(self, earliest: int | None) -> None:
+        """Tell everyone that a run is due at `earliest` (ms), if at all."""
+        if earliest is not None:
+            self.dispatcher.wake(earliest)
+            self.signals.wake(earliest)
+
+    def recall(self, key: UUID) -> None:
+        """Tell everyone that a task has changed."""
+        self.dispatcher.recall(key)
+        self.signals.recall(key)
+
+    def resume_at(self, at: int | None) -> None:
         """Plan at `at` (ms), when a pause ends, and not only at the next tick; a day ahead."""
-        wait = max(self.clock.until_s(at), 0.0)
+        wait = RESUME_AHEAD_S if at is None else max(self.clock.until_s(at), 0.0)
         if wait < RESUME_AHEAD_S:
             asyncio.get_running_loop().call_later(wait, self.planning.set)
 
@@ -196,7 +213,7 @@ class Engine:
     # Ticks ---------------------------------------------------------------------------------------
 
     async def _plan(self) -> None:
-        window_ms = int(self.settings.planner.window_seconds * 1000)
+        window_ms = self.window_ms
         async with self.database.auto.connect() as conn:
             if not await planner.anything(conn, self.clock.now_ms(), window_ms=window_ms):
                 return

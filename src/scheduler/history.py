@@ -311,6 +311,9 @@ class Finished(msgspec.Struct):
     attempts: list[Attempt]
     response: bytes | None
     truncated: bool
+    count: int
+    gap_from: int | None
+    gap_to: int | None
 
 
 TOTAL = text("""
@@ -330,7 +333,7 @@ ORDER BY before
 
 ROWS = """
 SELECT id, kind, task_key, task_id, version, state, reason, scheduled_for, created_at,
-       started_at, finished_at, attempts, response, truncated
+       started_at, finished_at, attempts, response, truncated, count, gap_from, gap_to
 FROM history WHERE bucket = :bucket AND service_id = :service_id AND """
 BY_IDS = text(ROWS + "task_key = :key AND id = ANY(:ids) AND finished_at = ANY(:finished)")
 BY_ID = text(ROWS + "id = :id")
@@ -440,6 +443,9 @@ def _finished(row: Any) -> Finished:
         attempts=attempts,
         response=row.response,
         truncated=row.truncated,
+        count=row.count,
+        gap_from=None if row.gap_from is None else ms(row.gap_from),
+        gap_to=None if row.gap_to is None else ms(row.gap_to),
     )
 
 

@@ -132,6 +132,40 @@ async def remove(conn: Conn, line: Line, now: datetime) -> None:
     await conn.execute(CANCEL_OVERDUE, {**line.values, "now": now})
 
 
+NEWEST = text("""
+SELECT id FROM (
+    (SELECT id, scheduled_for FROM run
+     WHERE task_key = :key AND bucket = :bucket AND service_id = :service_id AND kind = 'task'
+     ORDER BY scheduled_for DESC LIMIT 1)
+    UNION ALL
+    (SELECT id, scheduled_for FROM history
+     WHERE task_key = :key AND bucket = :bucket AND service_id = :service_id AND kind = 'task'
+     ORDER BY scheduled_for DESC LIMIT 1)) AS newest
+ORDER BY scheduled_for DESC LIMIT 1
+""")
+
+DUE_TASKS = text("""
+SELECT task_key, min(scheduled_for) AS at FROM run
+WHERE service_id = :service_id AND due >= :since AND due <= :until AND attempts_n = 0
+    AND task_key IS NOT NULL
+GROUP BY task_key ORDER BY at LIMIT :most
+""")
+
+
+async def newest(conn: Conn, line: Line) -> UUID | None:
+    """Return the id of a task's latest instant, live or finished, or None."""
+    found: UUID | None = (await conn.execute(NEWEST, line.values)).scalar_one_or_none()
+    return found
+
+
+async def due_tasks(
+    conn: Conn, service_id: UUID, since: datetime, until: datetime, most: int
+) -> dict[UUID, int]:
+    """Map the keys of a service's tasks that have live runs due in [since, until] to the first."""
+    values = {"service_id": service_id, "since": since, "until": until, "most": most}
+    return {row.task_key: ms(row.at) for row in await conn.execute(DUE_TASKS, values)}
+
+
 async def live(
     conn: Conn, service_id: UUID, keys: Sequence[UUID], now: datetime
 ) -> dict[UUID, bool]:

@@ -5,8 +5,6 @@ and when there is something to do next (`next_plan_at`): its cost follows what f
 what is stored.
 """
 
-import asyncio
-import time
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from itertools import islice
@@ -29,6 +27,7 @@ from sqlalchemy import (
 
 from scheduler import clock, history, lines, metrics, queue, task
 from scheduler.db import LAST, Conn, metadata, ms, times_check, utc
+from scheduler.errors import NotFound
 from scheduler.history import Gap
 from scheduler.lines import Stance
 from scheduler.queue import Judgement
@@ -60,8 +59,6 @@ MOST_A_PASS = 5000
 INSERT_AT_ONCE = 500
 CATCH_UP_PASSES = 20
 """How much of an overdue task an edit makes up for; the rest is a gap."""
-SLICE_S = 0.002
-"""How long the loop is held in one go."""
 SET_ASIDE_MS = 3_600_000
 """How long a task that cannot be planned is left alone."""
 
@@ -233,6 +230,13 @@ def gap(
     )
 
 
+class Planned(msgspec.Struct, frozen=True):
+    """How far a task is planned: up to when (ms), and how many instants were made so far."""
+
+    until: int
+    runs: int
+
+
 class Passed(msgspec.Struct):
     """What a pass did."""
 
@@ -261,7 +265,7 @@ async def tick(conn: Conn, now: int, *, window_ms: int, batch: int) -> Passed:
         return Passed()
     tasks = await task.definitions(conn, [row.key for row in rows])
     plans: list[Plan] = []
-    made, slice_end = 0, time.perf_counter() + SLICE_S
+    made, turn = 0, clock.Slice()
     for row in rows:
         of = tasks.get(row.key)
         if of is None:  # deleted by hand
@@ -273,9 +277,7 @@ async def tick(conn: Conn, now: int, *, window_ms: int, batch: int) -> Passed:
         made += len(plans[-1].instants)
         if made >= MOST_A_PASS:
             break
-        if time.perf_counter() > slice_end:
-            await asyncio.sleep(0)
-            slice_end = time.perf_counter() + SLICE_S
+        await turn.give_way()
     return await _write(conn, plans, utc(now))
 
 
@@ -356,6 +358,36 @@ def _line(row: Any) -> Line:
     return Line(row.key, row.bucket, row.service_id)
 
 
+INSERT_MANY = text("""
+INSERT INTO task_plan (key, bucket, service_id, next_plan_at, planned_until, planned_runs)
+SELECT * FROM unnest(CAST(:key AS uuid[]), CAST(:bucket AS smallint[]),
+                     CAST(:service_id AS uuid[]), CAST(:next_plan_at AS timestamptz[]),
+                     CAST(:planned_until AS timestamptz[]), CAST(:runs AS bigint[]))
+""")
+
+
+async def create_many(
+    conn: Conn, rows: Sequence[dict[str, Any]], runs: Sequence[NewRun], now: int
+) -> None:
+    """Write what `first_plan` made of many tasks."""
+    await conn.execute(INSERT_MANY, {name: [row[name] for row in rows] for name in rows[0]})
+    for some in batched(iter(runs), INSERT_AT_ONCE):
+        await queue.enqueue(conn, some, utc(now))
+
+
+async def locked(conn: Conn, service_id: UUID, task_id: str) -> tuple[Definition, Planned]:
+    """Lock a task against the planner and other edits, and read it under the lock.
+
+    Raises NotFound.
+    """
+    seen = await task.get(conn, service_id, task_id)
+    planned = await lock(conn, seen.line)
+    current = await task.get(conn, service_id, task_id)
+    if planned is None or current.key != seen.key:
+        raise NotFound(f"there is no task {task_id}")
+    return current, planned
+
+
 async def create(
     conn: Conn, of: Definition, now: int, *, window_ms: int, at_once: bool
 ) -> int | None:
@@ -382,13 +414,6 @@ def first_plan(
         "runs": len(runs),
     }
     return row, runs
-
-
-class Planned(msgspec.Struct, frozen=True):
-    """How far a task is planned: up to when (ms), and how many instants were made so far."""
-
-    until: int
-    runs: int
 
 
 async def lock(conn: Conn, line: Line) -> Planned | None:
@@ -469,6 +494,24 @@ async def _catch_up(conn: Conn, before: Definition, planned: Planned, now: int) 
     rest = gap(before, due, planned_until, now, "misfire")
     owed.gaps += [rest] if rest else []
     return owed
+
+
+COMING = text("""
+SELECT key, next_plan_at FROM task_plan
+WHERE service_id = :service_id AND next_plan_at > :after AND next_plan_at <= :until
+ORDER BY next_plan_at LIMIT :most
+""")
+
+
+async def coming(
+    conn: Conn, service_id: UUID, after: int, until: int, most: int
+) -> list[tuple[UUID, int]]:
+    """Return (key, next instant in ms) of a service's tasks with unplanned ones in (after, until].
+
+    A paused task's is when it is looked at again.
+    """
+    values = {"service_id": service_id, "after": utc(after), "until": utc(until), "most": most}
+    return [(row.key, ms(row.next_plan_at)) for row in await conn.execute(COMING, values)]
 
 
 async def remove(conn: Conn, line: Line) -> None:

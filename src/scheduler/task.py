@@ -210,6 +210,23 @@ INSERT INTO task ({COLUMNS})
 VALUES (:key, :bucket, :service_id, :id, :version, :name, :description, :tags, :status, :trigger,
         :action, :policy, :created_at, :updated_at, :bounds, :paused_until)
 """)
+INSERT_MANY = text(f"""
+INSERT INTO task ({COLUMNS})
+SELECT u.key, u.bucket, u.service_id, u.id, u.version, u.name, u.description,
+       CAST(u.tags AS jsonb), u.status, CAST(u.trigger AS jsonb), CAST(u.action AS jsonb),
+       CAST(u.policy AS jsonb), u.created_at, u.updated_at, CAST(u.bounds AS jsonb), u.paused_until
+FROM unnest(CAST(:key AS uuid[]), CAST(:bucket AS smallint[]), CAST(:service_id AS uuid[]),
+            CAST(:id AS text[]), CAST(:version AS int[]), CAST(:name AS text[]),
+            CAST(:description AS text[]), CAST(:tags AS text[]), CAST(:status AS text[]),
+            CAST(:trigger AS text[]), CAST(:action AS text[]), CAST(:policy AS text[]),
+            CAST(:created_at AS timestamptz[]), CAST(:updated_at AS timestamptz[]),
+            CAST(:bounds AS text[]), CAST(:paused_until AS timestamptz[]))
+     AS u ({COLUMNS})
+""")
+TAKEN = text("""
+SELECT id FROM task
+WHERE service_id = :service_id AND id = ANY(:ids) AND bucket = ANY(:buckets) LIMIT 100
+""")
 UPDATE = text("""
 UPDATE task SET version = :version, name = :name, description = :description, tags = :tags,
     status = :status, trigger = :trigger, action = :action, policy = :policy,
@@ -234,6 +251,24 @@ async def create(conn: Conn, task: Definition) -> None:
         if db.violated(e) == "task_id_key":
             raise Conflict(f"there is a task {task.id} already") from None
         raise
+
+
+async def create_many(conn: Conn, tasks: Sequence[Definition]) -> None:
+    """Insert tasks of one service. Raises Conflict where an id is taken; `taken` says which."""
+    rows = [_values(of) for of in tasks]
+    try:
+        await conn.execute(INSERT_MANY, {name: [row[name] for row in rows] for name in rows[0]})
+    except IntegrityError as e:
+        if db.violated(e) == "task_id_key":
+            raise Conflict("one of the ids was taken a moment ago") from None
+        raise
+
+
+async def taken(conn: Conn, service_id: UUID, ids: Sequence[str]) -> list[str]:
+    """Return those ids of a service that have a task; a hundred at most."""
+    values = {"service_id": service_id, "ids": list(ids)}
+    values["buckets"] = list({bucket_of(service_id, task_id) for task_id in ids})
+    return list((await conn.execute(TAKEN, values)).scalars())
 
 
 async def get(conn: Conn, service_id: UUID, task_id: str) -> Definition:

@@ -6,6 +6,7 @@ import msgspec
 
 from scheduler import history, lines, task
 from scheduler.db import Conn, rfc3339
+from scheduler.errors import NotFound
 from scheduler.history import Finished
 from scheduler.run import Attempt, NewRun, Started
 from scheduler.task import Definition
@@ -57,6 +58,14 @@ class ShownRun(msgspec.Struct, kw_only=True):
     response: str | None = None
     truncated: bool = False
     attempts: list[ShownAttempt]
+
+
+def key_of(run_id: str) -> UUID:
+    """Return the UUID of a run's id. Raises NotFound for what cannot be one."""
+    try:
+        return UUID(run_id)
+    except ValueError:
+        raise NotFound(f"there is no run {run_id}") from None
 
 
 async def find(conn: Conn, service_id: UUID, run_id: UUID, now: int) -> ShownRun | None:

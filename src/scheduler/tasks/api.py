@@ -1,47 +1,31 @@
 """`/tasks`: create, list, get, change, delete, execute, executions."""
 
-import asyncio
-import secrets
-from collections.abc import Sequence
 from typing import Any
-from urllib.parse import urlencode
-from uuid import UUID
 
 import msgspec
-from litestar import Request, Response, Router, delete, get, post, route
+from litestar import Request, Router, delete, get, post, route
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 
-from scheduler import clock, history, lines, planner, queue, task
-from scheduler.db import Conn, utc
+from scheduler import clock, history, lines, planner, task
+from scheduler.db import utc
 from scheduler.engine import Engine
-from scheduler.errors import Conflict, NotFound, ValidationFailed
+from scheduler.errors import ValidationFailed
 from scheduler.history import Execution
-from scheduler.planner import Planned
-from scheduler.run import NewRun, Run, run_id
-from scheduler.runs import model as runs
-from scheduler.runs.model import ShownRun
 from scheduler.services import Service
-from scheduler.task import Definition, Filter
-from scheduler.tasks import edit, model
-from scheduler.tasks.model import STATES, CreatedTask, Task, TaskFields
+from scheduler.tasks import edit, listing, model, query
+from scheduler.tasks.bulk import create_tasks
+from scheduler.tasks.execute import execute_task
+from scheduler.tasks.listing import list_tasks
+from scheduler.tasks.model import CreatedTask, Task, TaskFields
+from scheduler.tasks.query import PAGE_MOST
+from scheduler.tasks.schedule import list_scheduled, schedule_task
 
-PAGE_MOST = 1000
 EXECUTIONS = 10
-WAIT_SLACK_S = 0.5
-"""Past a task's timeout, so that a run that timed out is still answered as ended."""
-TRIGGERS = ("interval", "once", "cron", "rrule", "none")
-ACTIONS = ("http", "command", "operation")
-LOOK_S = 0.5
-"""How often a run that another replica performs is looked for."""
 
 AnyRequest = Request[Any, Any, Any]
 Caller = NamedDependency[Service]
 Machine = NamedDependency[Engine]
-
-
-def _window_ms(engine: Engine) -> int:
-    return int(engine.settings.planner.window_seconds * 1000)
 
 
 @post("/", summary="Create a task")
@@ -58,118 +42,14 @@ async def create_task(
         made = edit.new_task(fields, service.id, now)
         await task.create(conn, made.task)
         earliest = await planner.create(
-            conn, made.task, now, window_ms=_window_ms(engine), at_once=made.at_once
+            conn, made.task, now, window_ms=engine.window_ms, at_once=made.at_once
         )
-    _wake(engine, earliest)
+    engine.wake(earliest)
+    engine.resume_at(made.task.paused_until)
     state = "created" if model.next_due(made.task, now) is None and not made.at_once else "pending"
     shown = model.shown(made.task, state, now)
     shown.message = "Task created successfully"
     return CreatedTask(task_id=shown.id, **msgspec.structs.asdict(shown))
-
-
-def _wake(engine: Engine, earliest: int | None) -> None:
-    if earliest is not None:
-        engine.dispatcher.wake(earliest)
-        engine.signals.wake(earliest)
-
-
-@get("/", summary="List tasks, the newest first")
-async def list_tasks(request: AnyRequest, service: Caller, engine: Machine) -> Response[list[Task]]:
-    """Return a page of tasks, with `X-Total-Count` and `Link` where they apply."""
-    query = request.query_params
-    page = _whole(query.get("pageNumber"), "pageNumber", 0, 0, 10**9)
-    count = _whole(query.get("count"), "count", PAGE_MOST, 1, PAGE_MOST)
-    wanted, state = _filter(query)
-    now = engine.clock.now_ms()
-    async with engine.database.api.connect() as conn:
-        if state is None:
-            rows = await task.list_page(
-                conn, service.id, wanted, offset=page * count, count=count + 1
-            )
-            found = await _shown(conn, service.id, rows, now)
-            total = await task.total(conn, service.id, wanted)
-        else:
-            every, total = await _in_state(conn, service.id, wanted, state, now)
-            found = every[page * count : (page + 1) * count + 1]
-    headers = {} if total is None else {"X-Total-Count": str(total)}
-    if len(found) > count:
-        following = {**dict(query.items()), "pageNumber": page + 1, "count": count}
-        headers["Link"] = f'<{request.url.path}?{urlencode(following)}>; rel="next"'
-    return Response(found[:count], headers=headers)
-
-
-def _whole(sent: str | None, field: str, default: int, least: int, most: int) -> int:
-    if sent is None or sent == "":
-        return default
-    value = int(sent) if sent.isascii() and sent.isdecimal() and len(sent) < 20 else least - 1
-    if not least <= value <= most:
-        raise ValidationFailed.of(field, f"must be a whole number from {least} to {most}")
-    return value
-
-
-def _filter(query: Any) -> tuple[Filter, str | None]:
-    status, state = query.get("status") or None, query.get("state") or None
-    if status in STATES:
-        status, state = None, status
-    if status is not None and status not in ("active", "paused", "disabled"):
-        words = ", ".join(("active", "paused", "disabled", *STATES))
-        raise ValidationFailed.of("status", f"must be one of {words}")
-    if state is not None and state not in STATES:
-        raise ValidationFailed.of("state", f"must be one of {', '.join(STATES)}")
-    sent = {name: query.get(name) or None for name in ("trigger", "action", "tag", "q")}
-    for name, value in sent.items():
-        if value and "\x00" in value:
-            raise ValidationFailed.of(name, "must not hold a NUL character")
-    for name, known in (("trigger", TRIGGERS), ("action", ACTIONS)):
-        if sent[name] and sent[name] not in known:
-            raise ValidationFailed.of(name, f"must be one of {', '.join(known)}")
-    wanted = Filter(
-        status=status,
-        trigger=sent["trigger"],
-        action=sent["action"],
-        tag=sent["tag"],
-        words=tuple((sent["q"] or "").split()[:10]),
-    )
-    return wanted, state
-
-
-async def _in_state(
-    conn: Conn, service_id: UUID, wanted: Filter, state: str, now: int
-) -> tuple[list[Task], int | None]:
-    """Return the tasks in a state among the newest 10,000, and how many; None beyond those."""
-    found: list[Task] = []
-    for start in range(0, task.TOTAL_MOST, PAGE_MOST):
-        page = await task.list_page(conn, service_id, wanted, offset=start, count=PAGE_MOST)
-        found += [t for t in await _shown(conn, service_id, page, now) if t.state == state]
-        if len(page) < PAGE_MOST:
-            return found, len(found)
-    return found, None
-
-
-async def _shown(conn: Conn, service_id: UUID, page: Sequence[Definition], now: int) -> list[Task]:
-    """Return tasks with their states: how a run of them stands, or how the last one ended."""
-    keys = [of.key for of in page]
-    if not keys:
-        return []
-    live = await lines.live(conn, service_id, keys, utc(now))
-    resting = [of.key for of in page if of.key not in live and not _pending(of, now)]
-    ends = await history.last_ends(conn, service_id, resting) if resting else {}
-    return [model.shown(of, _state(of, live, ends, now), now) for of in page]
-
-
-def _pending(of: Definition, now: int) -> bool:
-    return of.status == "active" and model.next_due(of, now) is not None
-
-
-def _state(of: Definition, live: dict[UUID, bool], ends: dict[UUID, str], now: int) -> str:
-    if live.get(of.key):
-        return "running"
-    if of.key in live or _pending(of, now):
-        return "pending"
-    end = ends.get(of.key)
-    if end is None:
-        return "created"
-    return "completed" if end == "succeeded" else "failed"
 
 
 @get("/{task_id:str}", summary="One task")
@@ -177,7 +57,7 @@ async def get_task(task_id: FromPath[str], service: Caller, engine: Machine) -> 
     """Return a task."""
     async with engine.database.api.connect() as conn:
         of = await task.get(conn, service.id, task_id)
-        return (await _shown(conn, service.id, [of], engine.clock.now_ms()))[0]
+        return (await listing.shown(conn, service.id, [of], engine.clock.now_ms()))[0]
 
 
 @route(
@@ -196,7 +76,7 @@ async def change_task(
     """Change a task; what was due before the edit stays due."""
     fields = model.read_fields(await request.body())
     async with engine.database.api.begin() as conn:
-        before, planned = await _locked(conn, service.id, task_id)
+        before, planned = await planner.locked(conn, service.id, task_id)
         made = edit.edited(fields, before, await clock.database_ms(conn))
         await task.change(conn, made.task)
         earliest = await planner.replan(
@@ -204,40 +84,26 @@ async def change_task(
             before,
             made.task,
             planned,
-            window_ms=_window_ms(engine),
+            window_ms=engine.window_ms,
             at_once=made.at_once,
         )
         now = engine.clock.now_ms()
-        shown = (await _shown(conn, service.id, [made.task], now))[0]
-    _recall(engine, made.task.key)
-    _wake(engine, earliest)
+        shown = (await listing.shown(conn, service.id, [made.task], now))[0]
+    engine.recall(made.task.key)
+    engine.wake(earliest)
+    engine.resume_at(made.task.paused_until)
     return shown
-
-
-async def _locked(conn: Conn, service_id: UUID, task_id: str) -> tuple[Definition, Planned]:
-    """Lock a task against the planner and other edits, and read it under the lock."""
-    seen = await task.get(conn, service_id, task_id)
-    planned = await planner.lock(conn, seen.line)
-    current = await task.get(conn, service_id, task_id)
-    if planned is None or current.key != seen.key:
-        raise NotFound(f"there is no task {task_id}")
-    return current, planned
-
-
-def _recall(engine: Engine, key: UUID) -> None:
-    engine.dispatcher.recall(key)
-    engine.signals.recall(key)
 
 
 @delete("/{task_id:str}", status_code=204, summary="Delete a task and its future runs")
 async def delete_task(task_id: FromPath[str], service: Caller, engine: Machine) -> None:
     """Delete a task; what runs ends and is recorded, what is overdue ends cancelled."""
     async with engine.database.api.begin() as conn:
-        of, _ = await _locked(conn, service.id, task_id)
+        of, _ = await planner.locked(conn, service.id, task_id)
         await lines.remove(conn, of.line, utc(await clock.database_ms(conn)))
         await planner.remove(conn, of.line)
         await task.remove(conn, of.line)
-    _recall(engine, of.key)
+    engine.recall(of.key)
 
 
 class Executions(msgspec.Struct):
@@ -268,140 +134,9 @@ async def list_executions(
 
 def _lenient(sent: str | None, default: int, least: int, most: int) -> int:
     try:
-        return _whole(sent, "", default, least, most)
+        return query.whole(sent, "", default, least, most)
     except ValidationFailed:
         return default
-
-
-@post("/{task_id:str}/execute", status_code=200, summary="Run a task now")
-async def execute_task(
-    task_id: FromPath[str], request: AnyRequest, service: Caller, engine: Machine
-) -> Response[Execution | ShownRun]:
-    """Run a task by hand: wait for its end, or with `async=true` answer at once."""
-    wait = not _flag(request, "async")
-    nonce = request.headers.get("idempotency-key") or secrets.token_hex(16)
-    retry = _flag(request, "retry")
-    of, key, new = await _executed(engine, service.id, task_id, nonce, retry=retry)
-    if wait:
-        execution = await _ended(engine, of, key)
-        if execution is not None:
-            return Response(execution, status_code=200)
-    elif new is not None:
-        return Response(runs.of_new(new, of), status_code=202)
-    async with engine.database.api.connect() as conn:
-        run = await runs.find(conn, service.id, key, engine.clock.now_ms())
-    if run is None:
-        raise NotFound("the run was taken back before it started")
-    return Response(run, status_code=202)
-
-
-def _flag(request: AnyRequest, name: str) -> bool:
-    sent = (request.query_params.get(name) or "false").lower()
-    if sent not in ("true", "false", "1", "0"):
-        raise ValidationFailed.of(name, "must be true or false")
-    return sent in ("true", "1")
-
-
-async def _executed(
-    engine: Engine, service_id: UUID, task_id: str, nonce: str, *, retry: bool
-) -> tuple[Definition, UUID, NewRun | None]:
-    """Insert a run by hand, claimed by this process already, and hand it over at the commit.
-
-    Return its task, its id, and what was inserted; None where the same key did so before.
-    """
-    dispatcher, made = engine.dispatcher, None
-    try:
-        async with engine.database.api.begin() as conn:
-            of, _ = await _locked(conn, service_id, task_id)
-            made = run_id(of.key, of.bucket, "manual", 0, nonce)
-            now = engine.clock.now_ms()
-            if await runs.find(conn, service_id, made, now):
-                return of, made, None
-            await _check_executable(conn, of, engine)
-            # Where others may stand before it, it takes its place in the line.
-            ours = engine.membership.fresh and of.overlap != "queue" and (of.lanes or 1) == 1
-            new = NewRun(
-                id=made,
-                bucket=of.bucket,
-                service_id=service_id,
-                task_key=of.key,
-                task_id=of.id,
-                kind="manual",
-                version=of.version,
-                overlap=of.overlap,
-                at=now,
-                max_retries=None if retry else 0,
-                claimed_by=dispatcher.expect(made) if ours else None,
-                lanes=of.lanes,
-                priority=of.policy.priority,
-            )
-            await queue.enqueue(conn, [new], utc(now))
-        _hand_over(engine, of, new)
-    finally:
-        if made is not None:
-            dispatcher.unexpect(made)
-    return of, made, new
-
-
-async def _check_executable(conn: Conn, of: Definition, engine: Engine) -> None:
-    if of.status == "disabled":
-        raise Conflict(f"task {of.id} is disabled; set its status to active or paused first")
-    if of.overlap != "skip":
-        return
-    ahead = engine.settings.worker.ahead_seconds
-    if await lines.lock_line(conn, of.line, utc(engine.clock.now_ms()), ahead):
-        raise Conflict(
-            f"a run of task {of.id} is under way, and its overlap is skip; "
-            "wait for its end, or set overlap to allow or queue"
-        )
-
-
-def _hand_over(engine: Engine, of: Definition, new: NewRun) -> None:
-    if of.overlap == "skip":
-        _recall(engine, of.key)  # what is held for its next instant stands behind this one
-    if new.claimed_by is None:
-        _wake(engine, new.at)
-        return
-    run = Run(
-        id=new.id,
-        bucket=new.bucket,
-        service_id=new.service_id,
-        task_key=new.task_key,
-        task_id=new.task_id,
-        kind=new.kind,
-        version=new.version,
-        overlap=new.overlap,
-        priority=new.priority,
-        lanes=new.lanes,
-        scheduled_for=new.at,
-        due=new.at,
-        max_retries=new.max_retries,
-        attempts=[],
-        claimed_by=new.claimed_by,
-    )
-    engine.runner.equip(run, of)
-    engine.dispatcher.hand_over(run)
-
-
-async def _ended(engine: Engine, of: Definition, key: UUID) -> Execution | None:
-    """Wait for a run's end, at most the task's timeout; None where it has not ended."""
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + of.timeout_s + WAIT_SLACK_S
-    wait = 0.0 if engine.dispatcher.holds(key) is None else LOOK_S
-    try:
-        while True:
-            settled = engine.dispatcher.wait_for(key)
-            left = deadline - loop.time()
-            await asyncio.wait([settled], timeout=min(wait, max(left, 0)))
-            async with engine.database.api.connect() as conn:
-                run = await history.get(conn, of.service_id, key)
-            if run is not None:
-                return history.execution_of(run, of.id)
-            if left <= 0:
-                return None
-            wait = LOOK_S
-    finally:
-        engine.dispatcher.give_up(key)
 
 
 router = Router(
@@ -414,5 +149,8 @@ router = Router(
         delete_task,
         list_executions,
         execute_task,
+        create_tasks,
+        schedule_task,
+        list_scheduled,
     ],
 )

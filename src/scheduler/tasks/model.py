@@ -72,7 +72,7 @@ class TaskFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     updated_at: Any = UNSET
 
 
-def read_fields(body: bytes) -> TaskFields:
+def read_fields(body: bytes | str) -> TaskFields:
     """Read a body strictly: the framework takes "1" for 1. Raises ValidationFailed."""
     try:
         return msgspec.json.decode(body, type=TaskFields)

@@ -1,0 +1,129 @@
+"""`/runs/{id}/replay` and `/runs/{id}/cancel`."""
+
+import asyncio
+from collections.abc import Sequence
+from uuid import UUID
+
+from litestar import Response, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath
+
+from scheduler import clock, history, lines, planner, task
+from scheduler.db import Conn, utc
+from scheduler.engine import Engine
+from scheduler.errors import Conflict, NotFound
+from scheduler.history import Finished
+from scheduler.lines import Marked
+from scheduler.runs import model
+from scheduler.runs.model import ShownRun
+from scheduler.services import Service
+from scheduler.task import Definition
+
+SETTLED_S = 2.0
+"""How long an answer waits for the end of a run that had not started."""
+LOOK_S = 0.05
+
+
+@post("/{run_id:str}/replay", status_code=202, summary="Run a finished run again")
+async def replay_run(
+    run_id: FromPath[str], service: NamedDependency[Service], engine: NamedDependency[Engine]
+) -> ShownRun:
+    """Move a run back into the queue, due now: the same id to the target, the next attempt."""
+    key = model.key_of(run_id)
+    async with engine.database.api.connect() as conn:
+        ended = await history.get(conn, service.id, key)
+        if ended is None:
+            await _refuse_live(conn, service.id, key, run_id)
+    if ended is None or ended.task_id is None or ended.task_key is None:
+        raise Conflict("this run is of no task that could run again")
+    if ended.gap_from is not None:
+        raise Conflict("this row stands for instants that were skipped; execute the task instead")
+    moved = await replay(engine, service.id, ended.task_id, ended.task_key, [key])
+    async with engine.database.api.connect() as conn:
+        shown = await model.find(conn, service.id, key, engine.clock.now_ms())
+    if not moved or shown is None:
+        raise Conflict("the run is live again already: someone replayed it")
+    return shown
+
+
+async def _refuse_live(conn: Conn, service_id: UUID, key: UUID, run_id: str) -> None:
+    if await lines.get(conn, service_id, key) is None:
+        raise NotFound(f"there is no run {run_id}")
+    raise Conflict("the run has not ended; only one that has can be replayed")
+
+
+async def replay(
+    engine: Engine, service_id: UUID, task_id: str, task_key: UUID, keys: Sequence[UUID]
+) -> list[UUID]:
+    """Replay finished runs of one task as it stands now; return those that were moved.
+
+    Raises Conflict where the task is gone, or disabled.
+    """
+    async with engine.database.api.begin() as conn:
+        of = await _still(conn, service_id, task_id, task_key)
+        retries = of.policy.max_retries
+        most = engine.settings.worker.max_retries if retries is None else retries
+        now = await clock.database_ms(conn)
+        stance = planner.stance_of(of)
+        moved = await lines.replay(conn, of.line, keys, stance, most, utc(now))
+    if moved:
+        engine.wake(now)
+    return moved
+
+
+async def _still(conn: Conn, service_id: UUID, task_id: str, task_key: UUID) -> Definition:
+    """Lock and return the task that runs were made of, if it is still the same."""
+    seen = await task.find(conn, service_id, task_id)
+    if seen is None or seen.key != task_key:
+        raise Conflict(f"task {task_id}, which this run was of, is gone")
+    of, _ = await planner.locked(conn, service_id, task_id)
+    if of.key != task_key:
+        raise Conflict(f"task {task_id}, which this run was of, is gone")
+    if of.status == "disabled":
+        raise Conflict(f"task {of.id} is disabled; set its status to active or paused first")
+    return of
+
+
+@post("/{run_id:str}/cancel", status_code=200, summary="Cancel a run")
+async def cancel_run(
+    run_id: FromPath[str], service: NamedDependency[Service], engine: NamedDependency[Engine]
+) -> Response[ShownRun]:
+    """End a run: 200 where it had not started, 202 where its call is cut short.
+
+    What reached its target before may have been acted upon; an outcome that came first stands.
+    """
+    key = model.key_of(run_id)
+    done, marked = await cancel(engine, service.id, [key])
+    ended = await _ended(engine, service.id, key, wait=bool(marked) and not marked[0].running)
+    async with engine.database.api.connect() as conn:
+        shown = await model.find(conn, service.id, key, engine.clock.now_ms())
+    if shown is None:
+        raise NotFound(f"there is no run {run_id}")
+    if not done and not marked:
+        raise Conflict(f"the run has ended: {shown.state}")
+    return Response(shown, status_code=200 if ended else 202)
+
+
+async def cancel(
+    engine: Engine, service_id: UUID, keys: Sequence[UUID]
+) -> tuple[list[UUID], list[Marked]]:
+    """Cancel live runs; return those that ended, and those whose holder was told to end them."""
+    async with engine.database.api.begin() as conn:
+        now = await clock.database_ms(conn)
+        done, marked = await lines.cancel(conn, service_id, keys, utc(now))
+    for each in marked:
+        if not engine.dispatcher.cancel(each.id):
+            engine.signals.cancel(each.id)
+    return done, marked
+
+
+async def _ended(engine: Engine, service_id: UUID, key: UUID, *, wait: bool) -> bool:
+    """Say whether a run has ended; give one that had not started a moment for it."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + (SETTLED_S if wait else 0.0)
+    while True:
+        async with engine.database.api.connect() as conn:
+            ended: Finished | None = await history.get(conn, service_id, key)
+        if ended is not None or loop.time() >= deadline:
+            return ended is not None
+        await asyncio.sleep(LOOK_S)

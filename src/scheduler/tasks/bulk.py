@@ -1,0 +1,142 @@
+"""`POST /tasks/bulk`: many tasks in one transaction, all or none."""
+
+import json
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+from litestar import Request, post
+from litestar.di import NamedDependency
+
+from scheduler import clock, planner, task
+from scheduler.clock import Slice
+from scheduler.db import Conn
+from scheduler.engine import Engine
+from scheduler.errors import Conflict, Detail, InvalidRequest, ValidationFailed
+from scheduler.run import NewRun
+from scheduler.services import Service
+from scheduler.tasks import edit, model
+from scheduler.tasks.edit import Edit
+
+MOST = 10_000
+INSERT_AT_ONCE = 500
+DETAILS_MOST = 100
+
+_object = json.JSONDecoder()
+
+
+class CreatedTasks(msgspec.Struct):
+    """What a bulk create made; the ids in the order of the body."""
+
+    created: int
+    ids: list[str]
+
+
+@post("/bulk", summary="Create many tasks, all or none")
+async def create_tasks(
+    request: Request[Any, Any, Any],
+    service: NamedDependency[Service],
+    engine: NamedDependency[Engine],
+) -> CreatedTasks:
+    """Create up to 10,000 tasks: a JSON array, or a task a line as application/x-ndjson."""
+    lined = "ndjson" in request.headers.get("content-type", "")
+    parts = (_lines if lined else _elements)(await request.body())
+    async with engine.database.api.begin() as conn:
+        now = await clock.database_ms(conn)
+        made = await _read(parts, service, now)
+        earliest = await _write(conn, service, made, now, engine.window_ms)
+    engine.wake(earliest)
+    return CreatedTasks(len(made), [edit.task.id for edit in made])
+
+
+def _lines(body: bytes) -> Iterator[str | bytes]:
+    return (line for line in body.split(b"\n") if line.strip())
+
+
+def _elements(body: bytes) -> Iterator[str | bytes]:
+    """Yield the texts of a JSON array's elements, one at a time: a large body takes many turns."""
+    sent = body.decode()
+    at = _skip(sent, 0)
+    if sent[at : at + 1] != "[":
+        raise ValidationFailed.of("body", "must be an array of tasks, or a task a line (x-ndjson)")
+    at = _skip(sent, at + 1)
+    first = True
+    while sent[at : at + 1] != "]":
+        if not first:
+            if sent[at : at + 1] != ",":
+                raise InvalidRequest(f"the body is not valid JSON: expected , or ] at {at}")
+            at = _skip(sent, at + 1)
+        start, first = at, False
+        try:
+            _, at = _object.raw_decode(sent, at)
+        except json.JSONDecodeError as e:
+            raise InvalidRequest(f"the body is not valid JSON: {e.msg} at {e.pos}") from None
+        yield sent[start:at]
+        at = _skip(sent, at)
+    if _skip(sent, at + 1) != len(sent):
+        raise InvalidRequest("the body is not valid JSON: something follows the array")
+
+
+def _skip(sent: str, at: int) -> int:
+    """Return where the white space after `at` ends (RFC 8259, 2)."""
+    while sent[at : at + 1] in (" ", "\n", "\r", "\t"):
+        at += 1
+    return at
+
+
+async def _read(parts: Iterator[str | bytes], service: Service, now: int) -> list[Edit]:
+    """Return what each part makes. Raises ValidationFailed with everything that is wrong."""
+    turn, made, wrong = Slice(), list[Edit](), list[Detail]()
+    places: dict[str, int] = {}
+    for place, part in enumerate(parts):
+        if place >= MOST:
+            raise ValidationFailed.of("body", f"holds more than {MOST} tasks; send several")
+        try:
+            new = edit.new_task(model.read_fields(part), service.id, now)
+        except ValidationFailed as e:
+            wrong += [Detail(f"[{place}].{detail.field}", detail.message) for detail in e.details]
+        except msgspec.DecodeError as e:
+            raise InvalidRequest(f"[{place}] is not valid JSON: {e}") from None
+        else:
+            before = places.setdefault(new.task.id, place)
+            if before != place:
+                wrong.append(Detail(f"[{place}].id", f"is the id of [{before}] too"))
+            # In the order of the body: the last is the newest.
+            at = new.task.created_at + timedelta(microseconds=place)
+            new.task = msgspec.structs.replace(new.task, created_at=at, updated_at=at)
+            made.append(new)
+        if len(wrong) >= DETAILS_MOST:
+            break
+        await turn.give_way()
+    if wrong:
+        raise ValidationFailed.all(wrong)
+    return made
+
+
+async def _write(
+    conn: Conn, service: Service, made: Sequence[Edit], now: int, window_ms: int
+) -> int | None:
+    """Insert tasks, their plans and their first runs; return the earliest instant (ms)."""
+    turn, earliest = Slice(), list[int]()
+    for start in range(0, len(made), INSERT_AT_ONCE):
+        some = made[start : start + INSERT_AT_ONCE]
+        await _check_free(conn, service, some, start)
+        rows, runs = list[dict[str, Any]](), list[NewRun]()
+        for new in some:
+            row, first = planner.first_plan(new.task, now, window_ms=window_ms, at_once=new.at_once)
+            rows.append(row)
+            runs += first
+            earliest += [run.at for run in first[:1]]
+            await turn.give_way()
+        await task.create_many(conn, [new.task for new in some])
+        await planner.create_many(conn, rows, runs, now)
+    return min(earliest, default=None)
+
+
+async def _check_free(conn: Conn, service: Service, some: Sequence[Edit], start: int) -> None:
+    ids = {new.task.id: start + n for n, new in enumerate(some)}
+    taken = await task.taken(conn, service.id, list(ids))
+    if taken:
+        first = min(taken, key=ids.__getitem__)
+        raise Conflict(f"[{ids[first]}]: there is a task {first} already")

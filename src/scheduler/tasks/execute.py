@@ -1,0 +1,166 @@
+"""`POST /tasks/{id}/execute`: run a task by hand."""
+
+import asyncio
+import secrets
+from typing import Any
+from uuid import UUID
+
+from litestar import Request, Response, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath
+
+from scheduler import history, lines, planner, queue
+from scheduler.db import Conn, utc
+from scheduler.engine import Engine
+from scheduler.errors import Conflict, NotFound, ValidationFailed
+from scheduler.history import Execution
+from scheduler.run import NewRun, Run, run_id
+from scheduler.runs import model as runs
+from scheduler.runs.model import ShownRun
+from scheduler.services import Service
+from scheduler.task import Definition
+
+WAIT_SLACK_S = 0.5
+"""Past a task's timeout, so that a run that timed out is still answered as ended."""
+LOOK_S = 0.5
+"""How often a run that another replica performs is looked for."""
+
+AnyRequest = Request[Any, Any, Any]
+Caller = NamedDependency[Service]
+Machine = NamedDependency[Engine]
+
+
+@post("/{task_id:str}/execute", status_code=200, summary="Run a task now")
+async def execute_task(
+    task_id: FromPath[str], request: AnyRequest, service: Caller, engine: Machine
+) -> Response[Execution | ShownRun]:
+    """Run a task by hand: wait for its end, or with `async=true` answer at once."""
+    wait = not _flag(request, "async")
+    nonce = request.headers.get("idempotency-key") or secrets.token_hex(16)
+    retry = _flag(request, "retry")
+    of, key, new = await _executed(engine, service.id, task_id, nonce, retry=retry)
+    if wait:
+        execution = await _ended(engine, of, key)
+        if execution is not None:
+            return Response(execution, status_code=200)
+    elif new is not None:
+        return Response(runs.of_new(new, of), status_code=202)
+    async with engine.database.api.connect() as conn:
+        run = await runs.find(conn, service.id, key, engine.clock.now_ms())
+    if run is None:
+        raise NotFound("the run was taken back before it started")
+    return Response(run, status_code=202)
+
+
+def _flag(request: AnyRequest, name: str) -> bool:
+    sent = (request.query_params.get(name) or "false").lower()
+    if sent not in ("true", "false", "1", "0"):
+        raise ValidationFailed.of(name, "must be true or false")
+    return sent in ("true", "1")
+
+
+async def _executed(
+    engine: Engine, service_id: UUID, task_id: str, nonce: str, *, retry: bool
+) -> tuple[Definition, UUID, NewRun | None]:
+    """Insert a run by hand, claimed by this process already, and hand it over at the commit.
+
+    Return its task, its id, and what was inserted; None where the same key did so before.
+    """
+    dispatcher, made = engine.dispatcher, None
+    try:
+        async with engine.database.api.begin() as conn:
+            of, _ = await planner.locked(conn, service_id, task_id)
+            made = run_id(of.key, of.bucket, "manual", 0, nonce)
+            now = engine.clock.now_ms()
+            if await runs.find(conn, service_id, made, now):
+                return of, made, None
+            await _check_executable(conn, of, engine)
+            # Where others may stand before it, it takes its place in the line.
+            ours = engine.membership.fresh and of.overlap != "queue" and (of.lanes or 1) == 1
+            new = NewRun(
+                id=made,
+                bucket=of.bucket,
+                service_id=service_id,
+                task_key=of.key,
+                task_id=of.id,
+                kind="manual",
+                version=of.version,
+                overlap=of.overlap,
+                at=now,
+                max_retries=None if retry else 0,
+                claimed_by=dispatcher.expect(made) if ours else None,
+                lanes=of.lanes,
+                priority=of.policy.priority,
+            )
+            await queue.enqueue(conn, [new], utc(now))
+        _hand_over(engine, of, new)
+    finally:
+        if made is not None:
+            dispatcher.unexpect(made)
+    return of, made, new
+
+
+def check_enabled(of: Definition) -> None:
+    """Raise Conflict for a task that is disabled."""
+    if of.status == "disabled":
+        raise Conflict(f"task {of.id} is disabled; set its status to active or paused first")
+
+
+async def _check_executable(conn: Conn, of: Definition, engine: Engine) -> None:
+    check_enabled(of)
+    if of.overlap != "skip":
+        return
+    ahead = engine.settings.worker.ahead_seconds
+    if await lines.lock_line(conn, of.line, utc(engine.clock.now_ms()), ahead):
+        raise Conflict(
+            f"a run of task {of.id} is under way, and its overlap is skip; "
+            "wait for its end, or set overlap to allow or queue"
+        )
+
+
+def _hand_over(engine: Engine, of: Definition, new: NewRun) -> None:
+    if of.overlap == "skip":
+        engine.recall(of.key)  # what is held for its next instant stands behind this one
+    if new.claimed_by is None:
+        engine.wake(new.at)
+        return
+    run = Run(
+        id=new.id,
+        bucket=new.bucket,
+        service_id=new.service_id,
+        task_key=new.task_key,
+        task_id=new.task_id,
+        kind=new.kind,
+        version=new.version,
+        overlap=new.overlap,
+        priority=new.priority,
+        lanes=new.lanes,
+        scheduled_for=new.at,
+        due=new.at,
+        max_retries=new.max_retries,
+        attempts=[],
+        claimed_by=new.claimed_by,
+    )
+    engine.runner.equip(run, of)
+    engine.dispatcher.hand_over(run)
+
+
+async def _ended(engine: Engine, of: Definition, key: UUID) -> Execution | None:
+    """Wait for a run's end, at most the task's timeout; None where it has not ended."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + of.timeout_s + WAIT_SLACK_S
+    wait = 0.0 if engine.dispatcher.holds(key) is None else LOOK_S
+    try:
+        while True:
+            settled = engine.dispatcher.wait_for(key)
+            left = deadline - loop.time()
+            await asyncio.wait([settled], timeout=min(wait, max(left, 0)))
+            async with engine.database.api.connect() as conn:
+                run = await history.get(conn, of.service_id, key)
+            if run is not None:
+                return history.execution_of(run, of.id)
+            if left <= 0:
+                return None
+            wait = LOOK_S
+    finally:
+        engine.dispatcher.give_up(key)

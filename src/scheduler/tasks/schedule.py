@@ -1,0 +1,184 @@
+"""`/tasks/{id}/schedule` and `/tasks/scheduled`: one run at a time of one's own, and what comes."""
+
+from typing import Any
+from urllib.parse import urlencode
+from uuid import UUID
+
+import msgspec
+from litestar import Request, Response, get, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath
+
+from scheduler import clock, lines, planner, queue, task
+from scheduler.clock import Slice
+from scheduler.db import FIRST, LAST, Conn, rfc3339, utc
+from scheduler.engine import Engine
+from scheduler.errors import ValidationFailed
+from scheduler.planner import Planned
+from scheduler.run import NewRun, run_id
+from scheduler.runs import model as runs
+from scheduler.services import Service
+from scheduler.task import Definition
+from scheduler.tasks import edit, listing, query
+from scheduler.tasks.execute import check_enabled
+from scheduler.tasks.model import Task, TaskFields
+from scheduler.triggers import Once
+
+AnyRequest = Request[Any, Any, Any]
+DAY_MS = 86_400_000
+PIECE = 1000
+"""Tasks looked at in one statement."""
+
+
+class At(msgspec.Struct, forbid_unknown_fields=True):
+    """When to run: RFC 3339; `at` is a shorter name for `scheduled_at`."""
+
+    scheduled_at: str | None = None
+    at: str | None = None
+
+
+class Scheduled(msgspec.Struct):
+    """The run that a schedule made, or found made already."""
+
+    message: str
+    task_id: str
+    scheduled_at: str | None
+    run_id: str | None
+
+
+@post("/{task_id:str}/schedule", status_code=200, summary="Run a task at a time of one's own")
+async def schedule_task(
+    task_id: FromPath[str],
+    request: AnyRequest,
+    service: NamedDependency[Service],
+    engine: NamedDependency[Engine],
+) -> Scheduled:
+    """Set when a task runs; one with a recurring trigger gets a run besides. The past is now."""
+    at = _at(await request.body())
+    async with engine.database.api.begin() as conn:
+        of, planned = await planner.locked(conn, service.id, task_id)
+        check_enabled(of)
+        if of.trigger is None or isinstance(of.trigger, Once):
+            key, earliest = await _moved(conn, of, planned, at, engine.window_ms)
+        else:
+            key, earliest = await _besides(conn, of, at)
+    engine.recall(of.key)
+    engine.wake(earliest)
+    return Scheduled(
+        message="Task scheduled successfully",
+        task_id=of.id,
+        scheduled_at=rfc3339(at),
+        run_id=None if key is None else str(key),
+    )
+
+
+def _at(body: bytes) -> int:
+    try:
+        sent = msgspec.json.decode(body, type=At)
+    except msgspec.ValidationError as e:
+        message, _, path = str(e).partition(" - at `")
+        raise ValidationFailed.of(path.strip("`$.") or "body", message) from None
+    text = sent.scheduled_at or sent.at
+    if not text:
+        raise ValidationFailed.of("scheduled_at", "is needed, like 2027-01-31T09:00:00Z")
+    try:
+        at = edit.parse_time(text)
+    except ValueError as e:
+        raise ValidationFailed.of("scheduled_at", str(e)) from None
+    if at == FIRST:
+        raise ValidationFailed.of("scheduled_at", "is needed, like 2027-01-31T09:00:00Z")
+    return at
+
+
+async def _moved(
+    conn: Conn, of: Definition, planned: Planned, at: int, window_ms: int
+) -> tuple[UUID | None, int | None]:
+    """Give a task without a recurring trigger its time; return the run's id and what is due."""
+    fields = TaskFields(scheduled_at=rfc3339(at))
+    made = edit.edited(fields, of, await clock.database_ms(conn))
+    if made.task.trigger == of.trigger:
+        return await lines.newest(conn, of.line) or run_id(of.key, of.bucket, "task", at), None
+    await task.change(conn, made.task)
+    earliest = await planner.replan(
+        conn, of, made.task, planned, window_ms=window_ms, at_once=made.at_once
+    )
+    due = at if not made.at_once or earliest is None else earliest
+    return run_id(of.key, of.bucket, "task", due), earliest
+
+
+async def _besides(conn: Conn, of: Definition, at: int) -> tuple[UUID, int | None]:
+    """Insert one run more; the same time twice is the same run."""
+    key = run_id(of.key, of.bucket, "manual", 0, f"at {at}")
+    now = await clock.database_ms(conn)
+    if await runs.find(conn, of.service_id, key, now):
+        return key, None
+    new = NewRun(
+        id=key,
+        bucket=of.bucket,
+        service_id=of.service_id,
+        task_key=of.key,
+        task_id=of.id,
+        kind="manual",
+        version=of.version,
+        overlap=of.overlap,
+        at=max(at, now),
+        lanes=of.lanes,
+        priority=of.policy.priority,
+    )
+    await queue.enqueue(conn, [new], utc(now))
+    return key, new.at
+
+
+@get("/scheduled", summary="Tasks that fire in a time to come, the soonest first")
+async def list_scheduled(
+    request: AnyRequest, service: NamedDependency[Service], engine: NamedDependency[Engine]
+) -> Response[list[Task]]:
+    """Return the tasks with a fire time in [from, to], by default the next 24 hours."""
+    sent = request.query_params
+    page, count = query.page(sent)
+    now = engine.clock.now_ms()
+    since, until = _range(sent, now)
+    async with engine.database.api.connect() as conn:
+        found = await _firing(conn, service.id, since, until, (page + 1) * count + 1)
+        of_page = found[page * count : (page + 1) * count]
+        shown = await listing.shown(conn, service.id, of_page, now)
+    headers = {}
+    if len(found) > (page + 1) * count:
+        following = {**dict(sent.items()), "pageNumber": page + 1, "count": count}
+        headers["Link"] = f'<{request.url.path}?{urlencode(following)}>; rel="next"'
+    return Response(shown, headers=headers)
+
+
+def _range(sent: Any, now: int) -> tuple[int, int]:
+    since, until = query.time(sent, "from"), query.time(sent, "to")
+    since = now if since is None else since
+    until = min(since + DAY_MS, LAST) if until is None else until
+    if until < since:
+        raise ValidationFailed.of("to", "must not lie before from, by default now")
+    return since, until
+
+
+async def _firing(
+    conn: Conn, service_id: UUID, since: int, until: int, most: int
+) -> list[Definition]:
+    """Return the tasks with a fire time in [since, until], the soonest first, `most` at most.
+
+    What is planned already is a run; for the rest the plan says when the next one is.
+    """
+    first = await lines.due_tasks(conn, service_id, utc(since), utc(until), most)
+    found = {}
+    for key, of in (await task.definitions(conn, list(first))).items():
+        found[key] = (first[key], of)
+    after, turn = FIRST, Slice()
+    while len(found) < most:
+        piece = await planner.coming(conn, service_id, after, until, PIECE)
+        keys = [key for key, _ in piece if key not in found]
+        for key, of in (await task.definitions(conn, keys)).items():
+            at = of.due.next(since - 1) if of.due else None
+            if at is not None and at <= until:
+                found[key] = (at, of)
+            await turn.give_way()
+        if len(piece) < PIECE:
+            break
+        after = max(piece[-1][1] - 1, after + 1)
+    return [of for _, of in sorted(found.values(), key=lambda pair: pair[0])][:most]
