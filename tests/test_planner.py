@@ -145,12 +145,15 @@ async def store(database: Database, of: Definition, now: int, window: int = WIND
 async def tick(database: Database, now: int, batch: int = 100, window: int = WINDOW) -> int:
     """Plan until there is nothing left; return how many runs were made."""
     made = 0
-    while True:
-        async with database.engine.begin() as conn:
-            passed = await planner.tick(conn, now, window_ms=window, batch=batch)
-        if not passed.tasks:
-            return made
-        made += passed.runs
+    for overdue in (False, True):
+        passed = planner.Passed(tasks=1)
+        while passed.tasks:
+            async with database.engine.begin() as conn:
+                passed = await planner.tick(
+                    conn, now, window_ms=window, batch=batch, overdue=overdue
+                )
+            made += passed.runs
+    return made
 
 
 async def instants(conn: asyncpg.Connection, of: Definition) -> list[int]:
@@ -219,6 +222,15 @@ async def test_two_planners_at_once_make_each_run_once(database_url, conn):
         row["id"] == run_id(row["task_key"], row["bucket"], "task", ms(row["scheduled_for"]))
         for row in rows
     )
+
+
+async def test_a_backlog_stands_before_nobodys_next_instant(database, conn):
+    now = now_ms()
+    await store(database, definition("old", every(1, now - HOUR), misfire="all"), now - HOUR)
+    on_time = await store(database, definition("next", every(1, now + 500)), now, window=0)
+    async with database.engine.begin() as c:
+        await planner.tick(c, now, window_ms=WINDOW, batch=1)
+    assert await instants(conn, on_time) == list(range(now + 500, now + WINDOW + 1, 1000))
 
 
 async def test_instants_that_nobody_planned_in_time_become_one_gap(database, conn):

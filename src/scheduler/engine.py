@@ -213,16 +213,26 @@ class Engine:
     # Ticks ---------------------------------------------------------------------------------------
 
     async def _plan(self) -> None:
-        window_ms = self.window_ms
         async with self.database.auto.connect() as conn:
-            if not await planner.anything(conn, self.clock.now_ms(), window_ms=window_ms):
+            if not await planner.anything(conn, self.clock.now_ms(), window_ms=self.window_ms):
                 return
+        await self._passes(overdue=False)
+        await self._passes(overdue=True)
+
+    async def _passes(self, *, overdue: bool) -> None:
+        """Plan until nothing is left, or enough: what is overdue is made as it is worked off."""
         for _ in range(PASSES):
             started = time.perf_counter()
             async with self.database.engine.begin() as conn:
                 now = self.clock.now_ms()
+                if overdue and await queue.depth(conn, utc(now)) >= planner.CATCH_UP_MOST:
+                    return
                 passed = await planner.tick(
-                    conn, now, window_ms=window_ms, batch=self.settings.planner.batch
+                    conn,
+                    now,
+                    window_ms=self.window_ms,
+                    batch=self.settings.planner.batch,
+                    overdue=overdue,
                 )
             if not passed.tasks:
                 return

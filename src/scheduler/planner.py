@@ -6,7 +6,7 @@ what is stored.
 """
 
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 from uuid import UUID
@@ -54,6 +54,11 @@ PLAN = Table(
 
 MOST_AT_ONCE = 1000
 """Instants of one task that one pass makes; the next pass makes more."""
+OVERDUE_MS = 60_000
+"""A task whose next instant lies further back is caught up with apart."""
+CATCH_UP_MOST = 10_000
+"""While so many runs are due, no overdue ones are made: a backlog waits as what it is, a plan."""
+LONG_AGO = datetime.min.replace(tzinfo=UTC)
 MOST_A_PASS = 5000
 """Runs that one pass makes, about."""
 INSERT_AT_ONCE = 500
@@ -64,7 +69,8 @@ SET_ASIDE_MS = 3_600_000
 
 TAKE = text("""
 SELECT key, bucket, service_id, planned_until, planned_runs FROM task_plan
-WHERE next_plan_at <= :until ORDER BY next_plan_at LIMIT :room FOR UPDATE SKIP LOCKED
+WHERE next_plan_at > :since AND next_plan_at <= :until
+ORDER BY next_plan_at LIMIT :room FOR UPDATE SKIP LOCKED
 """)
 ANYTHING = text("""
 SELECT EXISTS (SELECT FROM (SELECT next_plan_at FROM task_plan
@@ -253,13 +259,19 @@ async def anything(conn: Conn, now: int, *, window_ms: int) -> bool:
     return bool((await conn.execute(ANYTHING, values)).scalar_one())
 
 
-async def tick(conn: Conn, now: int, *, window_ms: int, batch: int) -> Passed:
+async def tick(
+    conn: Conn, now: int, *, window_ms: int, batch: int, overdue: bool = False
+) -> Passed:
     """Make the runs of up to `batch` tasks that fall due within half a window.
 
+    With `overdue` of those that nobody planned in time: apart, so that a backlog of any length
+    stands before nobody's next instant.
     A task whose row someone damaged is pushed ahead by an hour, with a failed run that says why:
     it cannot stop the others.
     """
-    values = {"until": utc(now + window_ms // 2), "room": batch}
+    since, until = utc(now - OVERDUE_MS), utc(now + window_ms // 2)
+    since, until = (LONG_AGO, since) if overdue else (since, until)
+    values = {"since": since, "until": until, "room": batch}
     rows = (await conn.execute(TAKE, values)).all()
     if not rows:
         return Passed()
