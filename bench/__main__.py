@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import uvloop
 
-from bench import burst, by_hand, creating, idle, memory, report, steady
+from bench import backlog, burst, by_hand, creating, idle, memory, report, steady
 from bench.machine import Meter, about
 from bench.product import Product
 from bench.sink import Sink
@@ -36,6 +36,9 @@ class Sizes(NamedTuple):
     held: int = 10_000
     singly: int = 3000
     in_bulk: int = 10_000
+    missed: int = 1000
+    overdue: int = 100_000
+    crowded_s: int = 20
 
 
 QUICK = Sizes(
@@ -48,6 +51,9 @@ QUICK = Sizes(
     held=1000,
     singly=200,
     in_bulk=500,
+    missed=10,
+    overdue=2000,
+    crowded_s=4,
 )
 
 
@@ -79,6 +85,8 @@ class Bench:
             "create", lambda p: creating.creating(p, sink, sizes.singly, sizes.in_bulk)
         )
         await self._alone("start", self._start)
+        await self._alone("downtime", lambda p: backlog.downtime(p, sink, sizes.missed))
+        await self._alone("crowded", self._crowded)
         if self.wanted & {"idle_stored", "burst_stored"}:
             await self._stored()
 
@@ -111,6 +119,12 @@ class Bench:
         first = product.started_s
         await product.stop()
         return {"n": 1, "first_s": first, "second_s": await product.start()}
+
+    async def _crowded(self, product: Product) -> Figures:
+        async with Sink() as hanging:
+            return await backlog.crowded(
+                product, self.sink, hanging, self.sizes.overdue, self.sizes.crowded_s
+            )
 
     async def _stored(self) -> None:
         sizes = self.sizes

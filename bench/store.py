@@ -38,9 +38,10 @@ def every_second(number: int, first_ms: int) -> Instant:
 class Copies:
     """Copies of a task with another target, trigger and instant."""
 
-    def __init__(self, product: Product, target: str) -> None:
+    def __init__(self, product: Product, target: str, policy: dict[str, Any] | None = None) -> None:
         self._product = product
         self._target = target
+        self._policy = policy or {}
 
     async def add(self, wanted: Iterable[Instant], service: UUID | None = None) -> int:
         """Write one task for each; return how many, committed in one go.
@@ -67,6 +68,7 @@ class Copies:
             "url": f"{self._target}/r/0",
             "payload": PAYLOAD,
             "scheduled_at": "2099-01-01T00:00:00Z",
+            **self._policy,
         }
         made = await self._product.call("POST", "/tasks", body)
         db = self._product.db

@@ -93,6 +93,19 @@ TARGETS: dict[str, list[Target]] = {
         Target("10,000 runs held, MB", "400", _at("held_mb"), _just(400)),
         *NONE_LOST,
     ],
+    "downtime": [
+        Target("instants without an end", "0", _at("uncounted"), _just(0)),
+        Target("rules not kept", "0", _at("out_of_rule"), _just(0)),
+        Target("most runs waiting", "30,000", _at("most_waiting"), _just(30_000)),
+        Target("lag p99 of a steady service, ms", "50", _at("lag_ms", "p99"), _just(50)),
+        *NONE_LOST,
+        *NONE_EARLY,
+    ],
+    "crowded": [
+        Target("lag p99 of a steady service, ms", "50", _at("lag_ms", "p99"), _just(50)),
+        *NONE_LOST,
+        *NONE_EARLY,
+    ],
     "start": [Target("second start, s", "3", _at("second_s"), _just(3))],
     "create": [
         Target("bulk, tasks per second", "5,000", _at("bulk", "per_s"), _just(5000), at_least=True),
