@@ -10,6 +10,8 @@ from uuid import UUID
 import msgspec
 from litestar import Request, Response, Router, delete, get, post, route
 from litestar.di import NamedDependency
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.openapi.spec import OpenAPIType, Schema
 from litestar.params import FromPath, JSONBody
 
 from scheduler import clock, history, planner, queue, task
@@ -17,6 +19,7 @@ from scheduler.db import Conn, utc
 from scheduler.engine import Engine
 from scheduler.errors import Conflict, NotFound, ValidationFailed
 from scheduler.history import Execution
+from scheduler.openapi import asks, whole
 from scheduler.run import NewRun, Run, run_id
 from scheduler.runs import model as runs
 from scheduler.runs.model import ShownRun
@@ -31,6 +34,7 @@ WAIT_SLACK_S = 0.5
 """Past a task's timeout, so that a run that timed out is still answered as ended."""
 TRIGGERS = ("interval", "once", "cron", "rrule", "none")
 ACTIONS = ("http", "command", "operation")
+FLAG = Schema(enum=["true", "false", "1", "0"])
 LOOK_S = 0.5
 """How often a run that another replica performs is looked for."""
 
@@ -72,7 +76,20 @@ def _wake(engine: Engine, earliest: int | None) -> None:
         engine.signals.wake(earliest)
 
 
-@get("/", summary="List tasks, the newest first")
+@get(
+    "/",
+    summary="List tasks, the newest first",
+    operation_class=asks(
+        status=Schema(enum=["active", "paused", "disabled", *STATES]),
+        state=Schema(enum=list(STATES)),
+        trigger=Schema(enum=list(TRIGGERS)),
+        action=Schema(enum=list(ACTIONS)),
+        tag=Schema(type=OpenAPIType.STRING),
+        q=Schema(type=OpenAPIType.STRING),
+        pageNumber=whole(0, 10**9),
+        count=whole(1, PAGE_MOST),
+    ),
+)
 async def list_tasks(request: AnyRequest, service: Caller, engine: Machine) -> Response[list[Task]]:
     """Return a page of tasks, with `X-Total-Count` and `Link` where they apply."""
     query = request.query_params
@@ -248,7 +265,14 @@ class Executions(msgspec.Struct):
     records: list[Execution]
 
 
-@get("/{task_id:str}/executions", summary="A task's executions, the newest first")
+@get(
+    "/{task_id:str}/executions",
+    summary="A task's executions, the newest first",
+    operation_class=asks(
+        pageNumber=Schema(description="From 0; what is no page is 0."),
+        count=Schema(description=f"At most {PAGE_MOST}; what is no count is {EXECUTIONS}."),
+    ),
+)
 async def list_executions(
     task_id: FromPath[str], request: AnyRequest, service: Caller, engine: Machine
 ) -> Executions:
@@ -272,7 +296,13 @@ def _lenient(sent: str | None, default: int, least: int, most: int) -> int:
         return default
 
 
-@post("/{task_id:str}/execute", status_code=200, summary="Run a task now")
+@post(
+    "/{task_id:str}/execute",
+    status_code=200,
+    summary="Run a task now",
+    responses={202: ResponseSpec(ShownRun, generate_examples=False, description="Under way")},
+    operation_class=asks(async_=FLAG, retry=FLAG),
+)
 async def execute_task(
     task_id: FromPath[str], request: AnyRequest, service: Caller, engine: Machine
 ) -> Response[Execution | ShownRun]:
