@@ -44,7 +44,7 @@ import uvloop
 
 from receiver import Receiver, receiving
 from scheduler import app as application
-from scheduler import config, history, migrate, pgcluster, server, services
+from scheduler import config, migrate, partitions, pgcluster, server, services
 from scheduler.actions.http import Http, HttpPerformer
 from scheduler.config import Settings
 from scheduler.db import Database
@@ -162,7 +162,7 @@ async def template(postgres: EmbeddedPostgres, maintenance: asyncpg.Connection) 
     database = Database(url, config.Database())
     async with database.api.connect() as conn:
         now = (await conn.exec_driver_sql("SELECT now()")).scalar_one()
-    await history.make_partitions(database.engine, now)
+    await partitions.make(database.engine, now)
     await database.close()
     await (await asyncpg.connect(url)).close()  # leaves a cache that the copies then have
     return "template_migrated"

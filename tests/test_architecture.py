@@ -191,7 +191,7 @@ OWNERS = {
     "task": {"task.py"},
     "task_plan": {"planner.py"},
     "run": {"queue.py", "lines.py"},
-    "history": {"history.py", "queue.py", "lines.py"},
+    "history": {"history.py", "lines.py", "partitions.py", "queue.py"},
     "replica": {"replicas.py"},
     "service_usage": {"services.py"},
     "task_state": {"state.py"},

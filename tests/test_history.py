@@ -1,24 +1,17 @@
-"""History: its partitions, under readers and other replicas, and the pages of executions."""
+"""History: the pages of executions, how a task last ended, and gaps."""
 
-import asyncio
 import uuid
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
 
 import asyncpg
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from conftest import eventually
 from scheduler import config, history, queue
 from scheduler.db import Database, ms, utc
-from scheduler.history import Gap, partition_of, week_of
+from scheduler.history import Gap
 from scheduler.planner import new_run
 from scheduler.run import Attempt, run_id
-from test_queue import ALICE, BOB, ME, claim, definition, ended, enqueue, now_ms, tried
-
-WEEK = timedelta(weeks=1)
+from test_queue import ALICE, BOB, ME, claim, definition, enqueue, now_ms, tried
 
 
 @pytest.fixture
@@ -26,147 +19,6 @@ async def database(database_url: str) -> AsyncIterator[Database]:
     made = Database(database_url, config.Database())
     yield made
     await made.close()
-
-
-async def partitions(conn: asyncpg.Connection) -> list[str]:
-    rows = await conn.fetch(
-        "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid "
-        "WHERE i.inhparent = 'history'::regclass ORDER BY 1"
-    )
-    return [row[0] for row in rows]
-
-
-# Partitions --------------------------------------------------------------------------------------
-
-
-@given(st.datetimes(datetime(1990, 1, 1), datetime(9000, 1, 1), timezones=st.just(UTC)))
-def test_a_week_begins_on_its_monday(at):
-    week = week_of(at)
-    assert week <= at < week + WEEK
-    assert (week.weekday(), week.hour, week.minute, week.microsecond) == (0, 0, 0, 0)
-    assert partition_of(week) < partition_of(week + WEEK)
-
-
-async def test_partitions_are_made_from_last_week_to_four_weeks_ahead(database, conn):
-    now = utc(now_ms()) + 10 * WEEK
-    before = await partitions(conn)
-    await history.make_partitions(database.engine, now)
-    made = [name for name in await partitions(conn) if name not in before]
-    assert made == [partition_of(week_of(now) + n * WEEK) for n in range(-1, 5)]
-    await history.make_partitions(database.engine, now)
-    assert len(await partitions(conn)) == len(before) + 6
-
-
-async def test_two_replicas_make_partitions_at_once(database_url, conn):
-    replicas = [Database(database_url, config.Database()) for _ in range(3)]
-    now = utc(now_ms()) + 20 * WEEK
-    await asyncio.gather(*(history.make_partitions(d.engine, now) for d in replicas))
-    for database in replicas:
-        await database.close()
-    assert len(await partitions(conn)) == 6 + 6
-
-
-async def test_a_partition_that_was_made_and_not_attached_is_attached(database, conn):
-    now = utc(now_ms()) + 10 * WEEK
-    await conn.execute(f"CREATE TABLE {partition_of(week_of(now))} (LIKE history INCLUDING ALL)")
-    await history.make_partitions(database.engine, now)
-    assert partition_of(week_of(now)) in await partitions(conn)
-
-
-async def settles(database: Database) -> None:
-    """Claim and settle a run; the settle waits for nobody."""
-    now = now_ms()
-    await enqueue(database, new_run(definition(), now))
-    (run,) = await claim(database, now)
-    async with database.engine.begin() as conn, asyncio.timeout(2):
-        assert await queue.settle(conn, ME, [ended(run)]) == [run.id]
-
-
-async def test_a_slow_reader_keeps_no_settle_waiting_while_partitions_are_made(
-    database, database_url, conn
-):
-    reader = await asyncpg.connect(database_url)
-    async with reader.transaction():
-        await reader.fetch("SELECT count(*) FROM history")
-        making = asyncio.create_task(
-            history.make_partitions(database.engine, utc(now_ms()) + 10 * WEEK)
-        )
-        for _ in range(10):
-            await settles(database)
-        await asyncio.wait_for(making, 10)
-    await reader.close()
-    assert len(await partitions(conn)) == 12
-
-
-async def test_partitions_that_ended_before_the_retention_are_dropped(database, conn):
-    now = utc(now_ms())
-    await history.make_partitions(database.engine, now - 8 * WEEK)
-    there = await partitions(conn)
-    dropped = await history.drop_partitions(database.engine, now - timedelta(days=30))
-    oldest = partition_of(week_of(now - timedelta(days=30)))
-    assert dropped == [name for name in there if name < oldest]
-    assert dropped
-    assert await partitions(conn) == [name for name in there if name >= oldest]
-    for name in dropped:
-        assert await conn.fetchval("SELECT to_regclass($1)", name) is None
-    assert await history.drop_partitions(database.engine, now - timedelta(days=30)) == []
-
-
-async def test_a_reader_delays_a_drop_and_the_drop_delays_no_settle(database, database_url, conn):
-    now = utc(now_ms())
-    await history.make_partitions(database.engine, now - 8 * WEEK)
-    reader = await asyncpg.connect(database_url)
-    async with reader.transaction():
-        await reader.fetch("SELECT count(*) FROM history")
-        dropping = asyncio.create_task(
-            history.drop_partitions(database.engine, now - timedelta(days=30))
-        )
-
-        async def waits() -> None:
-            assert await conn.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted")
-
-        await eventually(waits)
-        for _ in range(5):
-            await settles(database)
-        assert not dropping.done()
-    await reader.close()
-    assert await asyncio.wait_for(dropping, 10)
-
-
-async def test_a_drop_that_a_long_reader_interrupted_is_finished_the_next_time(database_url, conn):
-    settings = config.Database(statement_timeout_seconds=0.3)
-    database, now = Database(database_url, settings), utc(now_ms())
-    await history.make_partitions(database.engine, now - 8 * WEEK)
-    there = len(await partitions(conn))
-    reader = await asyncpg.connect(database_url)
-    async with reader.transaction():
-        await reader.fetch("SELECT count(*) FROM history")
-        try:
-            await history.drop_partitions(database.engine, now - timedelta(days=30))
-        except Exception as e:
-            assert "timeout" in str(e)
-    await reader.close()
-    await history.drop_partitions(database.engine, now - timedelta(days=30))
-    await database.close()
-    left = await partitions(conn)
-    assert len(left) < there
-    assert min(left) >= partition_of(week_of(now - timedelta(days=30)))
-    pending = "SELECT count(*) FROM pg_inherits WHERE inhdetachpending"
-    assert await conn.fetchval(pending) == 0
-
-
-async def test_two_replicas_may_drop_at_once(database_url, conn):
-    replicas = [Database(database_url, config.Database()) for _ in range(2)]
-    now = utc(now_ms())
-    await history.make_partitions(replicas[0].engine, now - 8 * WEEK)
-    await asyncio.gather(
-        *(history.drop_partitions(d.engine, now - timedelta(days=30)) for d in replicas),
-        return_exceptions=True,
-    )
-    for database in replicas:  # whoever lost comes again in an hour
-        await history.drop_partitions(database.engine, now - timedelta(days=30))
-        await database.close()
-    assert min(await partitions(conn)) >= partition_of(week_of(now - timedelta(days=30)))
 
 
 # Executions --------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import event
 
 from conftest import eventually
-from scheduler import actions, config, history
+from scheduler import actions, config, partitions
 from scheduler.actions import Http
 from scheduler.clock import Clock
 from scheduler.db import Database, ms, utc
@@ -213,7 +213,7 @@ async def test_an_outcome_that_can_be_written_in_no_form_holds_nobody_up(settle,
 async def test_a_missing_partition_is_made(settle, conn):
     database, at_work = settle
     runs = await claimed(database, 3)
-    this_week = history.partition_of(history.week_of(utc(now_ms())))
+    this_week = partitions.partition_of(partitions.week_of(utc(now_ms())))
     await conn.execute(f"DROP TABLE {this_week}")
     await at_work.all_of([Outcome(ended(run)) for run in runs])
     assert await conn.fetchval(f"SELECT count(*) FROM {this_week}") == 3

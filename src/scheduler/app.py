@@ -2,12 +2,14 @@
 
 import hmac
 import importlib.util
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import structlog
+import yaml
 from litestar import Litestar, MediaType, Request, Response, Router, get
 from litestar.connection import ASGIConnection
 from litestar.datastructures import State
@@ -22,14 +24,14 @@ from litestar.exceptions import (
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from litestar.handlers import HTTPRouteHandler
 from litestar.handlers.base import BaseRouteHandler
-from litestar.openapi.config import OpenAPIConfig
+from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.plugins import JsonRenderPlugin, SwaggerRenderPlugin, YamlRenderPlugin
 from litestar.routes import HTTPRoute
 from litestar.static_files import create_static_files_router
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from scheduler import __version__, db, logs, metrics, migrate
+from scheduler import __version__, db, logs, metrics, migrate, openapi
 from scheduler.config import Settings
 from scheduler.engine import Engine
 from scheduler.errors import (
@@ -67,6 +69,7 @@ def _application(settings: Settings, lifespan: Lifespan) -> Litestar:
         "/",
         route_handlers=[tasks_api.router, runs_api.router],
         guards=[_admit],
+        security=openapi.SERVICE,
         dependencies={
             "service": Provide(_service, sync_to_thread=False),
             "engine": Provide(_engine, sync_to_thread=False),
@@ -78,7 +81,7 @@ def _application(settings: Settings, lifespan: Lifespan) -> Litestar:
         state=State({"settings": settings}),
         exception_handlers={Exception: answer_error, HTTPException: answer_error},
         request_max_body_size=settings.server.max_body_bytes,
-        openapi_config=OpenAPIConfig(
+        openapi_config=openapi.Config(
             title="Scheduler",
             version=__version__,
             path="/docs",
@@ -268,7 +271,11 @@ async def ping() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@get("/ready", summary="Database reachable, schema current, engine beating")
+@get(
+    "/ready",
+    summary="Database reachable, schema current, engine beating",
+    responses={503: ResponseSpec(None, description=Unavailable.__doc__ or "")},
+)
 async def ready(state: State) -> dict[str, str]:
     """Answer 200 where work is being done, else 503 with the reason."""
     engine: Engine = state.engine
@@ -281,7 +288,7 @@ async def ready(state: State) -> dict[str, str]:
     return {"status": "ready"}
 
 
-@get("/metrics", media_type=MediaType.TEXT, summary="Prometheus metrics")
+@get("/metrics", media_type=MediaType.TEXT, summary="Prometheus metrics", security=openapi.METRICS)
 async def show_metrics(request: AnyRequest, state: State) -> Response[bytes]:
     """Return the metrics; with `metrics.token` set only to who sends it as a Bearer token."""
     settings: Settings = state.settings
@@ -303,3 +310,21 @@ FRONT = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Scheduler
 async def front() -> str:
     """Return the front page."""
     return FRONT
+
+
+# The document ------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def _nothing(_: Litestar) -> AsyncIterator[None]:
+    yield
+
+
+def document() -> dict[str, Any]:
+    """Return the OpenAPI document, as `/docs/openapi.json` answers it."""
+    return _application(Settings(), _nothing).openapi_schema.to_schema()
+
+
+if __name__ == "__main__":  # make openapi
+    Path("docs/openapi.json").write_text(json.dumps(document(), indent=2) + "\n")
+    Path("docs/openapi.yml").write_text(yaml.safe_dump(document(), sort_keys=False))

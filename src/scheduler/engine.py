@@ -3,13 +3,12 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
 from uuid import UUID
 
 import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
-from scheduler import config, db, history, metrics, planner, queue, services, settler
+from scheduler import config, db, metrics, partitions, planner, queue, services, settler
 from scheduler.clock import Clock
 from scheduler.db import Database, utc
 from scheduler.dispatcher import Dispatcher
@@ -24,6 +23,9 @@ log = structlog.get_logger()
 CLOCK_READINGS = 5
 ORPHANS_S = 10.0
 RESTART_S = 1.0
+PRUNE_S = 3600.0
+PRUNE_AGAIN_S = 60.0
+"""When a week that a reader holds open is tried again."""
 PASSES = 200
 """Planning passes a tick, at most."""
 RESUME_AHEAD_S = 86_400.0
@@ -77,6 +79,8 @@ class Engine:
         )
         self.planning = asyncio.Event()
         """Set it to plan now."""
+        self.pruning = asyncio.Event()
+        """Set it to prune now."""
 
     @property
     def window_ms(self) -> int:
@@ -111,7 +115,7 @@ class Engine:
             for _ in range(CLOCK_READINGS):
                 await self.clock.sample(conn)
             await self.membership.join(conn)
-        await history.make_partitions(self.database.engine, utc(self.clock.now_ms()))
+        await partitions.make(self.database.engine, utc(self.clock.now_ms()))
         if self._sole:
             async with self.database.engine.begin() as conn:
                 freed = await self.membership.bury_all(conn)
@@ -126,11 +130,12 @@ class Engine:
         self._tick("plan", ticker.ticker_interval_seconds, self._plan, self.planning)
         self._tick("beat", BEAT_S, self._beat)
         self._tick("sweep", 5.0, self._sweep_step)
-        self._tick("prune", 3600.0, self._prune)
+        self._tick("prune", PRUNE_S, self._prune, self.pruning)
         self._tick("measure", 10.0, self._measure)
         self._pulse(worker.poll_seconds, self.dispatcher.wake)
         self._ticks.start()
         self.planning.set()
+        self.pruning.set()  # a process that never lives for an hour prunes too
         self.dispatcher.wake()
 
     def begin_stop(self) -> None:
@@ -289,10 +294,13 @@ class Engine:
         return done
 
     async def _prune(self) -> None:
+        """Make the weeks ahead, and drop what has outlived its time or its room."""
         now = utc(self.clock.now_ms())
-        await history.make_partitions(self.database.engine, now)
-        keep = timedelta(days=self.settings.history.retention_days)
-        await history.drop_partitions(self.database.engine, now - keep)
+        await partitions.make(self.database.engine, now)
+        pruned = await partitions.prune(self.database, now, self.settings.history)
+        metrics.HISTORY_BYTES.set(pruned.bytes)
+        if pruned.left:
+            asyncio.get_running_loop().call_later(PRUNE_AGAIN_S, self.pruning.set)
 
     async def _measure(self) -> None:
         """Set the gauges, and see how late the loop wakes a timer."""

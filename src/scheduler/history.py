@@ -1,14 +1,12 @@
 """History: finished runs, in weekly partitions by the database's time of finish."""
 
-import asyncio
 import uuid
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 import msgspec
-import structlog
 from sqlalchemy import (
     Boolean,
     CheckConstraint,
@@ -25,14 +23,10 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from scheduler import db, lines
-from scheduler.db import Conn, metadata, ms, times_check, utc
+from scheduler import lines
+from scheduler.db import Conn, metadata, ms, rfc3339, times_check, utc
 from scheduler.run import Attempt, Line, Started, bucket_in, encode, run_id
-
-log = structlog.get_logger()
 
 HISTORY = Table(
     "history",
@@ -93,112 +87,8 @@ Index(
     postgresql_with={"pages_per_range": 16},
 )
 
-WEEKS_AHEAD = 4
 EXECUTION = uuid.UUID("6f1c3d4e-8a55-4c0b-9a53-5a1d5c9d7f10")
 """The namespace of attempts' ids (UUIDv5)."""
-
-
-# Partitions ---------------------------------------------------------------------------------------
-
-PARTITIONS = text("""
-SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-WHERE i.inhparent = CAST('history' AS regclass) ORDER BY c.relname
-""")
-
-
-def week_of(at: datetime) -> datetime:
-    """Return the Monday, 00:00 UTC, that begins the week of `at`."""
-    day = at.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    return day - timedelta(days=day.weekday())
-
-
-def partition_of(week: datetime) -> str:
-    """Return the name of the partition that begins on a Monday."""
-    return f"history_{week:%Y%m%d}"
-
-
-async def make_partitions(engine: AsyncEngine, now: datetime) -> None:
-    """Make this week's partition, last week's and four weeks' to come.
-
-    Each is made as a table of its own and then attached: ATTACH takes a lock that neither reads
-    nor writes of history wait for, where CREATE ... PARTITION OF behind one slow reader would
-    make every settle wait.
-    """
-    weeks = [week_of(now) + timedelta(weeks=n) for n in range(-1, WEEKS_AHEAD + 1)]
-    async with engine.connect() as conn:
-        there = set((await conn.execute(PARTITIONS)).scalars())
-    for week in weeks:
-        if partition_of(week) not in there:
-            await _patiently(engine, _partition_statements(week))
-
-
-def _partition_statements(week: datetime) -> list[str]:
-    name, start, end = partition_of(week), week, week + timedelta(weeks=1)
-    bounds = f"finished_at >= '{start.isoformat()}' AND finished_at < '{end.isoformat()}'"
-    return [
-        "SET LOCAL lock_timeout = '200ms'",
-        "SELECT pg_advisory_xact_lock(hashtext('history partitions'))",
-        f"""CREATE TABLE IF NOT EXISTS {name} (LIKE history INCLUDING ALL,
-            CONSTRAINT {name}_range CHECK (finished_at IS NOT NULL AND {bounds}))""",
-        f"""ALTER TABLE history ATTACH PARTITION {name}
-            FOR VALUES FROM ('{start.isoformat()}') TO ('{end.isoformat()}')""",
-    ]
-
-
-async def _patiently(engine: AsyncEngine, statements: Sequence[str], tries: int = 50) -> None:
-    """Run DDL in one transaction; where a lock is not to be had at once, let others pass first."""
-    for left in reversed(range(tries)):
-        try:
-            async with engine.begin() as conn:
-                for statement in statements:
-                    await conn.execute(text(statement))
-        except DBAPIError as e:
-            state = db.sqlstate(e)
-            if state in ("42P07", "42809"):  # another replica attached it meanwhile
-                return
-            if state != "55P03" or not left:  # lock_not_available
-                raise
-            await asyncio.sleep(0.1)
-        else:
-            return
-
-
-OLD = text("""
-SELECT c.relname, i.inhparent IS NOT NULL AS attached, coalesce(i.inhdetachpending, false) AS half
-FROM pg_class c LEFT JOIN pg_inherits i ON i.inhrelid = c.oid
-WHERE c.relkind = 'r' AND c.relnamespace = CAST(current_schema() AS regnamespace)
-  AND c.relname ~ '^history_[0-9]{8}$' AND c.relname < :last
-ORDER BY c.relname
-""")
-
-
-async def drop_partitions(engine: AsyncEngine, keep_from: datetime) -> list[str]:
-    """Drop the partitions that ended before `keep_from`; return their names.
-
-    DETACH CONCURRENTLY waits for readers without standing in anyone's way. Where it was cut short
-    (a reader that outlasted the statement's time, a crash) the next call goes on from there.
-    """
-    auto = engine.execution_options(isolation_level="AUTOCOMMIT")
-    dropped = []
-    async with auto.connect() as conn:
-        old = (await conn.execute(OLD, {"last": partition_of(week_of(keep_from))})).all()
-        for name, attached, half in old:
-            how = "FINALIZE" if half else "CONCURRENTLY"
-            try:
-                if attached:
-                    await conn.execute(text(f"ALTER TABLE history DETACH PARTITION {name} {how}"))
-                await conn.execute(text(f"DROP TABLE IF EXISTS {name}"))
-            except DBAPIError as e:
-                log.warning("history partition not dropped yet", partition=name, error=str(e.orig))
-            else:
-                dropped.append(name)
-                log.info("history partition dropped", partition=name)
-    return dropped
-
-
-def lacks_partition(error: DBAPIError) -> bool:
-    """Say whether a settle met no partition for its time."""
-    return db.sqlstate(error) == "23514" and "no partition" in str(error.orig)
 
 
 # Gaps ---------------------------------------------------------------------------------------------
@@ -403,10 +293,10 @@ def _execution(run_id: UUID, task_id: str, run: Finished | Started, attempt: Att
         status_code=attempt.status_code,
         response=attempt.response,
         error=attempt.error,
-        scheduled_for=db.rfc3339(run.scheduled_for),
-        started_at=db.rfc3339(attempt.started_at),
-        finished_at=db.rfc3339(attempt.finished_at),
-        created_at=db.rfc3339(run.created_at),
+        scheduled_for=rfc3339(run.scheduled_for),
+        started_at=rfc3339(attempt.started_at),
+        finished_at=rfc3339(attempt.finished_at),
+        created_at=rfc3339(run.created_at),
     )
 
 

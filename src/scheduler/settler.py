@@ -17,7 +17,7 @@ import msgspec
 import structlog
 from sqlalchemy.exc import DBAPIError
 
-from scheduler import db, history, metrics, queue
+from scheduler import db, metrics, partitions, queue
 from scheduler.clock import Clock
 from scheduler.db import Conn, Database, utc
 from scheduler.run import Attempt, End, Retry, Run
@@ -111,9 +111,9 @@ class Settler:
             log.warning("outcomes wait for the database", unsettled=self.unsettled)
             metrics.ERRORS.labels("settle").inc()
             return True
-        if isinstance(error, DBAPIError) and history.lacks_partition(error):
+        if isinstance(error, DBAPIError) and partitions.lacks_partition(error):
             with contextlib.suppress(*db.AWAY, DBAPIError):  # the settle itself will say
-                await history.make_partitions(self._database.engine, utc(self._clock.now_ms()))
+                await partitions.make(self._database.engine, utc(self._clock.now_ms()))
             return True
         return False
 

@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 from litestar import Request, Router, delete, get, post, route
 from litestar.di import NamedDependency
+from litestar.openapi.spec import Schema
 from litestar.params import FromPath, JSONBody
 
 from scheduler import clock, history, lines, planner, task
@@ -12,6 +13,7 @@ from scheduler.db import utc
 from scheduler.engine import Engine
 from scheduler.errors import ValidationFailed
 from scheduler.history import Execution
+from scheduler.openapi import asks
 from scheduler.services import Service
 from scheduler.tasks import edit, listing, model, query
 from scheduler.tasks.bulk import create_tasks
@@ -115,7 +117,14 @@ class Executions(msgspec.Struct):
     records: list[Execution]
 
 
-@get("/{task_id:str}/executions", summary="A task's executions, the newest first")
+@get(
+    "/{task_id:str}/executions",
+    summary="A task's executions, the newest first",
+    operation_class=asks(
+        pageNumber=Schema(description="From 0; what is no page is 0."),
+        count=Schema(description=f"At most {PAGE_MOST}; what is no count is {EXECUTIONS}."),
+    ),
+)
 async def list_executions(
     task_id: FromPath[str], request: AnyRequest, service: Caller, engine: Machine
 ) -> Executions:

@@ -7,6 +7,8 @@ from uuid import UUID
 
 from litestar import Request, Response, post
 from litestar.di import NamedDependency
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.openapi.spec import Schema
 from litestar.params import FromPath
 
 from scheduler import history, lines, planner, queue
@@ -14,6 +16,7 @@ from scheduler.db import Conn, utc
 from scheduler.engine import Engine
 from scheduler.errors import Conflict, NotFound, ValidationFailed
 from scheduler.history import Execution
+from scheduler.openapi import asks
 from scheduler.run import NewRun, Run, run_id
 from scheduler.runs import model as runs
 from scheduler.runs.model import ShownRun
@@ -25,12 +28,20 @@ WAIT_SLACK_S = 0.5
 LOOK_S = 0.5
 """How often a run that another replica performs is looked for."""
 
+FLAG = Schema(enum=["true", "false", "1", "0"])
+
 AnyRequest = Request[Any, Any, Any]
 Caller = NamedDependency[Service]
 Machine = NamedDependency[Engine]
 
 
-@post("/{task_id:str}/execute", status_code=200, summary="Run a task now")
+@post(
+    "/{task_id:str}/execute",
+    status_code=200,
+    summary="Run a task now",
+    responses={202: ResponseSpec(ShownRun, generate_examples=False, description="Under way")},
+    operation_class=asks(async_=FLAG, retry=FLAG),
+)
 async def execute_task(
     task_id: FromPath[str], request: AnyRequest, service: Caller, engine: Machine
 ) -> Response[Execution | ShownRun]:

@@ -7,11 +7,13 @@ from uuid import UUID
 
 from litestar import Request, Response, get
 from litestar.di import NamedDependency
+from litestar.openapi.spec import OpenAPIType, Schema
 
 from scheduler import history, lines, task
 from scheduler.db import Conn, utc
 from scheduler.engine import Engine
 from scheduler.errors import ValidationFailed
+from scheduler.openapi import asks, whole
 from scheduler.services import Service
 from scheduler.task import Definition, Filter
 from scheduler.tasks import model, query
@@ -26,7 +28,20 @@ Caller = NamedDependency[Service]
 Machine = NamedDependency[Engine]
 
 
-@get("/", summary="List tasks, the newest first")
+@get(
+    "/",
+    summary="List tasks, the newest first",
+    operation_class=asks(
+        status=Schema(enum=["active", "paused", "disabled", *STATES]),
+        state=Schema(enum=list(STATES)),
+        trigger=Schema(enum=list(TRIGGERS)),
+        action=Schema(enum=list(ACTIONS)),
+        tag=Schema(type=OpenAPIType.STRING),
+        q=Schema(type=OpenAPIType.STRING),
+        pageNumber=whole(0, 10**9),
+        count=whole(1, PAGE_MOST),
+    ),
+)
 async def list_tasks(request: AnyRequest, service: Caller, engine: Machine) -> Response[list[Task]]:
     """Return a page of tasks, with `X-Total-Count` and `Link` where they apply."""
     sent = request.query_params

@@ -7,6 +7,7 @@ from uuid import UUID
 import msgspec
 from litestar import Request, Response, get, post
 from litestar.di import NamedDependency
+from litestar.openapi.spec import OpenAPIType, Schema
 from litestar.params import FromPath
 
 from scheduler import clock, lines, planner, queue, task
@@ -14,6 +15,7 @@ from scheduler.clock import Slice
 from scheduler.db import FIRST, LAST, Conn, rfc3339, utc
 from scheduler.engine import Engine
 from scheduler.errors import ValidationFailed
+from scheduler.openapi import asks, whole
 from scheduler.planner import Planned
 from scheduler.run import NewRun, run_id
 from scheduler.runs import model as runs
@@ -25,6 +27,7 @@ from scheduler.tasks.model import Task, TaskFields
 from scheduler.triggers import Once
 
 AnyRequest = Request[Any, Any, Any]
+INSTANT = Schema(type=OpenAPIType.STRING, format="date-time")
 DAY_MS = 86_400_000
 PIECE = 1000
 """Tasks looked at in one statement."""
@@ -129,7 +132,13 @@ async def _besides(conn: Conn, of: Definition, at: int) -> tuple[UUID, int | Non
     return key, new.at
 
 
-@get("/scheduled", summary="Tasks that fire in a time to come, the soonest first")
+@get(
+    "/scheduled",
+    summary="Tasks that fire in a time to come, the soonest first",
+    operation_class=asks(
+        from_=INSTANT, to=INSTANT, pageNumber=whole(0, 10**9), count=whole(1, query.PAGE_MOST)
+    ),
+)
 async def list_scheduled(
     request: AnyRequest, service: NamedDependency[Service], engine: NamedDependency[Engine]
 ) -> Response[list[Task]]:

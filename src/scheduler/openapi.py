@@ -1,0 +1,270 @@
+"""The OpenAPI document: what the framework makes of the handlers, and what all routes share.
+
+The answers that are no success follow from what an operation is (has it credentials, a body, an
+id in its address?), so that a new route has them without being named here. What a handler reads
+of the query by hand it says itself, with `operation_class=asks(...)`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from litestar.openapi.config import OpenAPIConfig
+from litestar.openapi.spec import OpenAPI, OpenAPIType, Operation, Parameter, Schema
+
+from scheduler.errors import (
+    Conflict,
+    Forbidden,
+    MethodNotAllowed,
+    NotFound,
+    PayloadTooLarge,
+    TooManyRequests,
+    Unauthorized,
+    Unavailable,
+    UserError,
+    ValidationFailed,
+)
+
+Json = dict[str, Any]
+
+SERVICE: list[dict[str, list[str]]] = [{"service_id": [], "token": []}, {"basic": []}]
+"""Of routes that act for a service."""
+ADMIN: list[dict[str, list[str]]] = [{"admin": []}]
+"""Of routes that want `admin.token`."""
+METRICS: list[dict[str, list[str]]] = [{}, {"metrics": []}]
+
+SCHEMES: Json = {
+    "service_id": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "service_id",
+        "description": "The service's id or name; also taken as service-id and x-service-id.",
+    },
+    "token": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "token",
+        "description": "The service's token; also taken as x-token.",
+    },
+    "basic": {"type": "http", "scheme": "basic", "description": "The same pair."},
+    "admin": {"type": "http", "scheme": "bearer", "description": "The setting admin.token."},
+    "metrics": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "The setting metrics.token, where it is set.",
+    },
+}
+METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
+ERROR: Json = {
+    "type": "object",
+    "description": "The one shape in which a request is refused.",
+    "required": ["error"],
+    "additionalProperties": False,
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["code", "message"],
+            "additionalProperties": False,
+            "properties": {
+                "code": {"type": "string"},
+                "message": {
+                    "type": "string",
+                    "description": "What is wrong, and what would be right.",
+                },
+                "details": {
+                    "type": "array",
+                    "description": "Of validation_failed alone: every wrong field.",
+                    "items": {
+                        "type": "object",
+                        "required": ["field", "message"],
+                        "additionalProperties": False,
+                        "properties": {
+                            "field": {"type": "string"},
+                            "message": {"type": "string"},
+                        },
+                    },
+                },
+            },
+        }
+    },
+}
+TRACE = {
+    "description": "The name of this request in the logs.",
+    "required": True,
+    "schema": {"type": "string", "pattern": "^[A-Za-z0-9]{16}$"},
+}
+RETRY_AFTER = {
+    "description": "Seconds after which to try again.",
+    "required": True,
+    "schema": {"type": "string", "pattern": "^[0-9]+$"},
+}
+ALLOW = {
+    "description": "The methods that the address takes.",
+    "required": True,
+    "schema": {"type": "string"},
+}
+CHALLENGE = {
+    "description": "How to sign in.",
+    "required": True,
+    "schema": {"type": "string"},
+}
+HEADERS: dict[int, Json] = {
+    401: {"WWW-Authenticate": CHALLENGE},
+    405: {"Allow": ALLOW},
+    429: {"Retry-After": RETRY_AFTER},
+    503: {"Retry-After": RETRY_AFTER},
+}
+REFUSALS: tuple[type[UserError], ...] = (
+    ValidationFailed,
+    Unauthorized,
+    Forbidden,
+    NotFound,
+    MethodNotAllowed,
+    Conflict,
+    PayloadTooLarge,
+    TooManyRequests,
+    Unavailable,
+)
+
+
+# What a handler says of itself -------------------------------------------------------------------
+
+
+def asks(**parameters: Schema) -> type[Operation]:
+    """Return the operation class of a handler that reads these from the query by hand.
+
+    A keyword that Python has taken is written with an underscore behind: `from_`.
+    """
+    made = [
+        Parameter(name=name.rstrip("_"), param_in="query", schema=schema, required=False)
+        for name, schema in parameters.items()
+    ]
+
+    @dataclass
+    class Asking(Operation):
+        def __post_init__(self) -> None:
+            self.parameters = [*(self.parameters or []), *made]
+
+    return Asking
+
+
+def whole(least: int, most: int) -> Schema:
+    """Return the schema of a whole number."""
+    return Schema(type=OpenAPIType.INTEGER, minimum=least, maximum=most)
+
+
+# The document ------------------------------------------------------------------------------------
+
+
+class Document(OpenAPI):
+    """The framework's document, completed when it is first asked for."""
+
+    def to_schema(self) -> Json:
+        """Return the document as it is served; the same for the same code, to the byte."""
+        return completed(super().to_schema())
+
+
+class Config(OpenAPIConfig):
+    """The framework's settings, with our document."""
+
+    def to_openapi_schema(self) -> OpenAPI:
+        """Return the document that the framework fills."""
+        made = super().to_openapi_schema()
+        made.__class__ = Document
+        return made
+
+
+def completed(document: Json) -> Json:
+    """Add to a document what all routes share, and put it in order."""
+    schemas = document["components"].setdefault("schemas", {})
+    for _, _, operation in operations(document):
+        _close(operation.get("requestBody", {}), schemas, set())
+    schemas["Error"] = ERROR
+    document["components"] = {
+        "schemas": dict(sorted(schemas.items())),
+        "responses": dict(sorted(_refusals())),
+        "headers": {"X-Trace-Id": TRACE},
+        "securitySchemes": SCHEMES,
+    }
+    for path, method, operation in operations(document):
+        _complete(path, method, operation)
+    document["paths"] = {
+        path: {method: item[method] for method in METHODS if method in item}
+        for path, item in sorted(document["paths"].items())
+    }
+    return document
+
+
+def operations(document: Json) -> Iterator[tuple[str, str, Json]]:
+    """Yield the address, the method and the operation of each that a document names."""
+    for path, item in document["paths"].items():
+        for method in METHODS:
+            if method in item:
+                yield path, method, item[method]
+
+
+def _refusals() -> Iterator[tuple[str, Json]]:
+    for error in REFUSALS:
+        yield str(error.status), _refusal(error.status, (error.__doc__ or "").split("\n")[0])
+    yield "500", _refusal(500, "Something went wrong here; the log knows more.")
+
+
+def _refusal(status: int, description: str) -> Json:
+    return {
+        "description": description,
+        "headers": {"X-Trace-Id": TRACE, **HEADERS.get(status, {})},
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
+    }
+
+
+def _complete(path: str, method: str, operation: Json) -> None:
+    own = operation["responses"]
+    refused = {
+        str(status): {"$ref": f"#/components/responses/{status}"}
+        for status in statuses(path, method, operation)
+    }
+    answers = {status: answer for status, answer in own.items() if status < "400"}
+    for answer in answers.values():
+        trace = {"X-Trace-Id": {"$ref": "#/components/headers/X-Trace-Id"}}
+        answer["headers"] = {**answer.get("headers", {}), **trace}
+    operation["responses"] = dict(sorted({**answers, **refused}.items()))
+
+
+def statuses(path: str, method: str, operation: Json) -> set[int]:
+    """Return the statuses with which an operation may refuse, by what it is."""
+    security, changes = operation.get("security", []), method not in ("get", "head")
+    made = {500}
+    if "requestBody" in operation:
+        made |= {400, 413}
+    if any(parameter["in"] == "query" for parameter in operation.get("parameters", [])):
+        made.add(400)
+    if security:
+        made.add(401)
+    if security == ADMIN:
+        made.add(403)
+    if security in (SERVICE, ADMIN) or "503" in operation["responses"]:
+        made.add(503)
+    if security == SERVICE and changes:
+        made |= {409} if method == "delete" else {409, 429}
+    if security == ADMIN and changes:
+        made.add(409)
+    if "{" in path:  # the id may be a word that is a route, which has methods of its own
+        made |= {404, 405}
+    return made
+
+
+def _close(node: Any, schemas: Json, seen: set[str]) -> None:
+    """Say of each object in a body that it takes no other fields than those it names."""
+    if isinstance(node, list):
+        for part in node:
+            _close(part, schemas, seen)
+    if not isinstance(node, dict):
+        return
+    name = str(node.get("$ref", "")).removeprefix("#/components/schemas/")
+    if name in schemas and name not in seen:
+        seen.add(name)
+        _close(schemas[name], schemas, seen)
+    if "properties" in node:
+        node.setdefault("additionalProperties", False)
+    for part in node.values():
+        _close(part, schemas, seen)
