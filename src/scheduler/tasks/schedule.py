@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 from litestar import Request, Response, get, post
 from litestar.di import NamedDependency
-from litestar.openapi.spec import OpenAPIType, Schema
+from litestar.openapi.spec import OpenAPIFormat, OpenAPIType, Schema
 from litestar.params import FromPath
 
 from scheduler import clock, lines, planner, queue, task
@@ -27,7 +27,7 @@ from scheduler.tasks.model import Task, TaskFields
 from scheduler.triggers import Once
 
 AnyRequest = Request[Any, Any, Any]
-INSTANT = Schema(type=OpenAPIType.STRING, format="date-time")
+INSTANT = Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.DATE_TIME)
 DAY_MS = 86_400_000
 PIECE = 1000
 """Tasks looked at in one statement."""
