@@ -193,7 +193,7 @@ OWNERS = {
     "run": {"queue.py"},
     "history": {"history.py", "queue.py"},
     "replica": {"replicas.py"},
-    "service_usage": {"services.py"},
+    "service_usage": {"quotas.py"},
     "task_state": {"state.py"},
 }
 """`queue.py` makes the moves between `run` and `history`."""

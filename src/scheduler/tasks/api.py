@@ -12,7 +12,7 @@ from litestar import Request, Response, Router, delete, get, post, route
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 
-from scheduler import clock, history, planner, queue, task
+from scheduler import clock, history, planner, queue, quotas, task
 from scheduler.db import Conn, utc
 from scheduler.engine import Engine
 from scheduler.errors import Conflict, NotFound, ValidationFailed
@@ -55,6 +55,7 @@ async def create_task(
     async with engine.database.api.begin() as conn:
         now = await clock.database_ms(conn)
         made = edit.new_task(fields, service.id, now)
+        await quotas.check_tasks(conn, service)
         await task.create(conn, made.task)
         earliest = await planner.create(
             conn, made.task, now, window_ms=_window_ms(engine), at_once=made.at_once
@@ -280,7 +281,7 @@ async def execute_task(
     wait = not _flag(request, "async")
     nonce = request.headers.get("idempotency-key") or secrets.token_hex(16)
     retry = _flag(request, "retry")
-    of, key, new = await _executed(engine, service.id, task_id, nonce, retry=retry)
+    of, key, new = await _executed(engine, service, task_id, nonce, retry=retry)
     if wait:
         execution = await _ended(engine, of, key)
         if execution is not None:
@@ -302,13 +303,13 @@ def _flag(request: AnyRequest, name: str) -> bool:
 
 
 async def _executed(
-    engine: Engine, service_id: UUID, task_id: str, nonce: str, *, retry: bool
+    engine: Engine, service: Service, task_id: str, nonce: str, *, retry: bool
 ) -> tuple[Definition, UUID, NewRun | None]:
     """Insert a run by hand, claimed by this process already, and hand it over at the commit.
 
     Return its task, its id, and what was inserted; None where the same key did so before.
     """
-    dispatcher, made = engine.dispatcher, None
+    dispatcher, service_id, made = engine.dispatcher, service.id, None
     try:
         async with engine.database.api.begin() as conn:
             of, _ = await _locked(conn, service_id, task_id)
@@ -317,6 +318,9 @@ async def _executed(
             if await runs.find(conn, service_id, made, now):
                 return of, made, None
             await _check_executable(conn, of, engine)
+            await quotas.check_in_flight(conn, service)
+            await quotas.take_runs(conn, service)
+            await engine.runner.secrets.refresh(conn, [service_id])
             ours = engine.membership.fresh and of.overlap != "queue"
             new = NewRun(
                 id=made,
