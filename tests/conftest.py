@@ -50,8 +50,8 @@ from scheduler.config import Settings
 from scheduler.db import Database
 from scheduler.embedded import EmbeddedPostgres
 from scheduler.engine import Engine
+from scheduler.gate import Gate
 from scheduler.outbound import Outbound
-from scheduler.services import Gate
 
 TOKENS = {"alice": "alice-token-0123456789", "bob": "bob-token-0123456789"}
 QUICK = {

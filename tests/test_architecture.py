@@ -193,7 +193,7 @@ OWNERS = {
     "run": {"queue.py", "lines.py"},
     "history": {"history.py", "lines.py", "partitions.py", "queue.py"},
     "replica": {"replicas.py"},
-    "service_usage": {"services.py"},
+    "service_usage": {"quotas.py"},
     "task_state": {"state.py"},
 }
 """`queue.py` and `lines.py` make the moves between `run` and `history`."""

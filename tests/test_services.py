@@ -17,7 +17,7 @@ from scheduler import services
 from scheduler.config import Database as DatabaseSettings
 from scheduler.db import Database
 from scheduler.errors import Conflict, StartupError, Unauthorized, ValidationFailed
-from scheduler.services import credentials
+from scheduler.gate import credentials
 
 
 def basic(user: str, token: str) -> str:

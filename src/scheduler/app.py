@@ -32,9 +32,11 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from scheduler import __version__, db, logs, metrics, migrate, openapi
+from scheduler.admin import api as admin_api
 from scheduler.config import Settings
 from scheduler.engine import Engine
 from scheduler.errors import (
+    BearerWanted,
     Detail,
     InvalidRequest,
     MethodNotAllowed,
@@ -45,8 +47,9 @@ from scheduler.errors import (
     UserError,
     ValidationFailed,
 )
+from scheduler.gate import Caller, Scale
 from scheduler.runs import api as runs_api
-from scheduler.services import Caller, Service
+from scheduler.services import Service
 from scheduler.tasks import api as tasks_api
 from scheduler.tasks.model import nearest
 
@@ -76,7 +79,16 @@ def _application(settings: Settings, lifespan: Lifespan) -> Litestar:
         },
     )
     return Litestar(
-        route_handlers=[secured, health, ping, ready, show_metrics, front, assets()],
+        route_handlers=[
+            secured,
+            admin_api.router,
+            health,
+            ping,
+            ready,
+            show_metrics,
+            front,
+            assets(),
+        ],
         lifespan=[lifespan],
         state=State({"settings": settings}),
         exception_handlers={Exception: answer_error, HTTPException: answer_error},
@@ -129,7 +141,24 @@ async def _admit(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHan
     state = connection.app.state
     client = connection.client
     caller = Caller(connection.headers, client.host if client else None)
-    connection.scope["auth"] = await state.gate.admit(state.database, caller)
+    service: Service = await state.gate.admit(state.database, caller)
+    connection.scope["auth"] = service
+    if service.limits.max_body_bytes:
+        _weigh(connection, Scale(service.limits.max_body_bytes))
+
+
+def _weigh(connection: ASGIConnection[Any, Any, Any, Any], scale: Scale) -> None:
+    """Weigh the body before it is read, and while it is."""
+    scale.announced(connection.headers.get("content-length"))
+    receive = connection.receive
+
+    async def weighed() -> Any:
+        message = await receive()
+        if message["type"] == "http.request":
+            scale.add(message["body"])
+        return message
+
+    connection.receive = weighed
 
 
 def _service(request: AnyRequest) -> Service:
@@ -147,13 +176,13 @@ def _engine(state: State) -> Engine:
 
 def answer_error(request: AnyRequest, error: Exception) -> Response[Any]:
     """Turn whatever was raised into the one error shape."""
-    refused = _refused(error)
+    refused = _refused(error, _known(request))
     if refused is None:
         log.error("request failed", url=request.url.path, method=request.method, exc_info=error)
         return _error(500, "internal_error", "something went wrong here; the log knows more")
     headers = {}
     if isinstance(refused, Unauthorized):
-        headers["WWW-Authenticate"] = 'Basic realm="scheduler"'
+        headers["WWW-Authenticate"] = refused.challenge
     if refused.retry_after is not None:
         headers["Retry-After"] = str(refused.retry_after)
     if isinstance(error, MethodNotAllowedException):
@@ -173,7 +202,15 @@ def _allowed(application: Litestar, path: str) -> list[str]:
     return sorted(methods)
 
 
-def _refused(error: Exception) -> UserError | None:
+def _known(request: AnyRequest) -> tuple[str, ...]:
+    """Return the fields that the body of a request may have."""
+    handler = request.scope.get("route_handler")
+    field = handler.parsed_data_field if isinstance(handler, HTTPRouteHandler) else None
+    struct = field.annotation if field else None
+    return getattr(struct, "__struct_fields__", ())
+
+
+def _refused(error: Exception, known: tuple[str, ...] = ()) -> UserError | None:
     """Return what an exception means for the caller; None where the fault is ours."""
     if isinstance(error, UserError):
         return error
@@ -182,7 +219,7 @@ def _refused(error: Exception) -> UserError | None:
     if isinstance(error, UnicodeDecodeError):
         return InvalidRequest("the body is not valid JSON: it is not UTF-8")
     if isinstance(error, ValidationException):
-        return ValidationFailed.all(_details(error))
+        return ValidationFailed.all(_details(error, known))
     if isinstance(error, NotFoundException):
         return NotFound("there is no such address; /docs lists them")
     if isinstance(error, MethodNotAllowedException):
@@ -194,7 +231,7 @@ def _refused(error: Exception) -> UserError | None:
     return Unavailable() if db.is_away(error) else None
 
 
-def _details(error: ValidationException) -> list[Detail]:
+def _details(error: ValidationException, known: tuple[str, ...]) -> list[Detail]:
     """Read the framework's findings: `Expected `int`, got `str``, unknown and missing fields."""
     found = []
     extras: list[Any] = error.extra if isinstance(error.extra, list) else []
@@ -203,7 +240,7 @@ def _details(error: ValidationException) -> list[Detail]:
         if message.startswith("Object contains unknown field `"):
             name = message.split("`")[1]
             field = f"{field}.{name}" if field not in ("data", "body") else name
-            message = f"there is no such field{nearest(name)}"
+            message = f"there is no such field{nearest(name, known)}"
         elif field == "data":
             field = "body"
             message = "is needed: a JSON object" if message == "'data'" else message
@@ -295,7 +332,7 @@ async def show_metrics(request: AnyRequest, state: State) -> Response[bytes]:
     token = settings.metrics.token
     sent = request.headers.get("authorization", "").encode()
     if token and not hmac.compare_digest(sent, f"Bearer {token}".encode()):
-        raise Unauthorized("send Authorization: Bearer with metrics.token")
+        raise BearerWanted("send Authorization: Bearer with metrics.token")
     return Response(generate_latest(metrics.REGISTRY), media_type=CONTENT_TYPE_LATEST)
 
 

@@ -70,7 +70,7 @@ class Auth(Section):
     anonymous_service: str = ""
     """Requests without credentials act as this service, on the conditions the README names."""
     anonymous_from: list[str] = msgspec.field(default_factory=lambda: ["127.0.0.0/8", "::1/128"])
-    cache_seconds: Seconds = 2.0
+    cache_seconds: Annotated[float, Meta(gt=0, le=5)] = 2.0
     """How long a checked token is believed before the database is asked again."""
 
 

@@ -12,9 +12,9 @@ from scheduler import config, db, metrics, partitions, planner, queue, services,
 from scheduler.clock import Clock
 from scheduler.db import Database, utc
 from scheduler.dispatcher import Dispatcher
+from scheduler.gate import Gate
 from scheduler.replicas import BEAT_S, Membership
 from scheduler.runner import Performers, Runner
-from scheduler.services import Gate
 from scheduler.settler import Settler
 from scheduler.signals import Signals
 

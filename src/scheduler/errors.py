@@ -4,6 +4,7 @@
     ├── InvalidRequest          400  the body is not JSON at all
     ├── ValidationFailed        400  a field is wrong; `details` names each
     ├── Unauthorized            401
+    │   └── BearerWanted        401
     ├── Forbidden               403
     ├── NotFound                404
     ├── MethodNotAllowed        405
@@ -74,6 +75,13 @@ class Unauthorized(UserError):
 
     status = 401
     code = "unauthorized"
+    challenge: ClassVar[str] = 'Basic realm="scheduler"'
+
+
+class BearerWanted(Unauthorized):
+    """Send Authorization: Bearer with the right token."""
+
+    challenge = "Bearer"
 
 
 class Forbidden(UserError):

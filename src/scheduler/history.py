@@ -352,3 +352,20 @@ async def last_ends(conn: Conn, service_id: UUID, keys: Sequence[UUID]) -> dict[
     """Map task keys to the state that their last run ended in; skipped ones do not count."""
     rows = await conn.execute(LAST_ENDS, {"keys": list(keys), "service_id": service_id})
     return {row.key: row.state for row in rows}
+
+
+OF_SERVICE = (
+    """FROM history WHERE service_id = :service_id ORDER BY scheduled_for DESC LIMIT :most"""
+)
+REMOVE_SERVICE = text(
+    "DELETE FROM history WHERE service_id = :service_id AND id = ANY(ARRAY("
+    f"SELECT id {OF_SERVICE} FOR UPDATE SKIP LOCKED))"
+)
+LEFT_OF_SERVICE = text(f"SELECT EXISTS (SELECT FROM (SELECT id {OF_SERVICE}) AS left_over)")
+
+
+async def remove_service(conn: Conn, service_id: UUID, most: int) -> bool:
+    """Delete at most so many of a service's finished runs; say whether any are left."""
+    await conn.execute(REMOVE_SERVICE, {"service_id": service_id, "most": most})
+    left = await conn.execute(LEFT_OF_SERVICE, {"service_id": service_id, "most": 1})
+    return bool(left.scalar_one())

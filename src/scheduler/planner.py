@@ -567,3 +567,18 @@ def _judgement(of: Definition, now: int) -> Judgement | None:
     if rule == "all" or of.damaged:
         return None
     return Judgement(of.key, now - of.misfire_grace_ms, rule == "latest")
+
+
+OF_SERVICE = """FROM task_plan WHERE service_id = :service_id ORDER BY next_plan_at LIMIT :most"""
+REMOVE_SERVICE = text(
+    "DELETE FROM task_plan WHERE service_id = :service_id AND key = ANY(ARRAY("
+    f"SELECT key {OF_SERVICE} FOR UPDATE SKIP LOCKED))"
+)
+LEFT_OF_SERVICE = text(f"SELECT EXISTS (SELECT FROM (SELECT key {OF_SERVICE}) AS left_over)")
+
+
+async def remove_service(conn: Conn, service_id: UUID, most: int) -> bool:
+    """Delete at most so many of a service's plans; say whether any are left."""
+    await conn.execute(REMOVE_SERVICE, {"service_id": service_id, "most": most})
+    left = await conn.execute(LEFT_OF_SERVICE, {"service_id": service_id, "most": 1})
+    return bool(left.scalar_one())

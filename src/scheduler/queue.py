@@ -453,3 +453,34 @@ async def depth(conn: Conn, now: datetime) -> int:
     """Return how many live runs are due, counted to 10,000."""
     found = await conn.execute(DEPTH, {"now": now, "most": DEPTH_MOST})
     return int(found.scalar_one())
+
+
+OF_SERVICE = """FROM run WHERE service_id = :service_id ORDER BY due LIMIT :most"""
+REMOVE_SERVICE = text(
+    "DELETE FROM run WHERE service_id = :service_id AND id = ANY(ARRAY("
+    f"SELECT id {OF_SERVICE} FOR UPDATE SKIP LOCKED)) "
+    "RETURNING task_key, claimed_by IS NOT NULL AS claimed"
+)
+LEFT_OF_SERVICE = text(f"SELECT EXISTS (SELECT FROM (SELECT id {OF_SERVICE}) AS left_over)")
+UNDER_WAY = text("""
+SELECT count(*) FROM (
+    SELECT FROM run WHERE service_id = :service_id AND due <= :now AND claimed_by IS NOT NULL
+    ORDER BY due LIMIT :most) AS r
+""")
+
+
+async def remove_service(conn: Conn, service_id: UUID, most: int) -> tuple[set[UUID], bool]:
+    """Delete at most so many of a service's live runs, the claimed ones too; what runs is dropped.
+
+    Return the tasks of the claimed ones, to be recalled, and whether any runs are left.
+    """
+    gone = await conn.execute(REMOVE_SERVICE, {"service_id": service_id, "most": most})
+    recalled = {row.task_key for row in gone if row.claimed and row.task_key}
+    left = await conn.execute(LEFT_OF_SERVICE, {"service_id": service_id, "most": 1})
+    return recalled, bool(left.scalar_one())
+
+
+async def under_way(conn: Conn, service_id: UUID, now: datetime, most: int) -> int:
+    """Return how many of a service's runs are being performed, counted to `most`."""
+    values = {"service_id": service_id, "now": now, "most": most}
+    return int((await conn.execute(UNDER_WAY, values)).scalar_one())

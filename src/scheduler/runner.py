@@ -16,6 +16,7 @@ from scheduler.actions import Call, Performer
 from scheduler.clock import Clock
 from scheduler.db import Conn
 from scheduler.run import Attempt, End, Retry, Run
+from scheduler.services import Secrets
 from scheduler.settler import Outcome
 from scheduler.task import Backoff, Definition
 
@@ -60,6 +61,7 @@ class Runner:
         self._may_send = may_send
         self._works: dict[UUID, Work] = {}
         """Tasks made ready before; a run keeps its own, so that any of them may be forgotten."""
+        self.secrets = Secrets()
 
     async def prepare(self, conn: Conn, runs: Iterable[Run]) -> None:
         """Give claimed runs their tasks, as new as the runs; one whose task is gone gets None.
@@ -79,6 +81,7 @@ class Runner:
                 self._learn(definition)
                 if n % 50 == 49:  # a slice of the loop's time
                     await asyncio.sleep(0)
+        await self.secrets.refresh(conn, {run.service_id for run in runs})
         for run in runs:
             run.work = self._works.get(run.task_key) if run.task_key else None
         if len(self._works) > REMEMBERED:
@@ -164,6 +167,8 @@ class Runner:
             scheduled_for=run.scheduled_for,
             deadline=asyncio.get_running_loop().time() + work.task.timeout_s,
             may_send=partial(self._may_send, run.claimed_by),
+            at=started,
+            secret=self.secrets.of(run.service_id),
         )
         outcome = await work.performer.perform(work.prepared, call)
         if outcome is None:

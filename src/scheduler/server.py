@@ -28,9 +28,10 @@ from scheduler.egress import Rules
 from scheduler.embedded import EmbeddedPostgres
 from scheduler.engine import Engine
 from scheduler.errors import StartupError
+from scheduler.gate import Gate
 from scheduler.masking import mask
 from scheduler.outbound import Outbound
-from scheduler.services import Created, Gate
+from scheduler.services import Created
 
 log = structlog.get_logger()
 
@@ -217,7 +218,7 @@ class Process:
             outbound = await stack.enter_async_context(
                 Outbound(self.settings.http, rules(self.settings, self.url, self.address))
             )
-            gate = Gate(self.settings.auth)
+            gate = Gate(self.settings.auth, self.settings.quotas)
             await self._introduce(database)
             engine = Engine(
                 self.settings,

@@ -1,13 +1,11 @@
-"""Services, their tokens, and who is calling."""
+"""Services, their tokens, their signing secrets, and what each may use."""
 
 import base64
 import hashlib
-import ipaddress
-import re
 import secrets
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -17,7 +15,6 @@ from sqlalchemy import (
     Boolean,
     Column,
     DateTime,
-    Double,
     ForeignKeyConstraint,
     Index,
     Integer,
@@ -33,7 +30,7 @@ from sqlalchemy.exc import IntegrityError
 
 from scheduler import config, db
 from scheduler.db import Conn, metadata
-from scheduler.errors import Conflict, StartupError, Unauthorized, ValidationFailed
+from scheduler.errors import Conflict, NotFound, StartupError, ValidationFailed
 
 SERVICE = Table(
     "service",
@@ -58,17 +55,6 @@ SERVICE = Table(
     PrimaryKeyConstraint("id", name="service_pkey"),
     UniqueConstraint("name", name="service_name_key"),
 )
-USAGE = Table(
-    "service_usage",
-    metadata,
-    Column("service_id", Uuid, nullable=False),
-    Column("level", Double, nullable=False),
-    Column("at", DateTime(timezone=True), nullable=False),
-    PrimaryKeyConstraint("service_id", name="service_usage_pkey"),
-    ForeignKeyConstraint(
-        ["service_id"], ["service.id"], name="service_usage_service_fkey", ondelete="CASCADE"
-    ),
-)
 TOKEN = Table(
     "token",
     metadata,
@@ -86,6 +72,39 @@ TOKEN = Table(
     Index("token_service", "service_id"),
 )
 
+REVOKED_KEPT = 10
+"""Revoked tokens of a service that are still listed."""
+SECRET_BYTES = 32
+"""Of a new signing secret; Standard Webhooks asks for 24 to 64."""
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """What a service may use; 0 for no limit."""
+
+    max_tasks: int = 0
+    max_runs_per_minute: int = 0
+    max_in_flight: int = 0
+    max_body_bytes: int = 0
+
+
+class Quotas(msgspec.Struct, frozen=True):
+    """What is set for one service; None leaves it to the settings, 0 is no limit."""
+
+    max_tasks: int | None = None
+    max_runs_per_minute: int | None = None
+    max_in_flight: int | None = None
+    max_body_bytes: int | None = None
+
+    def within(self, settings: config.Quotas) -> Limits:
+        """Return the limits in force."""
+        own = msgspec.structs.asdict(self)
+        return Limits(
+            **{
+                name: getattr(settings, name) if value is None else value
+                for name, value in own.items()
+            }
+        )
+
 
 class Service(msgspec.Struct, frozen=True):
     """A tenant."""
@@ -95,39 +114,89 @@ class Service(msgspec.Struct, frozen=True):
     allow_commands: bool
     created_at: datetime
     updated_at: datetime
+    quotas: Quotas = Quotas()
+    """Its own."""
+    limits: Limits = Limits()
+    """Those in force, where the gate let it in."""
 
 
-class Created(msgspec.Struct, frozen=True):
-    """A service just created, with the one sight of its token."""
+class Token(msgspec.Struct, frozen=True):
+    """What is known of a token, which is not the token."""
 
-    service: Service
+    id: UUID
+    created_at: datetime
+    last_used_at: datetime | None
+    revoked_at: datetime | None
+
+
+class Issued(msgspec.Struct, frozen=True):
+    """A token just made, for the one sight of it."""
+
+    id: UUID
     token: str
 
 
-INSERT = text("""
-INSERT INTO service (id, name, allow_commands, created_at, updated_at)
-VALUES (:id, :name, :allow_commands, now(), now())
-RETURNING id, name, allow_commands, created_at, updated_at
+class Created(msgspec.Struct, frozen=True):
+    """A service just created, with the one sight of its secrets."""
+
+    service: Service
+    token: str
+    token_id: UUID
+    signing_secret: bytes
+
+
+COLUMNS = """id, name, allow_commands, created_at, updated_at,
+       max_tasks, max_runs_per_minute, max_in_flight, max_body_bytes"""
+
+INSERT = text(f"""
+INSERT INTO service ({COLUMNS}, signing_secret)
+VALUES (:id, :name, :allow_commands, now(), now(),
+        :max_tasks, :max_runs_per_minute, :max_in_flight, :max_body_bytes, :signing_secret)
+RETURNING {COLUMNS}
 """)
-INSERT_TOKEN = text("""
-INSERT INTO token (id, service_id, hash, created_at) VALUES (:id, :service_id, :hash, now())
+UPDATE = text(f"""
+UPDATE service SET name = :name, allow_commands = :allow_commands, updated_at = now(),
+    max_tasks = :max_tasks, max_runs_per_minute = :max_runs_per_minute,
+    max_in_flight = :max_in_flight, max_body_bytes = :max_body_bytes
+WHERE id = :service_id RETURNING {COLUMNS}
 """)
-LIST = text("SELECT id, name, allow_commands, created_at, updated_at FROM service ORDER BY name")
+# Tokens and usage point at the row: their FOR KEY SHARE does not wait for this.
+LOCK = text(f"SELECT {COLUMNS} FROM service WHERE id = :service_id FOR NO KEY UPDATE")
+DELETE = text("DELETE FROM service WHERE id = :service_id")
+LIST = text(f"SELECT {COLUMNS} FROM service ORDER BY name")
 ANY = text("SELECT EXISTS (SELECT FROM service)")
 IDS = text("SELECT id FROM service")
-# By the token alone, so that an unknown service and a wrong token cost the same.
-CHECK = text("""
-SELECT t.id AS token_id, s.id, s.name, s.allow_commands, s.created_at, s.updated_at
-FROM token t JOIN service s ON s.id = t.service_id
-WHERE t.hash = :hash AND t.revoked_at IS NULL AND (s.id = :id OR s.name = :name)
+FIND = text(f"SELECT {COLUMNS} FROM service WHERE id = :id OR name = :name")
+
+# Made under the service's lock, so that the clock, and not the transaction's start, orders them.
+INSERT_TOKEN = text("""
+INSERT INTO token (id, service_id, hash, created_at)
+VALUES (:id, :service_id, :hash, clock_timestamp())
 """)
-BY_NAME = text("""
-SELECT id, name, allow_commands, created_at, updated_at FROM service
-WHERE id = :id OR name = :name
+TOKENS = text("""
+SELECT id, created_at, last_used_at, revoked_at FROM token WHERE service_id = :service_id
+ORDER BY created_at DESC, id
 """)
+REVOKE = text("""
+UPDATE token SET revoked_at = now()
+WHERE service_id = :service_id AND id = ANY(:ids) AND revoked_at IS NULL
+""")
+REVOKE_ALL = text("""
+UPDATE token SET revoked_at = now() WHERE service_id = :service_id AND revoked_at IS NULL
+""")
+FORGET_TOKENS = text("DELETE FROM token WHERE service_id = :service_id AND id = ANY(:ids)")
 TOUCH = text("""
 UPDATE token SET last_used_at = now() WHERE id = ANY(:ids)
 """)
+# By the token alone, so that an unknown service and a wrong token cost the same.
+CHECK = text("""
+SELECT t.id AS token_id, s.id, s.name, s.allow_commands, s.created_at, s.updated_at,
+       s.max_tasks, s.max_runs_per_minute, s.max_in_flight, s.max_body_bytes
+FROM token t JOIN service s ON s.id = t.service_id
+WHERE t.hash = :hash AND t.revoked_at IS NULL AND (s.id = :id OR s.name = :name)
+""")
+SIGNING = text("SELECT id, signing_secret FROM service WHERE id = ANY(:ids)")
+SET_SIGNING = text("UPDATE service SET signing_secret = :secret WHERE id = :service_id")
 
 
 def digest(token: str) -> bytes:
@@ -135,28 +204,49 @@ def digest(token: str) -> bytes:
     return hashlib.sha256(token.encode()).digest()
 
 
+def shown_secret(secret: bytes) -> str:
+    """Return a signing secret as Standard Webhooks writes it."""
+    return "whsec_" + base64.b64encode(secret).decode()
+
+
+# Services ----------------------------------------------------------------------------------------
+
+
 async def create(
-    conn: Conn, name: str, *, allow_commands: bool = False, token: str | None = None
+    conn: Conn,
+    name: str,
+    *,
+    allow_commands: bool = False,
+    token: str | None = None,
+    quotas: Quotas | None = None,
 ) -> Created:
     """Create a service. Raises ValidationFailed for a bad name, Conflict for one that is taken."""
+    check_name(name)
+    secret = secrets.token_bytes(SECRET_BYTES)
+    values = {"id": uuid.uuid4(), "name": name, "allow_commands": allow_commands}
+    values |= msgspec.structs.asdict(quotas or Quotas())
+    row = await _written(conn, INSERT, {**values, "signing_secret": secret})
+    issued = await _issue(conn, row.id, token)
+    return Created(_service(row), issued.token, issued.id, secret)
+
+
+def check_name(name: str) -> None:
+    """Raise ValidationFailed where a service cannot be named so."""
     if not 1 <= len(name) <= 200 or not name.isprintable() or name != name.strip() or ":" in name:
         raise ValidationFailed.of(
             "name", "1 to 200 printable characters, no colon, no space at the ends"
         )
-    if _uuid(name):
+    if as_id(name):
         raise ValidationFailed.of("name", "a name that reads as a UUID would be taken for an id")
-    token = token or secrets.token_urlsafe(32)
-    values = {"id": uuid.uuid4(), "name": name, "allow_commands": allow_commands}
+
+
+async def _written(conn: Conn, statement: Any, values: dict[str, Any]) -> Any:
     try:
-        row = (await conn.execute(INSERT, values)).one()
-        await conn.execute(
-            INSERT_TOKEN, {"id": uuid.uuid4(), "service_id": row.id, "hash": digest(token)}
-        )
+        return (await conn.execute(statement, values)).one()
     except IntegrityError as e:
         if db.violated(e) == "service_name_key":
-            raise Conflict(f"there is a service named {name} already") from None
+            raise Conflict(f"there is a service named {values['name']} already") from None
         raise
-    return Created(_service(row), token)
 
 
 async def list_all(conn: Conn) -> list[Service]:
@@ -180,6 +270,57 @@ async def in_flight_limits(conn: Conn, quotas: config.Quotas) -> dict[UUID, int]
     return {service: limit for service, limit in limits.items() if limit > 0}
 
 
+async def find(conn: Conn, id_or_name: str) -> Service | None:
+    """Return a service by its id or its name, or None."""
+    if "\x00" in id_or_name:  # no text in Postgres can hold one
+        return None
+    row = (await conn.execute(FIND, {"id": as_id(id_or_name), "name": id_or_name})).first()
+    return _service(row) if row else None
+
+
+async def get(conn: Conn, id_or_name: str) -> Service:
+    """Return a service by its id or its name. Raises NotFound."""
+    found = await find(conn, id_or_name)
+    if found is None:
+        raise NotFound(f"there is no service {id_or_name}")
+    return found
+
+
+async def lock(conn: Conn, service_id: UUID) -> Service:
+    """Hold off whoever else locks this service until the commit. Raises NotFound."""
+    row = (await conn.execute(LOCK, {"service_id": service_id})).first()
+    if row is None:
+        raise NotFound(f"there is no service {service_id}")
+    return _service(row)
+
+
+async def update(
+    conn: Conn,
+    service_id: UUID,
+    *,
+    name: str | None = None,
+    allow_commands: bool | None = None,
+    quotas: dict[str, int | None] | None = None,
+) -> Service:
+    """Change what is given. Raises ValidationFailed, Conflict and NotFound."""
+    before = await lock(conn, service_id)
+    if name is not None and name != before.name:
+        check_name(name)
+    values: dict[str, Any] = {
+        "service_id": service_id,
+        "name": before.name if name is None else name,
+        "allow_commands": before.allow_commands if allow_commands is None else allow_commands,
+        **msgspec.structs.asdict(before.quotas),
+        **(quotas or {}),
+    }
+    return _service(await _written(conn, UPDATE, values))
+
+
+async def remove(conn: Conn, service_id: UUID) -> None:
+    """Delete the service's row, and with it its tokens."""
+    await conn.execute(DELETE, {"service_id": service_id})
+
+
 async def bootstrap(
     conn: Conn, auth: config.Auth, *, allow_commands: bool = False
 ) -> Created | None:
@@ -201,142 +342,110 @@ async def bootstrap(
         raise StartupError(f"auth.bootstrap_service: {e.message}") from None
 
 
-class Caller(msgspec.Struct, frozen=True):
-    """What of a request says who calls; header names in lower case."""
-
-    headers: Mapping[str, str]
-    address: str | None
-    """The peer's address."""
+# Tokens ------------------------------------------------------------------------------------------
 
 
-class Gate:
-    """Finds the service that a request acts for, and remembers it for a moment."""
-
-    MOST = 10_000
-
-    def __init__(self, auth: config.Auth) -> None:
-        self._auth = auth
-        self._from = [ipaddress.ip_network(cidr) for cidr in auth.anonymous_from]
-        self._known: dict[tuple[str, bytes], tuple[float, Service]] = {}
-        self._used: set[UUID] = set()
-
-    async def admit(self, database: db.Database, caller: Caller) -> Service:
-        """Return the calling service. Raises Unauthorized."""
-        pair = credentials(caller.headers)
-        if pair is None:
-            return await self._anonymous(database, caller)
-        user, token = pair
-        if "\x00" in user:  # no text in Postgres can hold one
-            raise Unauthorized
-        key = (user, digest(token))
-        known = self._known.get(key)
-        if known and known[0] > time.monotonic():
-            return known[1]
-        async with database.api.connect() as conn:
-            row = (
-                await conn.execute(CHECK, {"hash": key[1], "id": _uuid(user), "name": user})
-            ).first()
-        if row is None:
-            raise Unauthorized("there is no service with this id or name and this token")
-        self._remember(key, _service(row), row.token_id)
-        return _service(row)
-
-    def _remember(self, key: tuple[str, bytes], service: Service, token_id: UUID) -> None:
-        if len(self._known) >= self.MOST:
-            self._known.clear()
-        self._known[key] = (time.monotonic() + self._auth.cache_seconds, service)
-        self._used.add(token_id)
-
-    async def _anonymous(self, database: db.Database, caller: Caller) -> Service:
-        name = self._auth.anonymous_service
-        if not name or not self._may_be_anonymous(caller):
-            raise Unauthorized
-        async with database.api.connect() as conn:
-            row = (await conn.execute(BY_NAME, {"id": _uuid(name), "name": name})).first()
-        if row is None:
-            raise Unauthorized(f"auth.anonymous_service: there is no service {name}")
-        return _service(row)
-
-    def _may_be_anonymous(self, caller: Caller) -> bool:
-        """Say whether a request comes from here, by itself, and means this host.
-
-        A page in a browser sends Origin, a proxy a forwarding header, and a page whose name was
-        pointed at us (DNS rebinding) a Host that is not ours.
-        """
-        headers = caller.headers
-        if "origin" in headers or any(FORWARDING.search(name) for name in headers):
-            return False
-        if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
-            return False
-        if not _is_local(headers.get("host", "")):
-            return False
-        try:
-            address = ipaddress.ip_address(caller.address or "")
-        except ValueError:
-            return False
-        mapped = getattr(address, "ipv4_mapped", None)
-        return any((mapped or address) in network for network in self._from)
-
-    async def flush(self, conn: Conn) -> None:
-        """Write down which tokens were used since the last time."""
-        used, self._used = self._used, set()
-        if used:
-            await conn.execute(TOUCH, {"ids": list(used)})
+async def tokens(conn: Conn, service_id: UUID) -> list[Token]:
+    """Return a service's tokens, the newest first; of the revoked ones the newest ten."""
+    return [Token(*row) for row in await conn.execute(TOKENS, {"service_id": service_id})]
 
 
-FORWARDING = re.compile(
-    r"^(forwarded|via|x-forwarded.*|x-original.*|x-real-ip|.*(client|connecting)-ip)$"
-)
-"""What proxies add."""
+async def rotate(conn: Conn, service_id: UUID) -> Issued:
+    """Make a new token beside the newest live one; an older live one is revoked.
 
-
-def _is_local(host: str) -> bool:
-    name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
-    name = name.strip("[]").rstrip(".").lower()
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
-
-
-def credentials(headers: Mapping[str, str]) -> tuple[str, str] | None:
-    """Return (service id or name, token) as a request sends them, or None.
-
-    Raises Unauthorized where only half of the pair is there, or Basic cannot be read.
+    Raises NotFound.
     """
-    user, token = _first(headers, *USER), _first(headers, *TOKENS)
-    if user and token:
-        return user, token
-    basic = headers.get("authorization", "")
-    if basic[:6].lower() == "basic ":
-        return _basic(basic[6:])
-    if "authorization" in headers or any(name in headers for name in (*USER, *TOKENS)):
-        raise Unauthorized  # half a pair, or another scheme: that is not "no credentials"
-    return None
+    await lock(conn, service_id)
+    there = await tokens(conn, service_id)
+    live = [token.id for token in there if token.revoked_at is None]
+    revoked = [token.id for token in there if token.revoked_at is not None]
+    old = (live[1:] + revoked)[REVOKED_KEPT:]
+    await conn.execute(REVOKE, {"service_id": service_id, "ids": live[1:]})
+    await conn.execute(FORGET_TOKENS, {"service_id": service_id, "ids": old})
+    return await _issue(conn, service_id)
 
 
-USER = ("service_id", "service-id", "x-service-id")
-TOKENS = ("token", "x-token")
+async def _issue(conn: Conn, service_id: UUID, token: str | None = None) -> Issued:
+    issued = Issued(uuid.uuid4(), token or secrets.token_urlsafe(32))
+    values = {"id": issued.id, "service_id": service_id, "hash": digest(issued.token)}
+    await conn.execute(INSERT_TOKEN, values)
+    return issued
 
 
-def _first(headers: Mapping[str, str], *names: str) -> str | None:
-    return next((headers[name] for name in names if headers.get(name)), None)
+async def revoke(conn: Conn, service_id: UUID, token_id: UUID | None = None) -> None:
+    """Revoke one token, or every live one but the newest. Raises NotFound.
+
+    One that is revoked already stays as it is.
+    """
+    await lock(conn, service_id)
+    there = await tokens(conn, service_id)
+    chosen = [token.id for token in there if token.revoked_at is None][1:]
+    if token_id is not None:
+        if token_id not in [token.id for token in there]:
+            raise NotFound(f"the service has no token with the id {token_id}")
+        chosen = [token_id]
+    await conn.execute(REVOKE, {"service_id": service_id, "ids": chosen})
 
 
-def _basic(encoded: str) -> tuple[str, str]:
-    """Read the user-id and password of RFC 7617."""
-    try:
-        user, colon, token = base64.b64decode(encoded, validate=True).decode().partition(":")
-    except ValueError:  # binascii.Error and UnicodeDecodeError are ones
-        raise Unauthorized("the Basic credentials are not base64 of user:password") from None
-    if not (user and colon and token):
-        raise Unauthorized
-    return user, token
+async def revoke_all(conn: Conn, service_id: UUID) -> None:
+    """Revoke every token of a service: nothing new comes in from it."""
+    await conn.execute(REVOKE_ALL, {"service_id": service_id})
 
 
-def _uuid(value: str) -> UUID | None:
+async def check(conn: Conn, id_or_name: str, hashed: bytes) -> tuple[Service, UUID] | None:
+    """Return the service that a live token opens, and that token's id; None for a wrong pair."""
+    values = {"hash": hashed, "id": as_id(id_or_name), "name": id_or_name}
+    row = (await conn.execute(CHECK, values)).first()
+    return (_service(row), row.token_id) if row else None
+
+
+async def touch(conn: Conn, token_ids: Sequence[UUID]) -> None:
+    """Write down that these tokens were used just now."""
+    await conn.execute(TOUCH, {"ids": list(token_ids)})
+
+
+# Signing secrets ---------------------------------------------------------------------------------
+
+
+async def rotate_signing(conn: Conn, service_id: UUID) -> bytes:
+    """Give a service a new signing secret, and return it; the old one signs no more."""
+    secret = secrets.token_bytes(SECRET_BYTES)
+    await conn.execute(SET_SIGNING, {"service_id": service_id, "secret": secret})
+    return secret
+
+
+async def signing_secrets(conn: Conn, service_ids: Collection[UUID]) -> dict[UUID, bytes]:
+    """Return the signing secrets of services; those that are gone are left out."""
+    rows = await conn.execute(SIGNING, {"ids": list(service_ids)})
+    return {row.id: row.signing_secret for row in rows}
+
+
+class Secrets:
+    """The signing secrets at hand, so that a call costs no query; each two seconds old at most."""
+
+    FRESH_S = 2.0
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._known: dict[UUID, tuple[float, bytes | None]] = {}
+
+    async def refresh(self, conn: Conn, service_ids: Collection[UUID]) -> None:
+        """Read again what of these is missing or old: one statement, or none."""
+        now = self._monotonic()
+        known = self._known
+        old = {key for key in service_ids if key not in known or known[key][0] < now - self.FRESH_S}
+        if old:
+            found = await signing_secrets(conn, old)
+            known.update({key: (now, found.get(key)) for key in old})
+
+    def of(self, service_id: UUID) -> bytes | None:
+        """Return a service's secret as last read; None where there is no such service."""
+        known = self._known.get(service_id)
+        return known[1] if known else None
+
+
+def as_id(value: str) -> UUID | None:
+    """Return the UUID that a text reads as, or None."""
     try:
         return UUID(value)
     except ValueError:
@@ -344,4 +453,5 @@ def _uuid(value: str) -> UUID | None:
 
 
 def _service(row: Any) -> Service:
-    return Service(row.id, row.name, row.allow_commands, row.created_at, row.updated_at)
+    quotas = Quotas(row.max_tasks, row.max_runs_per_minute, row.max_in_flight, row.max_body_bytes)
+    return Service(row.id, row.name, row.allow_commands, row.created_at, row.updated_at, quotas)

@@ -4,6 +4,8 @@ A row follows what happens at most a second late, and says the same however ofte
 task's page is computed, and exact.
 """
 
+from uuid import UUID
+
 from sqlalchemy import (
     CheckConstraint,
     Column,
@@ -15,9 +17,10 @@ from sqlalchemy import (
     Table,
     Text,
     Uuid,
+    text,
 )
 
-from scheduler.db import metadata, times_check
+from scheduler.db import Conn, metadata, times_check
 
 TASK_STATE = Table(
     "task_state",
@@ -38,3 +41,20 @@ TASK_STATE = Table(
     times_check("task_state", "last_at", "created_at"),
     Index("task_state_list", "service_id", "state", "created_at", "key"),
 )
+
+
+OF_SERVICE = (
+    """FROM task_state WHERE service_id = :service_id ORDER BY state, created_at LIMIT :most"""
+)
+REMOVE_SERVICE = text(
+    "DELETE FROM task_state WHERE service_id = :service_id AND key = ANY(ARRAY("
+    f"SELECT key {OF_SERVICE} FOR UPDATE SKIP LOCKED))"
+)
+LEFT_OF_SERVICE = text(f"SELECT EXISTS (SELECT FROM (SELECT key {OF_SERVICE}) AS left_over)")
+
+
+async def remove_service(conn: Conn, service_id: UUID, most: int) -> bool:
+    """Delete at most so many of a service's states of tasks; say whether any are left."""
+    await conn.execute(REMOVE_SERVICE, {"service_id": service_id, "most": most})
+    left = await conn.execute(LEFT_OF_SERVICE, {"service_id": service_id, "most": 1})
+    return bool(left.scalar_one())

@@ -436,3 +436,29 @@ def _definition(row: Any) -> Definition:
         damaged=damaged,
         **read,
     )
+
+
+OF_SERVICE = """FROM task WHERE service_id = :service_id ORDER BY created_at LIMIT :most"""
+REMOVE_SERVICE = text(
+    "DELETE FROM task WHERE service_id = :service_id AND key = ANY(ARRAY("
+    f"SELECT key {OF_SERVICE} FOR UPDATE SKIP LOCKED))"
+)
+LEFT_OF_SERVICE = text(f"SELECT EXISTS (SELECT FROM (SELECT key {OF_SERVICE}) AS left_over)")
+
+
+async def remove_service(conn: Conn, service_id: UUID, most: int) -> bool:
+    """Delete at most so many of a service's tasks; say whether any are left."""
+    await conn.execute(REMOVE_SERVICE, {"service_id": service_id, "most": most})
+    left = await conn.execute(LEFT_OF_SERVICE, {"service_id": service_id, "most": 1})
+    return bool(left.scalar_one())
+
+
+COUNT = text("""
+SELECT count(*) FROM (SELECT FROM task WHERE service_id = :service_id LIMIT :most) AS t
+""")
+
+
+async def count(conn: Conn, service_id: UUID, most: int) -> int:
+    """Return how many tasks a service has, counted to `most`."""
+    found = await conn.execute(COUNT, {"service_id": service_id, "most": most})
+    return int(found.scalar_one())

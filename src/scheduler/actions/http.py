@@ -1,6 +1,8 @@
 """An HTTP call: what is sent, and what its answer means."""
 
+import base64
 import email.utils
+import hmac
 import time
 from typing import Literal
 
@@ -64,7 +66,8 @@ class HttpPerformer:
 
     def prepare(self, action: Http, expected: Expected) -> Prepared:
         """Make a request ready. Raises ValueError."""
-        headers = dict(action.header)
+        # Nobody else may speak for the service: what signs is never the task's own.
+        headers = {k: v for k, v in action.header.items() if k.lower() not in SIGNED}
         if action.json and not any(name.lower() == "content-type" for name in headers):
             headers["Content-Type"] = "application/json"
         target = prepare(
@@ -100,8 +103,13 @@ class HttpPerformer:
 USER_AGENT = f"scheduler/{__version__}"
 
 
+SIGNED = frozenset({"webhook-id", "webhook-timestamp", "webhook-signature"})
+
+
 def _headers(target: Target, call: Call) -> dict[str, str]:
-    """Return what every call carries besides the task's own headers, which win."""
+    """Return what every call carries besides the task's own headers, which win over all but ours
+    that sign.
+    """
     run = call.run_id
     span = run.int & (1 << 62) - 1 | 1 << 62  # not all zeros: W3C Trace Context, 3.2.2.4
     ours = {
@@ -112,9 +120,20 @@ def _headers(target: Target, call: Call) -> dict[str, str]:
         "X-Scheduler-Task": call.task_id,
         "traceparent": f"00-{run.hex}-{span:016x}-01",
     }
-    if not target.headers:
-        return ours
-    return {name: value for name, value in ours.items() if name.lower() not in target.headers}
+    if target.headers:
+        ours = {name: value for name, value in ours.items() if name.lower() not in target.headers}
+    return ours | _signature(str(run), call, target.body)
+
+
+def _signature(run: str, call: Call, body: bytes) -> dict[str, str]:
+    """Return the headers of Standard Webhooks, which are signed with the body."""
+    at = str(call.at // 1000)
+    headers = {"webhook-id": run, "webhook-timestamp": at}
+    if call.secret is not None:  # None where the service was deleted meanwhile
+        signed = b"%b.%b.%b" % (run.encode(), at.encode(), body)
+        signature = base64.b64encode(hmac.digest(call.secret, signed, "sha256"))
+        headers["webhook-signature"] = f"v1,{signature.decode()}"
+    return headers
 
 
 def _refused(response: Response, expected: Expected) -> Outcome:

@@ -19,6 +19,10 @@ class Call(msgspec.Struct, gc=False):
     """On the loop's clock, in seconds."""
     may_send: Callable[[], bool]
     """To be asked right before the target sees anything: the process may have stood still."""
+    at: int = 0
+    """When it begins, in ms since 1970 of the database's clock."""
+    secret: bytes | None = None
+    """What the service signs with."""
 
 
 class Outcome(msgspec.Struct, gc=False):

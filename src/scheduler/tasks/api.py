@@ -8,7 +8,7 @@ from litestar.di import NamedDependency
 from litestar.openapi.spec import Schema
 from litestar.params import FromPath, JSONBody
 
-from scheduler import clock, history, lines, planner, task
+from scheduler import clock, history, lines, planner, quotas, task
 from scheduler.db import utc
 from scheduler.engine import Engine
 from scheduler.errors import ValidationFailed
@@ -42,6 +42,7 @@ async def create_task(
     async with engine.database.api.begin() as conn:
         now = await clock.database_ms(conn)
         made = edit.new_task(fields, service.id, now)
+        await quotas.check_tasks(conn, service)
         await task.create(conn, made.task)
         earliest = await planner.create(
             conn, made.task, now, window_ms=engine.window_ms, at_once=made.at_once

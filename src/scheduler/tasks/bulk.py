@@ -9,7 +9,7 @@ import msgspec
 from litestar import Request, post
 from litestar.di import NamedDependency
 
-from scheduler import clock, planner, task
+from scheduler import clock, planner, quotas, task
 from scheduler.clock import Slice
 from scheduler.db import Conn
 from scheduler.engine import Engine
@@ -45,6 +45,7 @@ async def create_tasks(
     async with engine.database.api.begin() as conn:
         now = await clock.database_ms(conn)
         made = await _read(parts, service, now)
+        await quotas.check_tasks(conn, service, len(made))
         earliest = await _write(conn, service, made, now, engine.window_ms)
     engine.wake(earliest)
     return CreatedTasks(len(made), [edit.task.id for edit in made])

@@ -11,7 +11,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import Schema
 from litestar.params import FromPath
 
-from scheduler import history, lines, planner, queue
+from scheduler import history, lines, planner, queue, quotas
 from scheduler.db import Conn, utc
 from scheduler.engine import Engine
 from scheduler.errors import Conflict, NotFound, ValidationFailed
@@ -49,7 +49,7 @@ async def execute_task(
     wait = not _flag(request, "async")
     nonce = request.headers.get("idempotency-key") or secrets.token_hex(16)
     retry = _flag(request, "retry")
-    of, key, new = await _executed(engine, service.id, task_id, nonce, retry=retry)
+    of, key, new = await _executed(engine, service, task_id, nonce, retry=retry)
     if wait:
         execution = await _ended(engine, of, key)
         if execution is not None:
@@ -71,13 +71,13 @@ def _flag(request: AnyRequest, name: str) -> bool:
 
 
 async def _executed(
-    engine: Engine, service_id: UUID, task_id: str, nonce: str, *, retry: bool
+    engine: Engine, service: Service, task_id: str, nonce: str, *, retry: bool
 ) -> tuple[Definition, UUID, NewRun | None]:
     """Insert a run by hand, claimed by this process already, and hand it over at the commit.
 
     Return its task, its id, and what was inserted; None where the same key did so before.
     """
-    dispatcher, made = engine.dispatcher, None
+    dispatcher, service_id, made = engine.dispatcher, service.id, None
     try:
         async with engine.database.api.begin() as conn:
             of, _ = await planner.locked(conn, service_id, task_id)
@@ -86,6 +86,9 @@ async def _executed(
             if await runs.find(conn, service_id, made, now):
                 return of, made, None
             await _check_executable(conn, of, engine)
+            await quotas.check_in_flight(conn, service)
+            await quotas.take_runs(conn, service)
+            await engine.runner.secrets.refresh(conn, [service_id])
             # Where others may stand before it, it takes its place in the line.
             ours = engine.membership.fresh and of.overlap != "queue" and (of.lanes or 1) == 1
             new = NewRun(

@@ -186,7 +186,7 @@ def next_due(of: Definition, now: int) -> int | None:
 FIELDS = tuple(field.name for field in msgspec.structs.fields(TaskFields))
 
 
-def nearest(field: str) -> str:
-    """Return a hint at the field that was meant."""
-    near = difflib.get_close_matches(field, FIELDS, n=1)
+def nearest(field: str, known: tuple[str, ...] = ()) -> str:
+    """Return a hint at the field that was meant, of a task where no others are named."""
+    near = difflib.get_close_matches(field, known or FIELDS, n=1)
     return f"; did you mean {near[0]}?" if near else ""

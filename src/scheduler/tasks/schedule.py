@@ -10,7 +10,7 @@ from litestar.di import NamedDependency
 from litestar.openapi.spec import OpenAPIFormat, OpenAPIType, Schema
 from litestar.params import FromPath
 
-from scheduler import clock, lines, planner, queue, task
+from scheduler import clock, lines, planner, queue, quotas, task
 from scheduler.clock import Slice
 from scheduler.db import FIRST, LAST, Conn, rfc3339, utc
 from scheduler.engine import Engine
@@ -64,7 +64,7 @@ async def schedule_task(
         if of.trigger is None or isinstance(of.trigger, Once):
             key, earliest = await _moved(conn, of, planned, at, engine.window_ms)
         else:
-            key, earliest = await _besides(conn, of, at)
+            key, earliest = await _besides(conn, service, of, at)
     engine.recall(of.key)
     engine.wake(earliest)
     return Scheduled(
@@ -109,12 +109,15 @@ async def _moved(
     return run_id(of.key, of.bucket, "task", due), earliest
 
 
-async def _besides(conn: Conn, of: Definition, at: int) -> tuple[UUID, int | None]:
+async def _besides(
+    conn: Conn, service: Service, of: Definition, at: int
+) -> tuple[UUID, int | None]:
     """Insert one run more; the same time twice is the same run."""
     key = run_id(of.key, of.bucket, "manual", 0, f"at {at}")
     now = await clock.database_ms(conn)
     if await runs.find(conn, of.service_id, key, now):
         return key, None
+    await quotas.take_runs(conn, service)
     new = NewRun(
         id=key,
         bucket=of.bucket,

@@ -1,0 +1,1 @@
+"""Services as the operator sees them: create, change, rotate, revoke, delete."""

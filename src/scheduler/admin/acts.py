@@ -1,0 +1,165 @@
+"""What can be done to a service: over HTTP and from the command line it is the same.
+
+Each takes the database, for each is one transaction or, where a service goes, many.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from uuid import UUID
+
+import msgspec
+from msgspec import UNSET
+
+from scheduler import config, history, planner, queue, quotas, services, state, task
+from scheduler.admin.model import (
+    ServiceFields,
+    ShownService,
+    shown,
+    shown_created,
+    shown_tokens,
+)
+from scheduler.db import Conn, Database
+from scheduler.errors import ValidationFailed
+from scheduler.services import Quotas
+
+BATCH = 2000
+"""Rows that one transaction deletes."""
+PAUSE_S = 0.005
+"""Between two pieces; what is left may be what somebody else has locked."""
+REQUEST_S = 0.5
+"""What a request that was let in may still take."""
+
+
+async def create(database: Database, fields: ServiceFields) -> ShownService:
+    """Create a service. Raises ValidationFailed and Conflict."""
+    if fields.name is UNSET:
+        raise ValidationFailed.of("name", "is needed: 1 to 200 printable characters")
+    async with database.api.begin() as conn:
+        made = await services.create(
+            conn,
+            fields.name,
+            allow_commands=fields.allow_commands is True,
+            quotas=Quotas(**fields.quotas()),
+        )
+    return shown_created(made)
+
+
+async def list_all(database: Database) -> list[ShownService]:
+    """Return every service, by name."""
+    async with database.api.connect() as conn:
+        return [shown(service) for service in await services.list_all(conn)]
+
+
+async def show(database: Database, settings: config.Quotas, ref: str) -> ShownService:
+    """Return a service with its tokens, its limits, and what it uses. Raises NotFound."""
+    async with database.api.connect() as conn:
+        return await _whole(conn, settings, ref)
+
+
+async def _whole(conn: Conn, settings: config.Quotas, ref: str) -> ShownService:
+    service = await services.get(conn, ref)
+    service = msgspec.structs.replace(service, limits=service.quotas.within(settings))
+    face = shown(service)
+    face.tokens = shown_tokens(await services.tokens(conn, service.id))
+    face.limits = service.limits
+    face.usage = await quotas.usage(conn, service)
+    return face
+
+
+async def signing_secret(database: Database, ref: str) -> str:
+    """Return a service's signing secret. Raises NotFound."""
+    async with database.api.connect() as conn:
+        service = await services.get(conn, ref)
+        found = await services.signing_secrets(conn, [service.id])
+    return services.shown_secret(found[service.id])
+
+
+async def update(
+    database: Database, settings: config.Quotas, ref: str, fields: ServiceFields
+) -> ShownService:
+    """Change what was sent. Raises ValidationFailed, Conflict and NotFound."""
+    async with database.api.begin() as conn:
+        service = await services.get(conn, ref)
+        await services.update(
+            conn,
+            service.id,
+            name=None if fields.name is UNSET else fields.name,
+            allow_commands=None if fields.allow_commands is UNSET else fields.allow_commands,
+            quotas=fields.quotas(),
+        )
+        return await _whole(conn, settings, str(service.id))
+
+
+async def rotate(database: Database, ref: str, *, signing: bool) -> ShownService:
+    """Make a new token, or a new signing secret, and show it once. Raises NotFound."""
+    async with database.api.begin() as conn:
+        service = await services.get(conn, ref)
+        face = shown(service)
+        if signing:
+            secret = await services.rotate_signing(conn, service.id)
+            face.signing_secret = services.shown_secret(secret)
+        else:
+            issued = await services.rotate(conn, service.id)
+            face.token, face.token_id = issued.token, str(issued.id)
+            face.tokens = shown_tokens(await services.tokens(conn, service.id))
+    return face
+
+
+async def revoke(database: Database, ref: str, token_id: UUID | None) -> ShownService:
+    """Revoke a token, or every live one but the newest. Raises NotFound."""
+    async with database.api.begin() as conn:
+        service = await services.get(conn, ref)
+        await services.revoke(conn, service.id, token_id)
+        face = shown(service)
+        face.tokens = shown_tokens(await services.tokens(conn, service.id))
+    return face
+
+
+async def delete(
+    database: Database,
+    auth: config.Auth,
+    ref: str,
+    recall: Callable[[UUID], None] = lambda _task_key: None,
+) -> UUID:
+    """Delete a service and everything of it; return its id. Raises NotFound.
+
+    Its tokens are revoked first, so nothing new comes in; then its rows go, a piece at a time;
+    the service itself goes last, so that a call that was cut short can be made again. Calls under
+    way end and are dropped; `recall` is told the tasks whose runs some replica holds.
+    """
+    async with database.api.begin() as conn:
+        service = (await services.get(conn, ref)).id
+        await services.revoke_all(conn, service)
+    # Every replica believes a token for so long, and a request let in late still writes.
+    quiet_at = time.monotonic() + auth.cache_seconds + REQUEST_S
+    await _wipe(database, service, recall)
+    await asyncio.sleep(max(quiet_at - time.monotonic(), 0))
+    await _wipe(database, service, recall)
+    async with database.api.begin() as conn:
+        await services.remove(conn, service)
+    await _wipe(database, service, recall)  # who needs no token came in until here
+    return service
+
+
+async def _wipe(database: Database, service: UUID, recall: Callable[[UUID], None]) -> None:
+    """Delete a service's rows in the order in which one makes the next: plans make runs."""
+
+    async def runs(conn: Conn, service_id: UUID, most: int) -> bool:
+        recalled, left = await queue.remove_service(conn, service_id, most)
+        for key in recalled:
+            recall(key)
+        return left
+
+    for verb in (
+        planner.remove_service,
+        task.remove_service,
+        state.remove_service,
+        runs,
+        history.remove_service,
+    ):
+        left = True
+        while left:
+            async with database.api.begin() as conn:
+                left = await verb(conn, service, BATCH)
+            await asyncio.sleep(PAUSE_S if left else 0)
