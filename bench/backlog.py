@@ -70,7 +70,7 @@ def _minutely() -> dict[str, Any]:
 def _wanted(rule: str, tasks: int) -> tuple[int, int]:
     """Return how few and how many runs a rule leaves of the day; a minute back is on time."""
     day = tasks * DAY_MS // MINUTE_MS
-    return {"latest": (tasks, 2 * tasks), "all": (day, day), "skip": (0, 2 * tasks)}[rule]
+    return {"latest": (0, 2 * tasks), "all": (day, day), "skip": (0, 2 * tasks)}[rule]
 
 
 async def _steady(product: Product, sink: Sink) -> tuple[UUID, int]:

@@ -59,6 +59,8 @@ OVERDUE_MS = 60_000
 CATCH_UP_MOST = 10_000
 """While so many runs are due, no overdue ones are made: a backlog waits as what it is, a plan."""
 LONG_AGO = datetime.min.replace(tzinfo=UTC)
+LEAST_AT_ONCE = 10
+"""As few, where many tasks have a backlog: what one pass can skip waits for nobody's catching up."""
 MOST_A_PASS = 5000
 """Runs that one pass makes, about."""
 INSERT_AT_ONCE = 500
@@ -139,19 +141,27 @@ def new_run(of: Definition, at: int) -> NewRun:
     )
 
 
-def plan(of: Definition, planned_until: int, spent: int, now: int, horizon: int) -> Plan:
+def plan(
+    of: Definition,
+    planned_until: int,
+    spent: int,
+    now: int,
+    horizon: int,
+    at_once: int = MOST_AT_ONCE,
+) -> Plan:
     """Decide what to make of the instants in (planned_until, horizon]. Pure.
 
     Instants that nobody planned in time (the database or every replica was away) are judged by
     the task's misfire rule; those that are passed over become one gap. `spent` is how many
-    instants were made before, of the `max_runs` that ever will be.
+    instants were made before, of the `max_runs` that ever will be; of the present ones `at_once`
+    are made at most.
     """
     due = _within(of, of.due, planned_until, spent, max(now, horizon))
     if due is None:
         return Plan(of, [], planned_until, _resume_at(of, horizon - now))
     start, gap = _judge(of, due, planned_until, now)
-    instants = list(islice(due.between(start, min(horizon, LAST)), MOST_AT_ONCE))
-    until = instants[-1] if len(instants) == MOST_AT_ONCE else horizon
+    instants = list(islice(due.between(start, min(horizon, LAST)), at_once))
+    until = instants[-1] if len(instants) == at_once else horizon
     made = Plan(of, instants, max(until, planned_until), None, [gap] if gap else [])
     most = of.bounds.max_runs
     if most is None or spent + made.spent < most:
@@ -277,13 +287,16 @@ async def tick(
         return Passed()
     tasks = await task.definitions(conn, [row.key for row in rows])
     plans: list[Plan] = []
+    at_once = MOST_AT_ONCE
+    if overdue:
+        at_once = max(LEAST_AT_ONCE, MOST_A_PASS // len(rows))
     made, turn = 0, clock.Slice()
     for row in rows:
         of = tasks.get(row.key)
         if of is None:  # deleted by hand
             await conn.execute(REMOVE, _line(row).values)
             continue
-        made_of = await _planned(conn, of, row, now, now + window_ms)
+        made_of = await _planned(conn, of, row, now, now + window_ms, at_once)
         made_of.line = _line(row)
         plans.append(made_of)
         made += len(plans[-1].instants)
@@ -293,14 +306,16 @@ async def tick(
     return await _write(conn, plans, utc(now))
 
 
-async def _planned(conn: Conn, of: Definition, row: Any, now: int, horizon: int) -> Plan:
+async def _planned(
+    conn: Conn, of: Definition, row: Any, now: int, horizon: int, at_once: int
+) -> Plan:
     planned_until, spent = ms(row.planned_until), row.planned_runs
     if of.damaged:
         return await _set_aside(conn, of, planned_until, now)
     try:
         if of.status == "paused":
             return await _resumed(conn, of, planned_until, spent, now, horizon)
-        return plan(of, planned_until, spent, now, horizon)
+        return plan(of, planned_until, spent, now, horizon, at_once)
     except (ArithmeticError, ValueError, TypeError) as e:
         reason = f"the task's trigger cannot be planned: {e}"
         broken = msgspec.structs.replace(of, damaged=reason)

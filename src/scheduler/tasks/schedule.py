@@ -10,7 +10,7 @@ from litestar.di import NamedDependency
 from litestar.openapi.spec import OpenAPIFormat, OpenAPIType, Schema
 from litestar.params import FromPath
 
-from scheduler import clock, lines, planner, queue, quotas, task
+from scheduler import body, clock, lines, planner, queue, quotas, task
 from scheduler.clock import Slice
 from scheduler.db import FIRST, LAST, Conn, rfc3339, utc
 from scheduler.engine import Engine
@@ -75,12 +75,8 @@ async def schedule_task(
     )
 
 
-def _at(body: bytes) -> int:
-    try:
-        sent = msgspec.json.decode(body, type=At)
-    except msgspec.ValidationError as e:
-        message, _, path = str(e).partition(" - at `")
-        raise ValidationFailed.of(path.strip("`$.") or "body", message) from None
+def _at(sent_body: bytes) -> int:
+    sent = body.read(sent_body, At)
     text = sent.scheduled_at or sent.at
     if not text:
         raise ValidationFailed.of("scheduled_at", "is needed, like 2027-01-31T09:00:00Z")
