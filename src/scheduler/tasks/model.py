@@ -8,8 +8,8 @@ from msgspec import UNSET, UnsetType
 
 from scheduler.db import LAST, rfc3339
 from scheduler.errors import ValidationFailed
-from scheduler.task import Backoff, Definition
-from scheduler.triggers import Interval
+from scheduler.task import Backoff, Definition, Status
+from scheduler.triggers import Cron, Interval
 
 STATES = ("created", "pending", "running", "completed", "failed")
 Maybe = UnsetType
@@ -49,12 +49,13 @@ class TaskFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     misfire_grace_seconds: float | Maybe | None = UNSET
     max_age_seconds: float | Maybe | None = UNSET
     expected_status: int | str | list[int | str] | Maybe | None = UNSET
-    cron: Any = UNSET
+    cron: Text = UNSET
     rrule: Any = UNSET
-    timezone: Any = UNSET
-    start_at: Any = UNSET
-    end_at: Any = UNSET
-    max_runs: Any = UNSET
+    timezone: Text = UNSET
+    start_at: Text = UNSET
+    end_at: Text = UNSET
+    max_runs: int | Maybe | None = UNSET
+    jitter_seconds: float | Maybe | None = UNSET
     command: Any = UNSET
     env: Any = UNSET
     service: Any = UNSET
@@ -62,8 +63,9 @@ class TaskFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     query_params: Any = UNSET
     url_params: Any = UNSET
     req_body: Any = UNSET
-    paused_until: Any = UNSET
-    max_concurrency: Any = UNSET
+    paused_until: Text = UNSET
+    max_concurrency: int | Maybe | None = UNSET
+    priority: int | Maybe | None = UNSET
     task_id: Any = UNSET
     message: Any = UNSET
     service_id: Any = UNSET
@@ -108,12 +110,13 @@ class Task(msgspec.Struct, kw_only=True):
     misfire_grace_seconds: float
     max_age_seconds: float | None
     expected_status: list[int | str] | None
-    cron: None = None
+    cron: str | None
     rrule: None = None
-    timezone: None = None
-    start_at: None = None
-    end_at: None = None
-    max_runs: None = None
+    timezone: str | None
+    start_at: str | None
+    end_at: str | None
+    max_runs: int | None
+    jitter_seconds: float | None
     command: None = None
     env: None = None
     service: None = None
@@ -121,8 +124,9 @@ class Task(msgspec.Struct, kw_only=True):
     query_params: None = None
     url_params: None = None
     req_body: None = None
-    paused_until: None = None
-    max_concurrency: None = None
+    paused_until: str | None
+    max_concurrency: int | None
+    priority: int
     created_at: str | None
     updated_at: str | None
     message: str | UnsetType = UNSET
@@ -135,18 +139,24 @@ class CreatedTask(Task, kw_only=True):
     task_id: str
 
 
-def shown(of: Definition, state: str, now: int) -> Task:
+Spent = tuple[int, int]
+"""How many instants of a task were made into runs, and up to when (ms since 1970)."""
+
+
+def shown(of: Definition, state: str, now: int, spent: Spent | None = None) -> Task:
     """Return a task as it is answered at `now` (ms), secrets masked."""
     interval = of.trigger if isinstance(of.trigger, Interval) else None
+    cron = of.trigger if isinstance(of.trigger, Cron) else None
+    status = standing(of, now)
     return Task(
         id=of.id,
         service_id=str(of.service_id),
         name=of.name,
         description=of.description,
         tags=of.tags,
-        status=of.status,
+        status=status,
         state="failed" if of.damaged else state,
-        scheduled_at=rfc3339(next_due(of, now)),
+        scheduled_at=rfc3339(next_due(of, now, spent)),
         url=of.action.url or None,
         method=of.action.verb,
         header=of.action.masked(),
@@ -155,6 +165,13 @@ def shown(of: Definition, state: str, now: int) -> Task:
         secret_headers=of.action.secret_headers,
         frequency=interval.frequency if interval else None,
         unit=interval.unit if interval else None,
+        cron=cron.expression if cron else None,
+        timezone=cron.timezone if cron else None,
+        start_at=rfc3339(of.bounds.start_at),
+        end_at=rfc3339(of.bounds.end_at),
+        max_runs=of.bounds.max_runs,
+        jitter_seconds=of.bounds.jitter_ms / 1000 or None,
+        paused_until=rfc3339(of.paused_until) if status == "paused" else None,
         max_retries=of.policy.max_retries,
         retry_backoff=of.policy.retry_backoff,
         timeout_seconds=of.timeout_s,
@@ -163,6 +180,8 @@ def shown(of: Definition, state: str, now: int) -> Task:
         misfire_grace_seconds=of.misfire_grace_ms / 1000,
         max_age_seconds=of.policy.max_age_seconds,
         expected_status=_statuses_shown(of.policy.expected_status),
+        max_concurrency=of.policy.max_concurrency,
+        priority=of.policy.priority,
         created_at=rfc3339(of.created_at),
         updated_at=rfc3339(of.updated_at),
         message=of.damaged or UNSET,
@@ -175,12 +194,29 @@ def _statuses_shown(ranges: tuple[tuple[int, int], ...] | None) -> list[int | st
     return [low if low == high else f"{low}-{high}" for low, high in ranges]
 
 
-def next_due(of: Definition, now: int) -> int | None:
-    """Return the next due instant in ms; that of a paused task is the one it would resume with."""
-    if of.trigger is None or of.status == "disabled":
+def standing(of: Definition, now: int) -> Status:
+    """Return a task's status at `now`: one whose `paused_until` has come is active again."""
+    over = of.paused_until is not None and of.paused_until <= now
+    return "active" if of.status == "paused" and over else of.status
+
+
+def next_due(of: Definition, now: int, spent: Spent | None = None) -> int | None:
+    """Return the next due instant in ms; that of a paused task is the one it would resume with.
+
+    Of a task with `max_runs`, `spent` tells which instants are left.
+    """
+    instants, after = of.instants, now
+    if instants is None or of.status == "disabled":
         return None
-    at = of.trigger.next(now)
-    return at if at is not None and at <= LAST else None
+    if of.status == "paused" and of.paused_until is not None:
+        after = max(now, of.paused_until - 1)
+    at = instants.next(after)
+    if at is None or at > LAST:
+        return None
+    most = of.bounds.max_runs
+    if most is not None and spent is not None and spent[0] >= most and at > spent[1]:
+        return None
+    return at
 
 
 FIELDS = tuple(field.name for field in msgspec.structs.fields(TaskFields))

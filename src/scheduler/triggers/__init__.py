@@ -5,10 +5,11 @@ milliseconds since 1970, every range open at its start and closed at its end.
 """
 
 from scheduler.triggers.bounds import Bounded, Bounds, Instants
+from scheduler.triggers.cron import Cron
 from scheduler.triggers.interval import UNIT_MS, Interval, Unit
 from scheduler.triggers.once import Once
 
-Trigger = Interval | Once
+Trigger = Interval | Once | Cron
 
 
 def kind_of(trigger: Trigger | None) -> str:
@@ -20,6 +21,7 @@ __all__ = [
     "UNIT_MS",
     "Bounded",
     "Bounds",
+    "Cron",
     "Instants",
     "Interval",
     "Once",

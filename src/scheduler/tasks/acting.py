@@ -1,0 +1,112 @@
+"""Reading what a task does: its request, and the headers that are secret."""
+
+from typing import Any, get_args
+
+import msgspec
+from msgspec import UNSET
+
+from scheduler.actions.http import Http, Method
+from scheduler.masking import MASK
+from scheduler.target import check_header, check_url
+from scheduler.tasks.reading import Reader, short
+
+
+def read_action(reader: Reader) -> Http:
+    """Return the action that the body makes of the stored one."""
+    stored = reader.before.action
+    payload, is_json = _payload(reader, stored)
+    action = Http(
+        url=_url(reader, stored.url),
+        method=_method(reader, stored.method),
+        header={},
+        payload=payload,
+        json=is_json,
+        follow_redirects=bool(reader.sent("follow_redirects", stored.follow_redirects)),
+        secret_headers=_secret_headers(reader, stored),
+    )
+    return msgspec.structs.replace(action, header=_header(reader, action, stored))
+
+
+def _url(reader: Reader, stored: str) -> str:
+    url = reader.sent("url", stored)
+    if not url:
+        reader.say("url", "is needed: http://host/path or https://host/path")
+        return ""
+    try:
+        return check_url(url)
+    except ValueError as e:
+        reader.say("url", str(e))
+        return ""
+
+
+def _method(reader: Reader, stored: Method | None) -> Method | None:
+    method = reader.sent("method", stored)
+    if not method:
+        return None
+    if method.upper() not in get_args(Method):
+        reader.say("method", f"must be one of {', '.join(get_args(Method))}")
+        return None
+    return method.upper()  # type: ignore[no-any-return]
+
+
+def _payload(reader: Reader, stored: Http) -> tuple[str | None, bool]:
+    payload = reader.fields.payload
+    if payload is UNSET or payload == stored.payload:
+        return stored.payload, stored.json
+    if payload is None or isinstance(payload, str):
+        if payload and "\x00" in payload:
+            reader.say("payload", "must not hold a NUL character")
+        return payload, False
+    encoded = msgspec.json.encode(payload).decode()
+    if "\\u0000" in encoded:
+        reader.say("payload", "must not hold a NUL character")
+    return encoded, True
+
+
+def _secret_headers(reader: Reader, stored: Http) -> list[str]:
+    names = reader.sent("secret_headers", stored.secret_headers) or []
+    if len(names) > 100 or any("\x00" in name for name in names):
+        reader.say("secret_headers", "at most 100 header names")
+    return names
+
+
+def _header(reader: Reader, action: Http, stored: Http) -> dict[str, str]:
+    field = "header"
+    header: Any = reader.fields.header
+    if header is UNSET:
+        field, header = "headers", reader.fields.headers
+    if header is UNSET:
+        for name in stored.header:
+            _check_uncovered(reader, name, action, stored)
+        return stored.header
+    if isinstance(header, list):
+        header = {pair.key: pair.value for pair in header}
+    kept = {name.lower(): value for name, value in stored.header.items()}
+    read: dict[str, str] = {}
+    names: set[str] = set()
+    for name, value in (header or {}).items():
+        if name.lower() in names:
+            reader.say(f"{field}.{name[:100]}", "is there twice; names differ in more than case")
+        names.add(name.lower())
+        if not isinstance(value, str):
+            reader.say(f"{field}.{name[:100]}", f"must be a string, is {short(value)}")
+            continue
+        if value == MASK:
+            _check_uncovered(reader, name, action, stored)
+        if value == MASK and action.is_secret(name):
+            if name.lower() not in kept:
+                reader.say(f"{field}.{name[:100]}", "has no stored value that ******** could keep")
+            read[name] = kept.get(name.lower(), "")
+            continue
+        read[name] = value
+        try:
+            check_header(name, value)
+        except ValueError as e:
+            reader.say(f"{field}.{name[:100]}", str(e))
+    return read
+
+
+def _check_uncovered(reader: Reader, name: str, action: Http, stored: Http) -> None:
+    """Note that a secret which nobody sends anew would be shown from now on."""
+    if stored.is_secret(name) and not action.is_secret(name):
+        reader.say("secret_headers", f"{name} was secret; send its value anew to show it")
