@@ -60,7 +60,7 @@ CATCH_UP_MOST = 10_000
 """While so many runs are due, no overdue ones are made: a backlog waits as what it is, a plan."""
 LONG_AGO = datetime.min.replace(tzinfo=UTC)
 LEAST_AT_ONCE = 10
-"""As few, where many tasks have a backlog: what one pass can skip waits for nobody's catching up."""
+"""As few where many tasks are behind: one that can skip waits for nobody's catching up."""
 MOST_A_PASS = 5000
 """Runs that one pass makes, about."""
 INSERT_AT_ONCE = 500
@@ -147,7 +147,7 @@ def plan(
     spent: int,
     now: int,
     horizon: int,
-    at_once: int = MOST_AT_ONCE,
+    at_once: int | None = None,
 ) -> Plan:
     """Decide what to make of the instants in (planned_until, horizon]. Pure.
 
@@ -159,6 +159,7 @@ def plan(
     due = _within(of, of.due, planned_until, spent, max(now, horizon))
     if due is None:
         return Plan(of, [], planned_until, _resume_at(of, horizon - now))
+    at_once = at_once or MOST_AT_ONCE
     start, gap = _judge(of, due, planned_until, now)
     instants = list(islice(due.between(start, min(horizon, LAST)), at_once))
     until = instants[-1] if len(instants) == at_once else horizon
