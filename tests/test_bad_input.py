@@ -388,12 +388,10 @@ async def test_unknown_fields_are_named_with_the_nearest_one(alice):
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("cron", "* * * * *"),
         ("rrule", "FREQ=DAILY"),
         ("command", "true"),
-        ("timezone", "Europe/Berlin"),
-        ("paused_until", "2999-01-01T00:00:00Z"),
-        ("max_runs", 1),
+        ("env", {"A": "b"}),
+        ("req_body", {}),
     ],
 )
 async def test_what_comes_later_is_refused_and_not_dropped(alice, field, value):
@@ -401,6 +399,64 @@ async def test_what_comes_later_is_refused_and_not_dropped(alice, field, value):
     made = await alice.post("/tasks", json={**GOOD, field: None})
     assert made.status_code == 201
     await alice.delete(f"/tasks/{made.json()['id']}")
+
+
+HOSTILE = {
+    "long": "* " * 200_000,
+    "many terms": ",".join(["1"] * 100_000) + " * * * *",
+    "huge number": "9" * 100_000 + " * * * *",
+    "huge step": "*/" + "9" * 190 + " * * *",
+    "nul": "* * * * *\0",
+    "other digits": "\u0661 * * * *",
+    "another letter": "* * * * \u017fun",
+    "never": "0 0 30 2 *",
+    "nothing": " ",
+    "alias": "@reboot",
+    "seven fields": "* * * * * * *",
+    "newlines": "*\n*\n*\n*\n*",
+    "no text": 5,
+    "a list": ["*", "*"],
+}
+
+
+@pytest.mark.parametrize("expression", HOSTILE.values(), ids=HOSTILE)
+async def test_a_hostile_cron_is_refused_at_once(alice, expression):
+    async with asyncio.timeout(2):
+        error = refused(await alice.post("/tasks", json={**GOOD, "cron": expression}), "cron")
+    assert len(error["message"]) < 500
+    refused(await alice.post("/tasks/preview", json={"cron": expression}), "cron")
+
+
+@pytest.mark.parametrize(
+    "zone",
+    ["Mars/X", "../../etc/passwd", "/etc/passwd", "Europe", "a\0b", "\u00dc", "x" * 100_000, 5],
+)
+async def test_a_hostile_time_zone_is_refused(alice, zone):
+    error = refused(
+        await alice.post("/tasks", json={**GOOD, "cron": "* * * * *", "timezone": zone}), "timezone"
+    )
+    assert len(error["message"]) < 200
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("start_at", "2027-01-01T00:00:00"),
+        ("end_at", "soon"),
+        ("paused_until", 5),
+        ("max_runs", 0),
+        ("max_runs", 1.5),
+        ("max_runs", 10**30),
+        ("jitter_seconds", "1"),
+        ("jitter_seconds", 86_401),
+        ("max_concurrency", 1001),
+        ("priority", 101),
+        ("priority", "high"),
+        ("timezone", "Europe/Berlin"),
+    ],
+)
+async def test_a_wrong_bound_is_refused(alice, field, value):
+    refused(await alice.post("/tasks", json={**GOOD, field: value}), field)
 
 
 async def test_every_wrong_field_is_named_at_once(alice):

@@ -2,6 +2,7 @@
 
 import itertools
 from datetime import UTC, datetime, timedelta, timezone
+from uuid import uuid4
 
 import pytest
 from hypothesis import given
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from scheduler.db import EPOCH, ms, rfc3339, utc
 from scheduler.tasks.edit import parse_time
-from scheduler.triggers import UNIT_MS, Interval, Once
+from scheduler.triggers import UNIT_MS, Bounded, Bounds, Interval, Once
 
 FIRST = ms(datetime.min.replace(tzinfo=UTC))
 LAST = ms(datetime.max.replace(tzinfo=UTC))
@@ -90,6 +91,41 @@ def test_once_is_due_at_its_instant_alone(at, after, until):
     assert once.count(after, until) == int(inside)
     assert once.last(after, until) == (at if inside else None)
     assert once.next(after) == (at if at > after else None)
+
+
+# Bounds ------------------------------------------------------------------------------------------
+
+
+@given(grids(), st.integers(0, 50_000), st.none() | NEAR, st.none() | NEAR)
+def test_bounds_cut_off_what_lies_outside_of_them_and_jitter_moves_all_alike(
+    grid, offset, start, end
+):
+    interval, after, until, _ = grid
+    bounded = Bounded(interval, offset, start, end)
+    walked = [at + offset for at in interval.between(interval.anchor - 1, until + 50_000)]
+    walked = [
+        at
+        for at in walked
+        if after < at <= until and (start is None or start <= at) and (end is None or at <= end)
+    ]
+    assert list(bounded.between(after, until)) == walked
+    assert bounded.count(after, until) == len(walked)
+    assert bounded.last(after, until) == (walked[-1] if walked else None)
+    following = bounded.next(after)
+    if walked:
+        assert following == walked[0]
+    else:
+        assert following is None or following > until or until < after
+
+
+def test_an_offset_is_the_same_each_time_and_spread_over_the_keys():
+    bounds, keys = Bounds(jitter_ms=10_000), [uuid4() for _ in range(500)]
+    offsets = [bounds.offset(key) for key in keys]
+    assert offsets == [bounds.offset(key) for key in keys]
+    assert all(0 <= offset <= 10_000 for offset in offsets)
+    assert 4000 < sum(offsets) / len(offsets) < 6000
+    assert {Bounds(jitter_ms=1).offset(key) for key in keys} == {0, 1}
+    assert {Bounds().offset(key) for key in keys} == {0}
 
 
 # Times -------------------------------------------------------------------------------------------

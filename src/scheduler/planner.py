@@ -542,6 +542,18 @@ async def coming(
     return [(row.key, ms(row.next_plan_at)) for row in await conn.execute(COMING, values)]
 
 
+PLANNED = text("""
+SELECT planned_until, planned_runs FROM task_plan
+WHERE key = :key AND bucket = :bucket AND service_id = :service_id
+""")
+
+
+async def planned(conn: Conn, line: Line) -> Planned | None:
+    """Return how far a task is planned; None where it is gone."""
+    row = (await conn.execute(PLANNED, line.values)).first()
+    return None if row is None else Planned(ms(row.planned_until), row.planned_runs)
+
+
 async def remove(conn: Conn, line: Line) -> None:
     """Forget a task's plan."""
     await conn.execute(REMOVE, line.values)

@@ -20,6 +20,7 @@ from scheduler.tasks.bulk import create_tasks
 from scheduler.tasks.execute import execute_task
 from scheduler.tasks.listing import list_tasks
 from scheduler.tasks.model import CreatedTask, Task, TaskFields
+from scheduler.tasks.preview import preview_new_task, preview_task
 from scheduler.tasks.query import PAGE_MOST
 from scheduler.tasks.schedule import list_scheduled, schedule_task
 
@@ -80,7 +81,8 @@ async def change_task(
     fields = model.read_fields(await request.body())
     async with engine.database.api.begin() as conn:
         before, planned = await planner.locked(conn, service.id, task_id)
-        made = edit.edited(fields, before, await clock.database_ms(conn))
+        spent = (planned.runs, planned.until)
+        made = edit.edited(fields, before, await clock.database_ms(conn), spent)
         await task.change(conn, made.task)
         earliest = await planner.replan(
             conn,
@@ -162,5 +164,7 @@ router = Router(
         create_tasks,
         schedule_task,
         list_scheduled,
+        preview_task,
+        preview_new_task,
     ],
 )

@@ -33,8 +33,6 @@ def read_timing(reader: Reader) -> Timing:
     """Return what the body makes of the stored trigger and its bounds."""
     bounds = _bounds(reader)
     trigger, at_once = _trigger(reader, bounds)
-    if not isinstance(trigger, Cron) and (reader.fields.timezone or "UTC") != "UTC":
-        reader.say("timezone", "goes with cron; leave it out, or send null")
     if isinstance(trigger, Once) and bounds.jitter_ms:
         if reader.fields.jitter_seconds is not UNSET:
             reader.say("jitter_seconds", "goes with a trigger that recurs; leave it out here")
@@ -145,6 +143,8 @@ def _cron(reader: Reader, text: str, bounds: Bounds, at: At) -> Cron | None:
 def _interval_or_once(reader: Reader, bounds: Bounds, at: At) -> tuple[Trigger | None, bool]:
     stored = reader.before.trigger
     was = stored if isinstance(stored, Interval) else None
+    if (reader.fields.timezone or "UTC") != "UTC":
+        reader.say("timezone", "goes with cron; leave it out, or send null")
     frequency = reader.sent("frequency", was.frequency if was else None)
     unit = reader.sent("unit", was.unit if was else None) or None
     if frequency is None and unit is not None and reader.fields.unit is not UNSET:

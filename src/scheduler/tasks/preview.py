@@ -1,0 +1,178 @@
+"""`preview`: what a trigger yields, in words and in instants, of a task saved or not."""
+
+import asyncio
+import time
+from typing import Any
+
+import msgspec
+from litestar import Request, get, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, JSONBody
+from msgspec import UNSET
+
+from scheduler import clock, planner, task
+from scheduler.db import LAST, rfc3339
+from scheduler.engine import Engine
+from scheduler.errors import ValidationFailed
+from scheduler.services import Service
+from scheduler.task import Definition
+from scheduler.tasks import edit, model, query
+from scheduler.tasks.model import Spent, TaskFields
+from scheduler.tasks.query import PAGE_MOST
+from scheduler.triggers import Bounds, Cron, Interval, Once
+from scheduler.triggers.zones import local
+
+COUNT = 10
+SLICE_S = 0.002
+"""How long the loop is held in one go."""
+DEADLINE_S = 2.0
+"""How long a preview may take in all: it shares the loop with runs that are due."""
+
+AnyRequest = Request[Any, Any, Any]
+Caller = NamedDependency[Service]
+Machine = NamedDependency[Engine]
+
+
+class Occurrence(msgspec.Struct):
+    """An instant in UTC and in the task's zone; `note` says what daylight saving did to it."""
+
+    at: str
+    local: str
+    note: str | None
+
+
+class Preview(msgspec.Struct):
+    """What a trigger yields."""
+
+    timezone: str
+    description: str
+    occurrences: list[Occurrence]
+
+
+@get("/{task_id:str}/preview", summary="What a task's trigger yields")
+async def preview_task(
+    task_id: FromPath[str], request: AnyRequest, service: Caller, engine: Machine
+) -> Preview:
+    """Return the next instants of a task, whatever its status; `from` may lie in the past."""
+    async with engine.database.api.connect() as conn:
+        of = await task.get(conn, service.id, task_id)
+        planned = await planner.planned(conn, of.line) if of.bounds.max_runs else None
+    spent = None if planned is None else (planned.runs, planned.until)
+    now = engine.clock.now_ms()
+    return await _preview(of, request, now, spent)
+
+
+@post("/preview", status_code=200, summary="What the trigger of a task not saved would yield")
+async def preview_new_task(
+    data: JSONBody[TaskFields],  # noqa: ARG001  (for the description)
+    request: AnyRequest,
+    service: Caller,
+    engine: Machine,
+) -> Preview:
+    """Return the first instants of a task that is not saved; it needs no name and no url.
+
+    How far jitter moves it is known once it is saved: the instants are those of the trigger.
+    """
+    fields = model.read_fields(await request.body())
+    named = msgspec.structs.replace(
+        fields,
+        name="preview" if fields.name is UNSET else fields.name,
+        url="http://preview.invalid/" if fields.url is UNSET else fields.url,
+    )
+    async with engine.database.api.connect() as conn:
+        now = await clock.database_ms(conn)
+    made = edit.new_task(named, service.id, now).task
+    unshifted = msgspec.structs.replace(made.bounds, jitter_ms=0)
+    of = msgspec.structs.replace(made, bounds=unshifted)
+    return await _preview(of, request, now, (0, now), described=made)
+
+
+async def _preview(
+    of: Definition,
+    request: AnyRequest,
+    now: int,
+    spent: Spent | None,
+    described: Definition | None = None,
+) -> Preview:
+    sent = request.query_params
+    count, start = (
+        query.whole(sent.get("count"), "count", COUNT, 1, PAGE_MOST),
+        query.time(sent, "from"),
+    )
+    start = now if start is None else start
+    zone = of.trigger.timezone if isinstance(of.trigger, Cron) else "UTC"
+    found: list[Occurrence] = []
+    deadline = time.monotonic() + DEADLINE_S
+    pause = time.monotonic() + SLICE_S
+    left, at = _left(of, start, spent), _following(of, start - 1)
+    while at is not None and len(found) < count:
+        if spent is not None and at > spent[1] and left is not None:
+            if left <= 0:
+                break
+            left -= 1
+        found.append(_occurrence(of, zone, at))
+        at = _following(of, at)
+        if time.monotonic() >= pause:
+            if time.monotonic() >= deadline:
+                raise ValidationFailed.of("count", f"{count} take too long; ask for fewer")
+            await asyncio.sleep(0)
+            pause = time.monotonic() + SLICE_S
+    return Preview(zone, describe(described or of), found)
+
+
+def _following(of: Definition, after: int) -> int | None:
+    at = of.instants.next(after) if of.instants is not None else None
+    return at if at is not None and at <= LAST else None
+
+
+def _left(of: Definition, start: int, spent: Spent | None) -> int | None:
+    """Return how many instants that nobody has planned yet are left from `start` on.
+
+    None for any number. Those before `spent` ends were counted when they were planned.
+    """
+    most = of.bounds.max_runs
+    if most is None or spent is None or of.instants is None:
+        return None
+    return most - spent[0] - of.instants.count(spent[1], start - 1)
+
+
+def _occurrence(of: Definition, zone: str, at: int) -> Occurrence:
+    note = None
+    if isinstance(of.trigger, Cron):
+        note = of.trigger.note(at - of.bounds.offset(of.key))
+    return Occurrence(rfc3339(at) or "", local(zone, at), note)
+
+
+def describe(of: Definition) -> str:
+    """Return in words when a task is due."""
+    trigger = of.trigger
+    if trigger is None:
+        return "By hand only"
+    if isinstance(trigger, Cron):
+        said = f"{trigger.explain()}, {trigger.timezone} time"
+    elif isinstance(trigger, Interval):
+        said = f"Every {_so_many(trigger.frequency, trigger.unit)}"
+    else:
+        said = f"Once, at {rfc3339(trigger.at)}"
+    return said + _bounded(of.bounds, once=isinstance(trigger, Once))
+
+
+def _bounded(bounds: Bounds, *, once: bool) -> str:
+    words = ""
+    if bounds.start_at is not None:
+        words += f", from {rfc3339(bounds.start_at)}"
+    if bounds.end_at is not None:
+        words += (" " if words else ", ") + f"until {rfc3339(bounds.end_at)}"
+    if bounds.max_runs is not None and not once:
+        words += f", at most {_times(bounds.max_runs)}"
+    if bounds.jitter_ms:
+        words += f", up to {bounds.jitter_ms / 1000:.15g} s later"
+    return words
+
+
+def _so_many(number: int, unit: str) -> str:
+    return unit if number == 1 else f"{number} {unit}s"
+
+
+def _times(number: int) -> str:
+    return "once" if number == 1 else f"{number} times"
