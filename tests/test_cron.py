@@ -14,6 +14,7 @@ from cronsim import CronSim
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
+from conftest import eventually
 from scheduler.db import FIRST, LAST
 from scheduler.triggers import Cron, Trigger
 
@@ -172,7 +173,7 @@ def changes(zone: str) -> list[int]:
 WINDOWS = [(zone, start) for zone in ZONES for start in changes(zone)]
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(FIVE, st.sampled_from(WINDOWS))
 @example("0,30 2,3 * * *", ("Europe/Berlin", at("2027-03-21T00:00:00Z")))
 @example("*/20 2 * * *", ("Europe/Berlin", at("2027-03-21T00:00:00Z")))
@@ -431,3 +432,26 @@ def test_a_note_says_what_daylight_saving_did(text, zone, instant, note):
     trigger = Cron(text, zone)
     assert trigger.next(at(instant) - 1) == at(instant)
     assert trigger.note(at(instant)) == note
+
+
+# The whole way -----------------------------------------------------------------------------------
+
+
+async def test_a_cron_of_seconds_runs_on_each_second(app, conn, receiver):
+    async with app.client("alice") as alice:
+        task = {"id": "t", "name": "a", "url": receiver.url, "cron": "* * * * * *"}
+        made = await alice.post("/tasks", json={**task, "timezone": "Asia/Kathmandu"})
+        assert made.status_code == 201, made.text
+
+        async def three_ran() -> None:
+            assert await conn.fetchval("SELECT count(*) FROM history") >= 3
+
+        await eventually(three_ran)
+        listed = (await alice.get("/tasks?trigger=cron")).json()
+        assert [(one["cron"], one["timezone"]) for one in listed] == [
+            ("* * * * * *", "Asia/Kathmandu")
+        ]
+    rows = await conn.fetch("SELECT scheduled_for, state FROM history ORDER BY scheduled_for")
+    assert {(row["state"], row["scheduled_for"].microsecond) for row in rows} == {("succeeded", 0)}
+    steps = {(b[0] - a[0]).total_seconds() for a, b in itertools.pairwise(rows)}
+    assert steps == {1.0}
