@@ -1,6 +1,5 @@
 """What a target receives can be verified: Standard Webhooks, by the package that defines it."""
 
-import asyncio
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -11,10 +10,8 @@ import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from conftest import App, RunApp, eventually
-from receiver import Received, Receiver
+from receiver import Received
 from scheduler import services
-from scheduler.actions.http import Http, HttpPerformer
-from scheduler.actions.outcome import Call, Expected
 from scheduler.services import Secrets
 
 ADMIN = {"Authorization": "Bearer admin-token"}
@@ -127,7 +124,9 @@ async def test_the_secret_of_a_service_created_long_ago_signs_too(app, alice, re
         "VALUES ($1, 'old', false, now(), now())",
         service,
     )
-    assert len(await conn.fetchval("SELECT signing_secret FROM service WHERE id = $1", service)) == 32
+    assert (
+        len(await conn.fetchval("SELECT signing_secret FROM service WHERE id = $1", service)) == 32
+    )
 
 
 class Statements:
@@ -159,5 +158,3 @@ async def test_a_secret_is_asked_for_once_in_two_seconds(app):
         assert asked.count == 3
     assert kept.of(one) and kept.of(two) and kept.of(one) != kept.of(two)
     assert kept.of(nobody) is None
-
-
