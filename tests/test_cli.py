@@ -160,6 +160,86 @@ def test_services_list_on_an_empty_database_is_empty_or_a_sentence(command, empt
         assert json.loads(found.stdout) == []
 
 
+def told(run: Result) -> Any:
+    """The one JSON value that a command printed."""
+    assert run.exit_code == 0, run.output
+    assert run.stderr == ""
+    return json.loads(run.stdout)
+
+
+def test_a_service_is_changed_and_shown_by_its_name_or_id(command):
+    made = told(command("services", "create", "a", "--max-tasks", "5", "-o", "json"))
+    assert made["signing_secret"].startswith("whsec_") and made["max_tasks"] == 5
+    flags = ["--name", "b", "--allow-commands", "--max-tasks", "default", "--max-in-flight", "3"]
+    changed = told(command("services", "update", made["service_id"], *flags, "-o", "json"))
+    assert (changed["name"], changed["allow_commands"]) == ("b", True)
+    assert (changed["max_tasks"], changed["max_in_flight"]) == (None, 3)
+    changed = told(command("services", "update", "b", "--no-allow-commands", "-o", "json"))
+    assert (changed["allow_commands"], changed["max_in_flight"]) == (False, 3)
+
+    shown = told(command("services", "show", "b", "-o", "json"))
+    assert shown["service_id"] == made["service_id"]
+    assert [token["id"] for token in shown["tokens"]] == [made["token_id"]]
+    assert "signing_secret" not in shown and "token" not in shown
+    pretty = command("services", "show", "b").output
+    for word in (made["service_id"], "b", "max_in_flight", "3, used 0", "no limit", "live"):
+        assert word in pretty
+    for secret in (made["token"], made["signing_secret"]):
+        assert secret not in pretty
+
+
+def test_the_signing_secret_is_shown_and_rotated_when_asked_for(command):
+    made = told(command("services", "create", "a", "-o", "json"))
+    shown = told(command("services", "show", "a", "--signing", "-o", "json"))
+    assert shown["signing_secret"] == made["signing_secret"]
+    assert made["signing_secret"] in command("services", "show", "a", "--signing").output
+
+    rotated = told(command("services", "rotate", "a", "--signing", "-o", "json"))
+    assert rotated["signing_secret"] != made["signing_secret"] and "token" not in rotated
+    assert rotated["signing_secret"] in command("services", "show", "a", "--signing").output
+
+
+def test_tokens_are_rotated_and_revoked(command):
+    first = told(command("services", "create", "a", "-o", "json"))
+    second = told(command("services", "rotate", "a", "-o", "json"))
+    assert second["token"] != first["token"]
+    assert len(second["tokens"]) == 2
+    printed = command("services", "rotate", "a").output
+    assert re.search(r"^token +[\w-]{43}$", printed, re.MULTILINE) and "not shown again" in printed
+
+    flags = ["--token-id", second["token_id"], "-o", "json"]
+    left = told(command("services", "revoke", "a", *flags))["tokens"]
+    assert [token["revoked_at"] is None for token in left] == [True, False, False]
+    assert command("services", "revoke", "a", "--token-id", "x").exit_code != 0
+    assert command("services", "revoke", "a", "--token-id", first["service_id"]).exit_code != 0
+
+
+def test_a_service_is_deleted_once_someone_said_yes(command, monkeypatch):
+    monkeypatch.setenv("AUTH_CACHE_SECONDS", "0.001")  # it waits so long for the others
+    made = told(command("services", "create", "a", "-o", "json"))
+    refused = command("services", "delete", "a", input="n\n")
+    assert refused.exit_code != 0
+    assert len(told(command("services", "list", "-o", "json"))) == 1
+
+    deleted = command("services", "delete", "a", input="y\n")
+    assert deleted.exit_code == 0 and made["service_id"] in deleted.stdout
+    assert told(command("services", "list", "-o", "json")) == []
+    command("services", "create", "b")
+    assert command("services", "delete", "b", "--yes").exit_code == 0
+
+
+def test_a_service_that_is_not_there_fails_with_a_sentence(mistake):
+    for words in ("show", "update", "rotate", "revoke", "delete --yes"):
+        verb, *flags = words.split()
+        assert "nobody" in mistake("services", verb, "nobody", *flags)
+
+
+@pytest.mark.parametrize("amount", ["-1", "many", "1.5", "", str(2**31)])
+def test_a_quota_that_is_no_number_is_refused(command, amount):
+    failed = command("services", "create", "a", f"--max-tasks={amount}")
+    assert failed.exit_code == 2 and "--max-tasks" in failed.output
+
+
 # migrate -----------------------------------------------------------------------------------------
 
 

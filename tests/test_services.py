@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import hashlib
+import ipaddress
 import itertools
 import re
 from typing import Any
@@ -11,13 +12,15 @@ from uuid import UUID, uuid4
 import asyncpg
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from conftest import TOKENS, App, RunApp, eventually
 from scheduler import services
 from scheduler.config import Database as DatabaseSettings
 from scheduler.db import Database
 from scheduler.errors import Conflict, StartupError, Unauthorized, ValidationFailed
-from scheduler.gate import credentials
+from scheduler.gate import Caller, Gate, credentials
 
 
 def basic(user: str, token: str) -> str:
@@ -338,13 +341,24 @@ SUSPICIOUS: list[dict[str, str]] = [
     {"x-forwarded-host": "localhost"},
     {"x-forwarded-proto": "http"},
     {"x-real-ip": "127.0.0.1"},
+    {"x-forwarded-prefix": "/"},
+    {"x-forwarded": "for=127.0.0.1"},
+    {"x-original-url": "/"},
+    {"x-client-ip": "127.0.0.1"},
+    {"true-client-ip": "127.0.0.1"},
+    {"cf-connecting-ip": "127.0.0.1"},
     {"via": "1.1 proxy"},
+    {"sec-fetch-site": "cross-site"},
+    {"sec-fetch-site": "same-site"},
     {"host": "scheduler.example.com"},
     {"host": "evil.com:8080"},
     {"host": "localhost.evil.com"},
     {"host": "127.0.0.1.evil.com"},
     {"host": "10.0.0.1"},
     {"host": "[::2]"},
+    {"host": "0.0.0.0"},
+    {"host": "127.0.0.1@evil.com"},
+    {"host": "notlocalhost"},
     {"token": "wrong"},
     {"service_id": "alice"},
     {"service_id": "alice", "token": "wrong"},
@@ -363,6 +377,40 @@ async def test_who_may_be_anonymous_is_a_setting(open_app):
         unauthorized(await asked(app))
     async with open_app(AUTH_ANONYMOUS_FROM="127.0.0.1/32") as app:
         assert (await asked(app)).status_code == 200
+
+
+ADDRESSES = [
+    ("127.0.0.1", True),
+    ("127.255.255.254", True),
+    ("::1", True),
+    ("::ffff:127.0.0.1", True),
+    ("128.0.0.1", False),
+    ("126.255.255.255", False),
+    ("10.0.0.1", False),
+    ("::2", False),
+    ("fe80::1", False),
+    ("::ffff:10.0.0.1", False),
+    ("", False),
+    ("localhost", False),
+    (None, False),
+]
+
+
+@pytest.mark.parametrize(("address", "may"), ADDRESSES)
+def test_by_default_only_this_machine_is_anonymous(address, may):
+    gate = Gate(services.config.Auth(anonymous_service="alice"))
+    caller = Caller({"host": "localhost"}, address)
+    assert gate._may_be_anonymous(caller) is may
+    assert not gate._may_be_anonymous(Caller({}, address))
+
+
+@given(st.ip_addresses(v=4), st.integers(0, 32), st.ip_addresses(v=4))
+def test_exactly_the_networks_named_are_anonymous(base, length, address):
+    network = ipaddress.ip_network((base, length), strict=False)
+    gate = Gate(services.config.Auth(anonymous_from=[str(network)]))
+    for text in (str(address), f"::ffff:{address}"):
+        caller = Caller({"host": "localhost"}, text)
+        assert gate._may_be_anonymous(caller) is (address in network)
 
 
 async def test_credentials_come_before_the_anonymous_service(open_app):

@@ -204,7 +204,9 @@ def _print(face: ShownService, output: str, warning: str | None = None) -> None:
         value = told.pop(name)
         if limits:
             used = usage.get(name.removeprefix("max_"))
-            told[name] = f"{limits[name] or 'no limit'}" + (f", used {used}" if used else "")
+            told[name] = f"{limits[name] or 'no limit'}" + (
+                "" if used is None else f", used {used}"
+            )
         elif value is not None:
             told[name] = value
     for name, value in told.items():
@@ -212,7 +214,7 @@ def _print(face: ShownService, output: str, warning: str | None = None) -> None:
     for token in tokens:
         end = f"revoked {token['revoked_at']}" if token["revoked_at"] else "live"
         used = token["last_used_at"] or "never"
-        click.echo(f"{'token':<21}{token['id']}  made {token['created_at']}  used {used}  {end}")
+        click.echo(f"{'tokens':<21}{token['id']}  made {token['created_at']}  used {used}  {end}")
     if warning:
         click.echo(warning)
 
