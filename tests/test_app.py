@@ -68,6 +68,13 @@ async def test_another_method_is_not_allowed(alice, method, path, allowed):
     assert {m.strip() for m in answer.headers["Allow"].split(",")} >= allowed
 
 
+async def test_what_an_address_takes_is_said_whole(alice):
+    answer = await alice.options("/tasks/x")
+    allowed = {m.strip() for m in answer.headers["Allow"].split(",")}
+    assert allowed == {"DELETE", "GET", "OPTIONS", "PATCH", "POST", "PUT"}
+    assert len(answer.headers.get_list("Allow")) == 1
+
+
 async def test_an_error_of_ours_tells_nothing(alice, conn):
     await conn.execute("ALTER TABLE task RENAME COLUMN description TO moved")
 
