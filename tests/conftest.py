@@ -51,6 +51,7 @@ from scheduler.db import Database
 from scheduler.embedded import EmbeddedPostgres
 from scheduler.engine import Engine
 from scheduler.outbound import Outbound
+from scheduler.protocol import Protocol
 from scheduler.services import Gate
 
 TOKENS = {"alice": "alice-token-0123456789", "bob": "bob-token-0123456789"}
@@ -328,7 +329,7 @@ async def running(url: str, folder: Path, **environ: str | None) -> AsyncIterato
         serving = Server(
             uvicorn.Config(
                 asgi,
-                http="httptools",
+                http=Protocol,
                 ws="none",
                 lifespan="on",
                 log_config=None,

@@ -90,12 +90,10 @@ def test_an_operation_says_what_it_may_refuse_by_what_it_is():
     plain: dict[str, Any] = {"responses": {"200": {}}}
     ours = {**plain, "security": openapi.SERVICE}
     admins = {**plain, "security": openapi.ADMIN, "requestBody": {}}
-    query = {**plain, "parameters": [{"in": "query", "name": "count"}]}
-    assert openapi.statuses("/x", "get", plain) == {500}
-    assert openapi.statuses("/x", "get", query) == {400, 500}
-    assert openapi.statuses("/x", "get", ours) == {401, 500, 503}
-    assert openapi.statuses("/x/{id}", "get", ours) == {401, 404, 405, 500, 503}
-    assert openapi.statuses("/x/{id}", "delete", ours) == {401, 404, 405, 409, 500, 503}
+    assert openapi.statuses("/x", "get", plain) == {400, 500}
+    assert openapi.statuses("/x", "get", ours) == {400, 401, 500, 503}
+    assert openapi.statuses("/x/{id}", "get", ours) == {400, 401, 404, 405, 500, 503}
+    assert openapi.statuses("/x/{id}", "delete", ours) == {400, 401, 404, 405, 409, 500, 503}
     assert openapi.statuses("/x", "post", admins) == {400, 401, 403, 409, 413, 500, 503}
 
 
@@ -116,7 +114,6 @@ TRUE_OF_ALL = [
 ]
 """All but `positive_data_acceptance` and what builds on it: a schema cannot say all that makes a
 task wrong (two triggers, a host that may not be called), nor which ids there are."""
-SECONDS = 50
 TASK_FIELDS = "#/components/schemas/TaskFields"
 ADMIN = "admin-token-0123456789"
 
@@ -148,9 +145,8 @@ def config_for(app: App) -> SchemathesisConfig:
             "base-url": app.url,
             "headers": {"service_id": app.ids["alice"], "token": TOKENS["alice"]},
             "seed": 7,
-            "max-time": SECONDS,
             "continue-on-failure": True,
-            "generation": {"max-examples": 8, "database": "none", "no-shrink": True},
+            "generation": {"max-examples": 40, "database": "none", "no-shrink": True},
             "phases": {"stateful": {"enabled": False}},
             "checks": {"enabled": False, **{name: {"enabled": True} for name in TRUE_OF_ALL}},
             # One handler with three methods: POST gets it all.
@@ -176,7 +172,6 @@ class Findings:
     failures: dict[str, str] = field(default_factory=dict)
     seconds: Counter[str] = field(default_factory=Counter)
     ended: str = ""
-    """Why: all was tried (`completed`), or SECONDS were over (`max_time`)."""
 
     def take(self, event: Any) -> None:
         if isinstance(event, events.NonFatalError | events.FatalError):
@@ -225,11 +220,12 @@ async def test_every_route_wrong_in_every_way_answers_what_it_says(run_app: RunA
             assert (await alice.post("/tasks", json=task)).status_code == 201
         found = await asyncio.to_thread(attacked, app, receiver.url)
     print(dict(sorted(found.answers.items())), found.seconds.most_common(12), found.ended, sep="\n")
+    assert found.ended == "completed"
     assert not found.failures, "\n\n".join(f"{k}\n{v}" for k, v in found.failures.items())
     for path, method, operation in OPERATIONS:
         of = f"{method.upper()} {path}"
         seen = {label.split()[-1] for label in found.answers if label.startswith(f"{of} ")}
-        assert seen, f"{of} was not called: SECONDS are too few"
+        assert seen, f"{of} was not called"
         if aimed_at(path, operation):
             assert seen & {"200", "201", "202", "204"}, f"{of} was never answered well: {seen}"
 

@@ -30,6 +30,7 @@ from scheduler.engine import Engine
 from scheduler.errors import StartupError
 from scheduler.masking import mask
 from scheduler.outbound import Outbound
+from scheduler.protocol import Protocol
 from scheduler.services import Created, Gate
 
 log = structlog.get_logger()
@@ -172,7 +173,7 @@ class Process:
         config = uvicorn.Config(
             app.create(self.settings, self.lifespan),
             loop="uvloop",
-            http="httptools",
+            http=Protocol,
             ws="none",
             lifespan="on",
             log_config=None,
