@@ -52,6 +52,7 @@ from scheduler.embedded import EmbeddedPostgres
 from scheduler.engine import Engine
 from scheduler.gate import Gate
 from scheduler.outbound import Outbound
+from scheduler.protocol import Protocol
 
 TOKENS = {"alice": "alice-token-0123456789", "bob": "bob-token-0123456789"}
 QUICK = {
@@ -328,7 +329,7 @@ async def running(url: str, folder: Path, **environ: str | None) -> AsyncIterato
         serving = Server(
             uvicorn.Config(
                 asgi,
-                http="httptools",
+                http=Protocol,
                 ws="none",
                 lifespan="on",
                 log_config=None,

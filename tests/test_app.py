@@ -1,5 +1,6 @@
 """What every route has in common: the one error shape, trace ids, and what is open to everyone."""
 
+import asyncio
 import json
 import re
 from typing import Any
@@ -66,6 +67,29 @@ async def test_another_method_is_not_allowed(alice, method, path, allowed):
     answer = await alice.request(method, path)
     error_of(answer, 405, "method_not_allowed")
     assert {m.strip() for m in answer.headers["Allow"].split(",")} >= allowed
+
+
+async def test_what_an_address_takes_is_said_whole(alice):
+    answer = await alice.options("/tasks/x")
+    allowed = {m.strip() for m in answer.headers["Allow"].split(",")}
+    assert allowed == {"DELETE", "GET", "OPTIONS", "PATCH", "POST", "PUT"}
+    assert len(answer.headers.get_list("Allow")) == 1
+
+
+@pytest.mark.parametrize(
+    "request_",
+    ["nonsense\r\n\r\n", "GET /health HTTP/1.1\r\nhost: x\r\ntransfer-encoding: t\r\n\r\n"],
+)
+async def test_what_is_no_http_is_refused_in_the_one_shape(app, request_):
+    at = httpx.URL(app.url)
+    reader, writer = await asyncio.open_connection(at.host, at.port)
+    writer.write(request_.encode())
+    head, _, body = (await asyncio.wait_for(reader.read(), 5)).partition(b"\r\n\r\n")
+    writer.close()
+    status, *lines = head.decode().split("\r\n")
+    headers = dict(line.split(": ") for line in lines)
+    answer = httpx.Response(int(status.split()[1]), headers=headers, content=body)
+    error_of(answer, 400, "invalid_request")
 
 
 async def test_an_error_of_ours_tells_nothing(alice, conn):

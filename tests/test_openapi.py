@@ -3,9 +3,11 @@
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from scheduler import app as application
 from scheduler import openapi
 
 DOCS = Path(__file__).parent.parent / "docs"
+SRC = Path(openapi.__file__).parent
 DOCUMENT = application.document()
 OPERATIONS = list(openapi.operations(DOCUMENT))
 
@@ -68,16 +71,29 @@ async def test_what_wants_credentials_says_so(path, method, operation, anonymous
     )
 
 
+READ = re.compile(r"""(?:query(?:_params)?\.get\(|_flag\(\w+,)\s*["'](\w+)["']""")
+
+
+def test_what_handlers_read_of_the_query_is_in_the_document():
+    declared = {
+        parameter["name"]
+        for _, _, operation in OPERATIONS
+        for parameter in operation.get("parameters", [])
+        if parameter["in"] == "query"
+    }
+    read = {name for path in SRC.rglob("api.py") for name in READ.findall(path.read_text())}
+    assert len(read) > 4
+    assert read <= declared, "add operation_class=asks(...) to the handler"
+
+
 def test_an_operation_says_what_it_may_refuse_by_what_it_is():
     plain: dict[str, Any] = {"responses": {"200": {}}}
     ours = {**plain, "security": openapi.SERVICE}
     admins = {**plain, "security": openapi.ADMIN, "requestBody": {}}
-    query = {**plain, "parameters": [{"in": "query", "name": "count"}]}
-    assert openapi.statuses("/x", "get", plain) == {500}
-    assert openapi.statuses("/x", "get", query) == {400, 500}
-    assert openapi.statuses("/x", "get", ours) == {401, 500, 503}
-    assert openapi.statuses("/x/{id}", "get", ours) == {401, 404, 405, 500, 503}
-    assert openapi.statuses("/x/{id}", "delete", ours) == {401, 404, 405, 409, 500, 503}
+    assert openapi.statuses("/x", "get", plain) == {400, 500}
+    assert openapi.statuses("/x", "get", ours) == {400, 401, 500, 503}
+    assert openapi.statuses("/x/{id}", "get", ours) == {400, 401, 404, 405, 500, 503}
+    assert openapi.statuses("/x/{id}", "delete", ours) == {400, 401, 404, 405, 409, 500, 503}
     assert openapi.statuses("/x", "post", admins) == {400, 401, 403, 409, 413, 500, 503}
 
 
@@ -98,64 +114,124 @@ TRUE_OF_ALL = [
 ]
 """All but `positive_data_acceptance` and what builds on it: a schema cannot say all that makes a
 task wrong (two triggers, a host that may not be called), nor which ids there are."""
+TASK_FIELDS = "#/components/schemas/TaskFields"
+ADMIN = "admin-token-0123456789"
 
 
-def aimed(document: dict[str, Any]) -> dict[str, Any]:
-    """The document with ids that exist beside any other, or little more than 404 would be seen."""
+def aimed(document: dict[str, Any], target: str) -> dict[str, Any]:
+    """The document with ids and an address that exist beside any other, and a task that is right.
+
+    Without them little more than 404 and 400 would be seen.
+    """
     aimed: dict[str, Any] = json.loads(json.dumps(document))
+    url = aimed["components"]["schemas"]["TaskFields"]["properties"]["url"]
+    aimed["components"]["schemas"]["TaskFields"]["properties"]["url"] = {
+        "anyOf": [{"enum": [target]}, {**url}]
+    }
     for _, _, operation in openapi.operations(aimed):
         for parameter in operation.get("parameters", []):
             if parameter["name"] == "task_id" and parameter["in"] == "path":
-                parameter["schema"] = {"anyOf": [{"enum": KNOWN}, parameter["schema"]]}
+                known = {"type": "string", "pattern": "^known-[1-9]?[0-9]$"}
+                parameter["schema"] = {"anyOf": [known, parameter["schema"]]}
+        for media in operation.get("requestBody", {}).get("content", {}).values():
+            if media["schema"].get("$ref") == TASK_FIELDS:
+                media["example"] = {"name": "Made here", "url": target}
     return aimed
 
 
-def attacked(app: App) -> tuple[Counter[str], dict[str, str]]:
-    """Send what the schema allows and what it does not; return answers by status, and failures."""
-    made = SchemathesisConfig.from_dict(
+def config_for(app: App) -> SchemathesisConfig:
+    return SchemathesisConfig.from_dict(
         {
             "base-url": app.url,
             "headers": {"service_id": app.ids["alice"], "token": TOKENS["alice"]},
             "seed": 7,
-            "max-time": 50,
             "continue-on-failure": True,
-            "generation": {"max-examples": 25, "database": "none", "no-shrink": True},
+            "generation": {"max-examples": 40, "database": "none", "no-shrink": True},
             "phases": {"stateful": {"enabled": False}},
             "checks": {"enabled": False, **{name: {"enabled": True} for name in TRUE_OF_ALL}},
+            # One handler with three methods: POST gets it all.
+            "operations": [
+                {
+                    "include-path-regex": "^/services",
+                    "headers": {"Authorization": f"Bearer {ADMIN}"},
+                },
+                {
+                    "include-operation-id": ["change_task_by_put", "change_task_by_patch"],
+                    "phases": {"coverage": {"enabled": False}, "stateful": {"enabled": False}},
+                },
+            ],
         }
     )
-    schema = schemathesis.openapi.from_dict(aimed(DOCUMENT), config=made)
-    answers: Counter[str] = Counter()
-    failures: dict[str, str] = {}
-    for event in from_schema(schema).execute():
+
+
+@dataclass
+class Findings:
+    """What came back: how often each status of each operation, and what was not as it should."""
+
+    answers: Counter[str] = field(default_factory=Counter)
+    failures: dict[str, str] = field(default_factory=dict)
+    seconds: Counter[str] = field(default_factory=Counter)
+    ended: str = ""
+
+    def take(self, event: Any) -> None:
         if isinstance(event, events.NonFatalError | events.FatalError):
-            failures["the engine"] = str(getattr(event, "info", event))
+            self.failures["the engine"] = str(getattr(event, "info", event))
+        if isinstance(event, events.EngineFinished):
+            self.ended = event.stop_reason.value
         if not isinstance(event, events.ScenarioFinished):
-            continue
-        recorder = event.recorder
-        for interaction in recorder.interactions.values():
+            return
+        self.seconds[f"{event.phase.value} {event.label}"] += event.elapsed_time
+        for interaction in event.recorder.interactions.values():
             status = interaction.response.status_code if interaction.response else "none"
-            answers[f"{event.label} {status}"] += 1
-        for checks in recorder.checks.values():
+            method = interaction.request.method
+            if method == (event.label or "").split()[0]:
+                self.answers[f"{event.label} {status}"] += 1
+        for checks in event.recorder.checks.values():
             for check in checks:
-                if check.failure_info is not None:
-                    failure = check.failure_info
-                    failures[f"{event.label}: {check.name}: {failure.failure.title}"] = (
-                        f"{failure.failure.message}\n{failure.code_sample}"
-                    )
-    return answers, failures
+                found = check.failure_info
+                if found is not None and not by_design(check.name, found.failure.message):
+                    title = f"{event.label}: {check.name}: {found.failure.title}"
+                    self.failures[title] = f"{found.failure.message}\n{found.code_sample}"
 
 
+def by_design(check: str, message: str) -> bool:
+    """A wrong body is refused. A wrong query may be nothing at all once it is written as text (an
+    empty list), `""` means not sent, and a page that is none is the first one."""
+    return check == "negative_data_rejection" and "- body" not in message
+
+
+def attacked(app: App, target: str) -> Findings:
+    """Send what the schema allows and what it does not."""
+    schema = schemathesis.openapi.from_dict(aimed(DOCUMENT, target), config=config_for(app))
+    found = Findings()
+    for event in from_schema(schema).execute():
+        found.take(event)
+    return found
+
+
+@pytest.mark.timeout(240)
 async def test_every_route_wrong_in_every_way_answers_what_it_says(run_app: RunApp, receiver):
-    async with run_app(EGRESS_ALLOW="127.0.0.1") as app, app.client("alice") as alice:
+    async with (
+        run_app(EGRESS_ALLOW="127.0.0.1", ADMIN_TOKEN=ADMIN) as app,
+        app.client("alice") as alice,
+    ):
         for name in KNOWN:
             task = {"id": name, "name": name, "url": receiver.url, "timeout_seconds": 1}
             assert (await alice.post("/tasks", json=task)).status_code == 201
-        answers, failures = await asyncio.to_thread(attacked, app)
-    print(dict(sorted(answers.items())))
-    assert not failures, "\n\n".join(f"{k}\n{v}" for k, v in failures.items())
+        found = await asyncio.to_thread(attacked, app, receiver.url)
+    print(dict(sorted(found.answers.items())), found.seconds.most_common(12), found.ended, sep="\n")
+    assert found.ended == "completed"
+    assert not found.failures, "\n\n".join(f"{k}\n{v}" for k, v in found.failures.items())
     for path, method, operation in OPERATIONS:
         of = f"{method.upper()} {path}"
-        seen = {label.split()[-1] for label in answers if label.startswith(f"{of} ")}
-        assert seen & {"200", "201", "202", "204"}, f"{of} was never answered well: {seen}"
-        assert not operation.get("security") or path == "/metrics" or "401" in seen, of
+        seen = {label.split()[-1] for label in found.answers if label.startswith(f"{of} ")}
+        assert seen, f"{of} was not called"
+        if aimed_at(path, operation):
+            assert seen & {"200", "201", "202", "204"}, f"{of} was never answered well: {seen}"
+
+
+def aimed_at(path: str, operation: dict[str, Any]) -> bool:
+    """Whether `aimed` gave it all that a good answer needs."""
+    body = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+    ours = not body or body["schema"].get("$ref") == TASK_FIELDS
+    return ours and re.findall(r"{(\w+)}", path) in ([], ["task_id"])

@@ -161,8 +161,11 @@ class History(Section):
     """Finished runs."""
 
     retention_days: Annotated[int, Meta(ge=1, le=36_500)] = 30
+    """In whole weeks, from Monday 00:00 UTC: a week goes once all of it is older than this, so a
+    run is kept for up to seven days more, and never for less."""
     max_bytes: Annotated[int, Meta(ge=0)] = 0
-    """The oldest weeks go when history takes more, indexes included; 0: no limit."""
+    """The oldest weeks go while history takes more, indexes included; 0: no limit. Looked at once
+    an hour. This week is never dropped, however large: the log says so where it alone is larger."""
 
 
 class Metrics(Section):

@@ -233,11 +233,9 @@ def _complete(path: str, method: str, operation: Json) -> None:
 def statuses(path: str, method: str, operation: Json) -> set[int]:
     """Return the statuses with which an operation may refuse, by what it is."""
     security, changes = operation.get("security", []), method not in ("get", "head")
-    made = {500}
+    made = {400, 500}  # 400 also of what is no HTTP
     if "requestBody" in operation:
-        made |= {400, 413}
-    if any(parameter["in"] == "query" for parameter in operation.get("parameters", [])):
-        made.add(400)
+        made.add(413)
     if security:
         made.add(401)
     if security == ADMIN:

@@ -31,6 +31,7 @@ from scheduler.errors import StartupError
 from scheduler.gate import Gate
 from scheduler.masking import mask
 from scheduler.outbound import Outbound
+from scheduler.protocol import Protocol
 from scheduler.services import Created
 
 log = structlog.get_logger()
@@ -173,7 +174,7 @@ class Process:
         config = uvicorn.Config(
             app.create(self.settings, self.lifespan),
             loop="uvloop",
-            http="httptools",
+            http=Protocol,
             ws="none",
             lifespan="on",
             log_config=None,
