@@ -189,6 +189,8 @@ class Passed(msgspec.Struct):
     runs: int = 0
     earliest: int | None = None
     """The earliest instant it made, in ms since 1970."""
+    lapsed: list[UUID] = []
+    """Tasks that have nothing to come, and whose last instants were passed over."""
 
 
 async def anything(conn: Conn, now: int, *, window_ms: int) -> bool:
@@ -263,7 +265,8 @@ async def _write(conn: Conn, plans: Sequence[Plan], now: datetime) -> Passed:
             "runs": [len(p.instants) for p in plans],
         },
     )
-    return Passed(moved.rowcount, sum(len(p.instants) for p in plans), earliest)
+    lapsed = [p.task.key for p in plans if p.gap and not p.instants and p.next_plan_at is None]
+    return Passed(moved.rowcount, sum(len(p.instants) for p in plans), earliest, lapsed)
 
 
 def batched(runs: Iterator[NewRun], size: int) -> Iterator[list[NewRun]]:
@@ -375,13 +378,15 @@ class Sweep:
     def __init__(self, queue_most: int) -> None:
         self._queue_most = queue_most
         self._after = self.START
+        self.judged: list[UUID] = []
+        """The tasks of the last piece."""
 
     async def step(self, conn: Conn, now: int) -> tuple[int, bool]:
         """Judge one piece; return how many were skipped, and whether the walk came to its end."""
         rows = await queue.overdue(conn, self._after, utc(now - self.OVERDUE_MS), self.PIECE)
         done = len(rows) < self.PIECE
         self._after = self.START if done else (rows[-1][1], rows[-1][2])
-        keys = list({key for key, _, _ in rows})
+        keys = self.judged = list({key for key, _, _ in rows})
         skipped = 0
         if keys:
             skipped += await queue.cut_queues(conn, keys, self._queue_most, utc(now))

@@ -2,9 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import Sequence
 from typing import Any
-from urllib.parse import urlencode
 from uuid import UUID
 
 import msgspec
@@ -12,25 +10,24 @@ from litestar import Request, Response, Router, delete, get, post, route
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 
-from scheduler import clock, history, planner, queue, task
+from scheduler import clock, executions, history, planner, queue, state, task
 from scheduler.db import Conn, utc
 from scheduler.engine import Engine
 from scheduler.errors import Conflict, NotFound, ValidationFailed
-from scheduler.history import Execution
+from scheduler.executions import Execution
 from scheduler.run import NewRun, Run, run_id
 from scheduler.runs import model as runs
 from scheduler.runs.model import ShownRun
 from scheduler.services import Service
-from scheduler.task import Definition, Filter
+from scheduler.standing import awaits
+from scheduler.task import Definition
 from scheduler.tasks import edit, model
-from scheduler.tasks.model import STATES, CreatedTask, Task, TaskFields
+from scheduler.tasks.listing import PAGE_MOST, list_tasks, shown_of, whole
+from scheduler.tasks.model import CreatedTask, Task, TaskFields
 
-PAGE_MOST = 1000
 EXECUTIONS = 10
 WAIT_SLACK_S = 0.5
 """Past a task's timeout, so that a run that timed out is still answered as ended."""
-TRIGGERS = ("interval", "once", "cron", "rrule", "none")
-ACTIONS = ("http", "command", "operation")
 LOOK_S = 0.5
 """How often a run that another replica performs is looked for."""
 
@@ -56,12 +53,13 @@ async def create_task(
         now = await clock.database_ms(conn)
         made = edit.new_task(fields, service.id, now)
         await task.create(conn, made.task)
+        pending = made.at_once or awaits(made.task, now)
+        await state.create(conn, [state.Row(made.task.line, made.task.created_at, pending)])
         earliest = await planner.create(
             conn, made.task, now, window_ms=_window_ms(engine), at_once=made.at_once
         )
     _wake(engine, earliest)
-    state = "created" if model.next_due(made.task, now) is None and not made.at_once else "pending"
-    shown = model.shown(made.task, state, now)
+    shown = model.shown(made.task, "pending" if pending else "created", now)
     shown.message = "Task created successfully"
     return CreatedTask(task_id=shown.id, **msgspec.structs.asdict(shown))
 
@@ -72,111 +70,12 @@ def _wake(engine: Engine, earliest: int | None) -> None:
         engine.signals.wake(earliest)
 
 
-@get("/", summary="List tasks, the newest first")
-async def list_tasks(request: AnyRequest, service: Caller, engine: Machine) -> Response[list[Task]]:
-    """Return a page of tasks, with `X-Total-Count` and `Link` where they apply."""
-    query = request.query_params
-    page = _whole(query.get("pageNumber"), "pageNumber", 0, 0, 10**9)
-    count = _whole(query.get("count"), "count", PAGE_MOST, 1, PAGE_MOST)
-    wanted, state = _filter(query)
-    now = engine.clock.now_ms()
-    async with engine.database.api.connect() as conn:
-        if state is None:
-            rows = await task.list_page(
-                conn, service.id, wanted, offset=page * count, count=count + 1
-            )
-            found = await _shown(conn, service.id, rows, now)
-            total = await task.total(conn, service.id, wanted)
-        else:
-            every, total = await _in_state(conn, service.id, wanted, state, now)
-            found = every[page * count : (page + 1) * count + 1]
-    headers = {} if total is None else {"X-Total-Count": str(total)}
-    if len(found) > count:
-        following = {**dict(query.items()), "pageNumber": page + 1, "count": count}
-        headers["Link"] = f'<{request.url.path}?{urlencode(following)}>; rel="next"'
-    return Response(found[:count], headers=headers)
-
-
-def _whole(sent: str | None, field: str, default: int, least: int, most: int) -> int:
-    if sent is None or sent == "":
-        return default
-    value = int(sent) if sent.isascii() and sent.isdecimal() and len(sent) < 20 else least - 1
-    if not least <= value <= most:
-        raise ValidationFailed.of(field, f"must be a whole number from {least} to {most}")
-    return value
-
-
-def _filter(query: Any) -> tuple[Filter, str | None]:
-    status, state = query.get("status") or None, query.get("state") or None
-    if status in STATES:
-        status, state = None, status
-    if status is not None and status not in ("active", "paused", "disabled"):
-        words = ", ".join(("active", "paused", "disabled", *STATES))
-        raise ValidationFailed.of("status", f"must be one of {words}")
-    if state is not None and state not in STATES:
-        raise ValidationFailed.of("state", f"must be one of {', '.join(STATES)}")
-    sent = {name: query.get(name) or None for name in ("trigger", "action", "tag", "q")}
-    for name, value in sent.items():
-        if value and "\x00" in value:
-            raise ValidationFailed.of(name, "must not hold a NUL character")
-    for name, known in (("trigger", TRIGGERS), ("action", ACTIONS)):
-        if sent[name] and sent[name] not in known:
-            raise ValidationFailed.of(name, f"must be one of {', '.join(known)}")
-    wanted = Filter(
-        status=status,
-        trigger=sent["trigger"],
-        action=sent["action"],
-        tag=sent["tag"],
-        words=tuple((sent["q"] or "").split()[:10]),
-    )
-    return wanted, state
-
-
-async def _in_state(
-    conn: Conn, service_id: UUID, wanted: Filter, state: str, now: int
-) -> tuple[list[Task], int | None]:
-    """Return the tasks in a state among the newest 10,000, and how many; None beyond those."""
-    found: list[Task] = []
-    for start in range(0, task.TOTAL_MOST, PAGE_MOST):
-        page = await task.list_page(conn, service_id, wanted, offset=start, count=PAGE_MOST)
-        found += [t for t in await _shown(conn, service_id, page, now) if t.state == state]
-        if len(page) < PAGE_MOST:
-            return found, len(found)
-    return found, None
-
-
-async def _shown(conn: Conn, service_id: UUID, page: Sequence[Definition], now: int) -> list[Task]:
-    """Return tasks with their states: how a run of them stands, or how the last one ended."""
-    keys = [of.key for of in page]
-    if not keys:
-        return []
-    live = await queue.live(conn, service_id, keys, utc(now))
-    resting = [of.key for of in page if of.key not in live and not _pending(of, now)]
-    ends = await history.last_ends(conn, service_id, resting) if resting else {}
-    return [model.shown(of, _state(of, live, ends, now), now) for of in page]
-
-
-def _pending(of: Definition, now: int) -> bool:
-    return of.status == "active" and model.next_due(of, now) is not None
-
-
-def _state(of: Definition, live: dict[UUID, bool], ends: dict[UUID, str], now: int) -> str:
-    if live.get(of.key):
-        return "running"
-    if of.key in live or _pending(of, now):
-        return "pending"
-    end = ends.get(of.key)
-    if end is None:
-        return "created"
-    return "completed" if end == "succeeded" else "failed"
-
-
 @get("/{task_id:str}", summary="One task")
 async def get_task(task_id: FromPath[str], service: Caller, engine: Machine) -> Task:
     """Return a task."""
     async with engine.database.api.connect() as conn:
         of = await task.get(conn, service.id, task_id)
-        return (await _shown(conn, service.id, [of], engine.clock.now_ms()))[0]
+        return (await shown_of(conn, service.id, [of], engine.clock.now_ms()))[0]
 
 
 @route(
@@ -207,7 +106,8 @@ async def change_task(
             at_once=made.at_once,
         )
         now = engine.clock.now_ms()
-        shown = (await _shown(conn, service.id, [made.task], now))[0]
+        shown = (await shown_of(conn, service.id, [made.task], now))[0]
+        await state.stand(conn, [(made.task.line, shown.state in ("pending", "running"))])
     _recall(engine, made.task.key)
     _wake(engine, earliest)
     return shown
@@ -236,6 +136,7 @@ async def delete_task(task_id: FromPath[str], service: Caller, engine: Machine) 
         await queue.remove(conn, of.line, utc(await clock.database_ms(conn)))
         await planner.remove(conn, of.line)
         await task.remove(conn, of.line)
+        await state.remove(conn, of.line)
     _recall(engine, of.key)
 
 
@@ -259,7 +160,7 @@ async def list_executions(
         # One snapshot: a run that is settled between two of them would be counted twice.
         conn = await connection.execution_options(isolation_level="REPEATABLE READ")
         of = await task.get(conn, service.id, task_id)
-        total, records = await history.executions(
+        total, records = await executions.page(
             conn, of.line, of.id, utc(engine.clock.now_ms()), page=page, count=count
         )
     return Executions(total, page, count, records)
@@ -267,7 +168,7 @@ async def list_executions(
 
 def _lenient(sent: str | None, default: int, least: int, most: int) -> int:
     try:
-        return _whole(sent, "", default, least, most)
+        return whole(sent, "", default, least, most)
     except ValidationFailed:
         return default
 
@@ -391,7 +292,7 @@ async def _ended(engine: Engine, of: Definition, key: UUID) -> Execution | None:
             async with engine.database.api.connect() as conn:
                 run = await history.get(conn, of.service_id, key)
             if run is not None:
-                return history.execution_of(run, of.id)
+                return executions.last_of(run, of.id)
             if left <= 0:
                 return None
             wait = LOOK_S

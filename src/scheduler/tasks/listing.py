@@ -1,0 +1,177 @@
+"""`GET /tasks`: filters, pages, and how each task stands."""
+
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urlencode
+from uuid import UUID
+
+from litestar import Request, Response, get
+from litestar.di import NamedDependency
+
+from scheduler import history, ledger, queue, state, tasklist
+from scheduler.db import Conn, utc
+from scheduler.engine import Engine
+from scheduler.errors import ValidationFailed
+from scheduler.services import Service
+from scheduler.standing import awaits
+from scheduler.task import Definition
+from scheduler.tasklist import TOTAL_MOST, Filter, Listed, words_of
+from scheduler.tasks import model
+from scheduler.tasks.model import STATES, Task
+
+PAGE_MOST = 1000
+TRIGGERS = ("interval", "once", "cron", "rrule", "none")
+ACTIONS = ("http", "command", "operation")
+
+AnyRequest = Request[Any, Any, Any]
+
+
+@get("/", summary="List tasks, the newest first")
+async def list_tasks(
+    request: AnyRequest, service: NamedDependency[Service], engine: NamedDependency[Engine]
+) -> Response[list[Task]]:
+    """Return a page of tasks, with `X-Total-Count` and `Link` where they apply."""
+    query = request.query_params
+    page = whole(query.get("pageNumber"), "pageNumber", 0, 0, 10**9)
+    count = whole(query.get("count"), "count", PAGE_MOST, 1, PAGE_MOST)
+    wanted, word = read_filter(query)
+    now, offset = engine.clock.now_ms(), page * count
+    if word is not None:
+        await engine.standing.flush()  # what this process knows counts at once
+    async with engine.database.api.connect() as connection:
+        conn = await connection.execution_options(isolation_level="REPEATABLE READ")
+        if word is None:
+            listed = await tasklist.page(conn, service.id, wanted, offset=offset, count=count + 1)
+        else:
+            listed = await in_state(
+                conn, service.id, wanted, word, now, offset=offset, count=count + 1
+            )
+        found = await shown_of(conn, service.id, listed.tasks[:count], now)
+    headers = {} if listed.total is None else {"X-Total-Count": str(listed.total)}
+    if len(listed.tasks) > count:
+        following = {**dict(query.items()), "pageNumber": page + 1, "count": count}
+        headers["Link"] = f'<{request.url.path}?{urlencode(following)}>; rel="next"'
+    # One that has moved on since is in another state's list by now.
+    return Response([t for t in found if word in (None, t.state)], headers=headers)
+
+
+def whole(sent: str | None, field: str, default: int, least: int, most: int) -> int:
+    """Return a whole number that was sent. Raises ValidationFailed."""
+    if sent is None or sent == "":
+        return default
+    value = int(sent) if sent.isascii() and sent.isdecimal() and len(sent) < 20 else least - 1
+    if not least <= value <= most:
+        raise ValidationFailed.of(field, f"must be a whole number from {least} to {most}")
+    return value
+
+
+def read_filter(query: Any) -> tuple[Filter, str | None]:
+    """Return the filter that was sent, and the state; `status` takes words of both."""
+    status, word = query.get("status") or None, query.get("state") or None
+    if status in STATES:
+        status, word = None, status
+    if status is not None and status not in ("active", "paused", "disabled"):
+        words = ", ".join(("active", "paused", "disabled", *STATES))
+        raise ValidationFailed.of("status", f"must be one of {words}")
+    if word is not None and word not in STATES:
+        raise ValidationFailed.of("state", f"must be one of {', '.join(STATES)}")
+    sent = {name: query.get(name) or None for name in ("trigger", "action", "tag", "q")}
+    for name, value in sent.items():
+        if value and "\x00" in value:
+            raise ValidationFailed.of(name, "must not hold a NUL character")
+    for name, known in (("trigger", TRIGGERS), ("action", ACTIONS)):
+        if sent[name] and sent[name] not in known:
+            raise ValidationFailed.of(name, f"must be one of {', '.join(known)}")
+    wanted = Filter(
+        status=status,
+        trigger=sent["trigger"],
+        action=sent["action"],
+        tag=sent["tag"],
+        words=words_of(sent["q"] or ""),
+    )
+    return wanted, word
+
+
+# States ------------------------------------------------------------------------------------------
+
+
+async def in_state(
+    conn: Conn,
+    service_id: UUID,
+    wanted: Filter,
+    word: str,
+    now: int,
+    *,
+    offset: int,
+    count: int,
+) -> Listed:
+    """Return a page of the tasks that stand in a state: by their rows, and by what runs now."""
+    running = await ledger.running(conn, service_id, now, TOTAL_MOST + 1)
+    if word == "running":
+        return await tasklist.page(
+            conn, service_id, wanted, offset=offset, count=count, among=running
+        )
+    plain = wanted == Filter()
+    resting = await state.count(conn, service_id, word, TOTAL_MOST + 1)
+    if resting <= TOTAL_MOST:
+        keys = await state.page(conn, service_id, word, running, offset=0, count=TOTAL_MOST)
+    elif plain:
+        keys = await state.page(conn, service_id, word, running, offset=offset, count=count)
+        listed = await tasklist.page(conn, service_id, wanted, offset=0, count=count, among=keys)
+        return Listed(listed.tasks, None)
+    else:
+        few = await tasklist.few(conn, service_id, wanted)
+        if few is None:
+            return await _sifted(
+                conn, service_id, wanted, word, running, offset=offset, count=count
+            )
+        keys = list(await state.among(conn, service_id, word, few) - set(running))
+    return await tasklist.page(conn, service_id, wanted, offset=offset, count=count, among=keys)
+
+
+async def _sifted(
+    conn: Conn,
+    service_id: UUID,
+    wanted: Filter,
+    word: str,
+    running: Sequence[UUID],
+    *,
+    offset: int,
+    count: int,
+) -> Listed:
+    """Walk the tasks in a state, in order, where neither it nor the filter leaves few."""
+    fit: list[UUID] = []
+    seen = 0
+    while len(fit) < offset + count:
+        keys = await state.page(conn, service_id, word, running, offset=seen, count=TOTAL_MOST)
+        fit += await tasklist.sift(conn, service_id, wanted, keys)
+        seen += len(keys)
+        if len(keys) < TOTAL_MOST:
+            break
+    chosen = fit[offset : offset + count]
+    listed = await tasklist.page(conn, service_id, Filter(), offset=0, count=count, among=chosen)
+    return Listed(listed.tasks, None)
+
+
+async def shown_of(
+    conn: Conn, service_id: UUID, page: Sequence[Definition], now: int
+) -> list[Task]:
+    """Return tasks with their states: how a run of them stands, or how the last one ended."""
+    keys = [of.key for of in page]
+    if not keys:
+        return []
+    live = await queue.live(conn, service_id, keys, utc(now))
+    resting = [of.key for of in page if of.key not in live and not awaits(of, now)]
+    ends = await history.last_ends(conn, service_id, resting) if resting else {}
+    return [model.shown(of, _state(of, live, ends, now), now) for of in page]
+
+
+def _state(of: Definition, live: dict[UUID, bool], ends: dict[UUID, str], now: int) -> str:
+    if live.get(of.key):
+        return "running"
+    if of.key in live or awaits(of, now):
+        return "pending"
+    end = ends.get(of.key)
+    if end is None:
+        return "created"
+    return "completed" if end == "succeeded" else "failed"
