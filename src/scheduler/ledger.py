@@ -86,7 +86,7 @@ class _Walk(msgspec.Struct, kw_only=True):
 
     def each(self, wanted: int) -> int:
         """Return how many entries of each arm are looked at."""
-        share = SCAN // max(len(self.arms or ()), 1)
+        share = max(SCAN // max(len(self.arms or ()), 1), 1)
         return share if self.rest else min(wanted, share)
 
     def rows(self) -> str:
@@ -157,7 +157,7 @@ async def _follow(
     rows = await conn.execute(text(walk.rows()), {**values, "wanted": wanted})
     found = [((row.scheduled_for, row.id), _read(walk, row)) for row in rows]
     many = walk.arms is not None and len(walk.arms) > 1
-    if each == wanted or (len(found) == wanted and not many):
+    if (not walk.rest and each == wanted) or (len(found) == wanted and not many):
         return found, None
     stop = (await conn.execute(text(walk.stop()), values)).first()
     return found, None if stop is None else (stop.scheduled_for, stop.id)
@@ -272,3 +272,77 @@ async def running(conn: Conn, service_id: UUID, now: int, most: int) -> list[UUI
     """Return the keys of a service's tasks that are running at `now` (ms), `most` at most."""
     values = {"service_id": service_id, "now": utc(now), "most": most}
     return list((await conn.execute(RUNNING, values)).scalars())
+
+
+# What became of instants -------------------------------------------------------------------------
+
+OLDEST = text("""
+SELECT min(c.relname) FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+WHERE i.inhparent = CAST('history' AS regclass)
+""")
+SPANS = """unnest(CAST(:keys AS uuid[]), CAST(:since AS timestamptz[]),
+            CAST(:until AS timestamptz[])) AS w (key, since, until)"""
+BECAME = text(f"""
+SELECT w.key, b.scheduled_for, b.gap_from, b.gap_to FROM {SPANS}, LATERAL (
+    SELECT h.scheduled_for, h.gap_from, h.gap_to FROM history h
+    WHERE h.task_key = w.key AND h.service_id = :service_id AND h.kind = 'task'
+      AND h.scheduled_for > w.since AND h.scheduled_for <= w.until
+    UNION ALL
+    SELECT r.scheduled_for, NULL, NULL FROM run r
+    WHERE r.task_key = w.key AND r.service_id = :service_id AND r.kind = 'task'
+      AND r.scheduled_for > w.since AND r.scheduled_for <= w.until) AS b
+""")
+# A gap that reaches into a span from before it ended after what it covers, hence `finished_at`.
+REACHING = text(f"""
+SELECT w.key, g.gap_from, g.gap_to FROM {SPANS}, LATERAL (
+    SELECT h.gap_from, h.gap_to FROM history h
+    WHERE h.task_key = w.key AND h.service_id = :service_id AND h.scheduled_for <= w.since
+      AND h.gap_to > w.since AND h.finished_at > w.since) AS g
+""")
+
+
+class Span(msgspec.Struct, frozen=True):
+    """A task's instants in (since, until], in ms since 1970."""
+
+    key: UUID
+    since: int
+    until: int
+
+
+async def kept_from(conn: Conn) -> int:
+    """Return from when on all of history is there, in ms since 1970."""
+    name = (await conn.execute(OLDEST)).scalar_one()
+    day = datetime.strptime(name.rpartition("_")[2], "%Y%m%d").replace(tzinfo=UTC)
+    return ms(day)
+
+
+async def became(
+    conn: Conn, service_id: UUID, spans: Sequence[Span]
+) -> tuple[list[tuple[UUID, int]], list[tuple[UUID, int, int]]]:
+    """Return what a service's tasks have in spans of time: (key, instant) of each run, and
+    (key, first, last) of each gap that begins there; in ms since 1970.
+    """
+    runs, gaps = [], []
+    for row in await conn.execute(BECAME, _span_values(service_id, spans)):
+        if row.gap_from is None:
+            runs.append((row.key, ms(row.scheduled_for)))
+        else:
+            gaps.append((row.key, ms(row.gap_from), ms(row.gap_to)))
+    return runs, gaps
+
+
+async def reaching(
+    conn: Conn, service_id: UUID, spans: Sequence[Span]
+) -> list[tuple[UUID, int, int]]:
+    """Return the gaps that began before spans and reach into them."""
+    rows = await conn.execute(REACHING, _span_values(service_id, spans))
+    return [(row.key, ms(row.gap_from), ms(row.gap_to)) for row in rows]
+
+
+def _span_values(service_id: UUID, spans: Sequence[Span]) -> dict[str, Any]:
+    return {
+        "service_id": service_id,
+        "keys": [span.key for span in spans],
+        "since": [utc(span.since) for span in spans],
+        "until": [utc(span.until) for span in spans],
+    }

@@ -359,6 +359,20 @@ async def _catch_up(conn: Conn, before: Definition, planned_until: int, now: int
     return [*gaps, rest] if rest else gaps
 
 
+PLANNED = text("""
+SELECT key, planned_until, planned_runs FROM task_plan
+WHERE key = ANY(:keys) AND service_id = :service_id
+""")
+
+
+async def planned(
+    conn: Conn, service_id: UUID, keys: Sequence[UUID]
+) -> dict[UUID, tuple[int, int]]:
+    """Map a service's tasks to up to when their runs are made (ms), and how many were made."""
+    rows = await conn.execute(PLANNED, {"keys": list(keys), "service_id": service_id})
+    return {row.key: (ms(row.planned_until), row.planned_runs) for row in rows}
+
+
 async def remove(conn: Conn, line: Line) -> None:
     """Forget a task's plan."""
     await conn.execute(REMOVE, line.values)

@@ -85,8 +85,8 @@ TASK = Table(
     Index(
         "task_words",
         text(
-            r"to_tsvector('simple', regexp_replace(((name || ' ') || coalesce((action ->> 'url'), "
-            r"'')), '[\W_]+', ' ', 'g'))"
+            r"to_tsvector('simple', regexp_replace((name || ' ') || coalesce(action ->> 'url', "
+            r"''), '[\W_]+', ' ', 'g'))"
         ),
         postgresql_using="gin",
     ),
@@ -289,6 +289,22 @@ async def triggers(
     """Map a service's tasks to their version and the word for their kind of trigger."""
     rows = await conn.execute(TRIGGERS, {"keys": list(keys), "service_id": service_id})
     return {row.key: (row.version, row.kind) for row in rows}
+
+
+TRIGGERED = text(f"""
+SELECT {COLUMNS} FROM task
+WHERE service_id = :service_id AND (created_at, key) >= (:created_at, :key)
+  AND trigger IS NOT NULL AND status = 'active'
+ORDER BY created_at, key LIMIT :most
+""")
+
+
+async def triggered(
+    conn: Conn, service_id: UUID, start: tuple[datetime, UUID], most: int
+) -> list[Definition]:
+    """Return a service's active tasks that have a trigger, the oldest first, from `start` on."""
+    values = {"service_id": service_id, "created_at": start[0], "key": start[1], "most": most}
+    return [definition(row) for row in await conn.execute(TRIGGERED, values)]
 
 
 def _values(task: Definition) -> dict[str, Any]:

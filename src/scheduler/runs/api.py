@@ -18,6 +18,7 @@ from scheduler.errors import NotFound, ValidationFailed
 from scheduler.ledger import END_STATES, LIVE_STATES, Place, Query
 from scheduler.runs import model
 from scheduler.runs.model import ShownRun
+from scheduler.runs.verify import DAY_MS, Job, Verified, resumed, verified
 from scheduler.services import Service
 from scheduler.tasklist import words_of
 
@@ -131,6 +132,30 @@ async def _sifted(
     return ledger.Page(found, after)
 
 
+@get("/verify", summary="Find due instants without a run, or with more than one")
+async def verify_runs(request: AnyRequest, service: Caller, engine: Machine) -> Verified:
+    """Recompute what was due in (`from`, `to`], default the last 24 hours, and compare.
+
+    Of each task since its last edit, within retention, and up to what is planned; at most 100,000
+    instants a call, `next_cursor` goes on. One call at a time: 429 while others wait.
+    """
+    sent = request.query_params
+    now = engine.clock.now_ms()
+    until = read_time(sent, "to") or now + int(engine.settings.planner.window_seconds * 1000)
+    since = read_time(sent, "from")
+    job = Job(
+        url=engine.database.url,
+        database=engine.settings.database,
+        service_id=service.id,
+        since=min(until, now) - DAY_MS if since is None else since,
+        until=until,
+        kept=now - engine.settings.history.retention_days * DAY_MS,
+    )
+    if sent.get("cursor"):
+        job = resumed(job, sent["cursor"])
+    return await verified(job)
+
+
 @get("/{run_id:str}", summary="One run, its attempts and its answer")
 async def get_run(run_id: FromPath[str], service: Caller, engine: Machine) -> ShownRun:
     """Return a run, live or finished."""
@@ -205,4 +230,4 @@ def read_cursor(sent: str) -> Place:
     raise ValidationFailed.of("cursor", "must be the next_cursor of an answer before, as it was")
 
 
-router = Router("/runs", route_handlers=[list_runs, get_run])
+router = Router("/runs", route_handlers=[list_runs, verify_runs, get_run])
