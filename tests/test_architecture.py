@@ -20,17 +20,21 @@ from scheduler import (
     app,
     config,
     errors,
+    executions,
     history,
+    ledger,
     lines,
     planner,
     queue,
     quotas,
     state,
     task,
+    tasklist,
     triggers,
 )
 from scheduler.db import metadata
-from scheduler.task import Filter
+from scheduler.ledger import Query
+from scheduler.tasklist import Filter
 
 SRC = Path(scheduler.__file__).parent
 ROOT = Path(__file__).parent.parent
@@ -201,15 +205,23 @@ def test_no_two_settings_share_a_name_in_the_environment():
 OWNERS = {
     "service": {"services.py"},
     "token": {"services.py"},
-    "task": {"task.py"},
+    "task": {"task.py", "tasklist.py"},
     "task_plan": {"planner.py"},
-    "run": {"queue.py", "lines.py"},
-    "history": {"history.py", "lines.py", "partitions.py", "queue.py"},
+    "run": {"ledger.py", "lines.py", "queue.py"},
+    "history": {
+        "executions.py",
+        "history.py",
+        "ledger.py",
+        "lines.py",
+        "partitions.py",
+        "queue.py",
+    },
     "replica": {"replicas.py"},
     "service_usage": {"quotas.py"},
     "task_state": {"state.py"},
 }
-"""`queue.py` and `lines.py` make the moves between `run` and `history`."""
+"""`queue.py` and `lines.py` make the moves between `run` and `history`; READERS write nothing."""
+READERS = {"tasklist.py", "ledger.py", "executions.py"}
 NAMED = re.compile(
     r"\b(?:FROM|JOIN|INTO|UPDATE|TABLE|TRUNCATE|LIKE)\s+(?:ONLY\s+)?(?:IF NOT EXISTS\s+)?(\w+)"
 )
@@ -245,6 +257,12 @@ def test_only_its_owner_names_a_table_in_a_statement(name):
     assert named == set()
 
 
+@pytest.mark.parametrize("name", sorted(READERS))
+def test_a_file_of_lists_writes_nothing(name):
+    words = " ".join(_strings(name))
+    assert not re.search(r"\b(INSERT INTO|UPDATE \w+ SET|DELETE FROM|FOR UPDATE)\b", words)
+
+
 MACHINE = {
     "queue.CLAIM_ON_TIME": "claims for every service, and names those that are left out",
     "queue.ANY_LATE": "asks whether any service has something late",
@@ -266,8 +284,13 @@ MACHINE = {
     "planner.TAKE": "plans for every service",
     "planner.ANYTHING": "asks whether there is anything to plan",
     "planner.ADVANCE": "plans for every service",
+    "history.ENDED_BETWEEN": "repairs the states of every service's tasks",
+    "history.STREAKS": "repairs the states of every service's tasks",
 }
 """The statements that work for every service, and why; no face may come by one of them."""
+BY_KEY = {"executions.TOTAL", "executions.PAGE"}
+"""Answered by an index that holds no service, of a key read from its service's row just before:
+the functions that use them take a task's `Line`, and are private."""
 OURS = re.compile(r"service_id = (:service_id|:service|s\.id)\b")
 MODULES = {
     "queue": queue,
@@ -277,6 +300,9 @@ MODULES = {
     "planner": planner,
     "quotas": quotas,
     "state": state,
+    "ledger": ledger,
+    "executions": executions,
+    "tasklist": tasklist,
 }
 THEIRS = {"task", "task_plan", "task_state", "run", "history", "service_usage"}
 
@@ -295,19 +321,48 @@ def test_every_statement_on_a_services_table_names_the_service():
         inserts = re.match(r"\s*INSERT INTO \w+ (?:AS \w+ )?\([^)]*service_id", statement)
         if tables and not inserts and not OURS.search(statement):
             unnamed.add(name)
-    assert unnamed == set(MACHINE)
+    assert unnamed == set(MACHINE) | BY_KEY
+
+
+@pytest.mark.parametrize("statement", sorted(BY_KEY))
+def test_what_goes_by_a_key_alone_is_asked_with_the_line_of_a_task(statement):
+    name, constant = statement.split(".")
+    assert "task_key = :key" in vars(MODULES[name])[constant].text
+    for node in tree(f"{name}.py").body:
+        if isinstance(node, ast.AsyncFunctionDef) and node.name in _functions_using(
+            MODULES[name], {constant}
+        ):
+            assert node.name.startswith("_")
+            assert "line" in {argument.arg for argument in node.args.args}
 
 
 SERVICE = UUID(int=7)
 
 
+def _made_on_the_spot() -> Iterator[str]:
+    """What the lists ask, with every way of asking."""
+    every = Filter(status="paused", trigger="once", action="http", tag="x", words=("a", "b"))
+    for wanted in (Filter(), Filter(status="active"), every):
+        asked = tasklist._asked(SERVICE, wanted)
+        yield tasklist._all(asked.conditions)
+        assert asked.values["service_id"] == SERVICE
+    key = UUID(int=1)
+    for query in (
+        Query(service_id=SERVICE),
+        Query(service_id=SERVICE, keys=(key,), reason="x", kinds=frozenset({"task"})),
+        Query(service_id=SERVICE, states=frozenset({"failed", "running"}), since=1),
+        Query(service_id=SERVICE, kinds=frozenset({"manual"}), task_id="t"),
+        Query(service_id=SERVICE, run=key),
+    ):
+        assert ledger._values(query, 1, None)["service_id"] == SERVICE
+        for walk in ledger._walks(query):
+            yield from (walk.rows(), walk.stop())
+
+
 def test_statements_made_on_the_spot_name_the_service_too():
-    every = Filter(status="active", trigger="once", action="http", tag="x", words=("a", "b"))
-    for wanted in (Filter(), every):
-        where, values = task._where(SERVICE, wanted)
-        assert where.startswith("service_id = :service_id")
-        assert " OR " not in where
-        assert values["service_id"] == SERVICE
+    for statement in _made_on_the_spot():
+        assert "service_id = :service_id" in statement
+        assert " OR " not in statement
 
 
 def _functions_using(module: Any, statements: set[str]) -> set[str]:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from scheduler import config, history, queue
+from scheduler import config, executions, history, queue
 from scheduler.db import Database, ms, utc
 from scheduler.history import Gap
 from scheduler.planner import new_run
@@ -45,9 +45,7 @@ async def finish(conn: asyncpg.Connection, of, at: int, attempts: int, **changes
 
 async def page(database: Database, of, number: int, count: int):
     async with database.engine.begin() as conn:
-        return await history.executions(
-            conn, of.line, of.id, utc(now_ms()), page=number, count=count
-        )
+        return await executions.page(conn, of.line, of.id, utc(now_ms()), page=number, count=count)
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 10, 1000])
@@ -146,7 +144,7 @@ def test_an_attempt_has_an_id_of_its_own_that_is_always_the_same():
         reason=None, scheduled_for=0, created_at=0, started_at=0, finished_at=0,
         attempts=[Attempt(1, "failed"), Attempt(2, "failed")], response=None, truncated=False,
     )  # fmt: skip
-    one, two = history.execution_of(run, "t"), history.execution_of(run, "t")
+    one, two = executions.last_of(run, "t"), executions.last_of(run, "t")
     assert one.id == two.id
     assert one.attempt == 2
     assert uuid.UUID(one.id).version == 5

@@ -333,7 +333,7 @@ class Life(RuleBasedStateMachine):
         for told in self.tasks.values():
             if not told.deleted:
                 told.pass_to(self.now)
-                if told.of.status == "active" or told.of.status == "paused":
+                if told.of.status != "disabled":
                     self.edit(told, status="disabled")
         for _ in range(400):
             self.now += 3000

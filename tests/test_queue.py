@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sqlalchemy import event
 
 from conftest import eventually
-from scheduler import config, history, lines, planner, queue, task
+from scheduler import config, executions, history, lines, planner, queue, task, tasklist
 from scheduler.actions import Http
 from scheduler.db import Conn, Database, ms, utc
 from scheduler.lines import Stance
@@ -778,12 +778,12 @@ async def _touch_everything(c: Conn, of: Definition, now: int) -> None:
     await lines.live(c, ALICE, [of.key], at)
     await lines.of_task(c, of.line, at)
     await lines.get(c, ALICE, claimed[0].id)
-    await history.executions(c, of.line, of.id, at, page=3, count=10)
+    await executions.page(c, of.line, of.id, at, page=3, count=10)
     await history.get(c, ALICE, claimed[0].id)
     await history.last_ends(c, ALICE, [of.key])
     await task.definitions(c, [of.key])
     await task.find(c, ALICE, "t77")
-    await task.list_page(c, ALICE, task.Filter(), offset=0, count=101)
+    await tasklist.page(c, ALICE, tasklist.Filter(), offset=0, count=101)
     await planner.anything(c, now, window_ms=60_000)
     await planner.tick(c, now, window_ms=60_000, batch=100)
     await planner.lock(c, of.line)

@@ -38,6 +38,8 @@ CREATE INDEX task_resting ON task (service_id, status, created_at, key) WHERE st
 CREATE INDEX task_trigger
     ON task (service_id, coalesce(trigger ->> 'kind', 'none'), created_at, key);
 CREATE INDEX task_tags ON task USING gin (tags jsonb_path_ops) WHERE tags <> '[]';
+CREATE INDEX task_words ON task USING gin (to_tsvector('simple',
+    regexp_replace(name || ' ' || coalesce(action ->> 'url', ''), '[\\W_]+', ' ', 'g')));
 
 CREATE INDEX task_plan_service ON task_plan (service_id, next_plan_at);
 
@@ -75,6 +77,9 @@ ALTER TABLE run
     ADD CONSTRAINT run_lanes_check CHECK (lanes > 0);
 UPDATE run SET lanes = 1 WHERE overlap <> 'allow';
 CREATE INDEX run_cancelled ON run (id) WHERE cancelled;
+-- What a retry or a replay has moved; the rest stands in run_service in the order of the lists.
+CREATE INDEX run_moved ON run (service_id, scheduled_for DESC, id DESC)
+    WHERE due <> scheduled_for;
 
 DROP INDEX history_task;
 DROP INDEX history_service;
@@ -96,6 +101,7 @@ DROP INDEX history_task;
 CREATE INDEX history_task ON history (task_key, finished_at DESC) INCLUDE (attempts_n);
 CREATE INDEX history_service ON history (service_id, finished_at DESC);
 
+DROP INDEX run_moved;
 ALTER TABLE run
     DROP COLUMN lanes,
     DROP COLUMN cancelled,
@@ -103,6 +109,7 @@ ALTER TABLE run
 
 DROP TABLE task_state;
 DROP INDEX task_plan_service;
+DROP INDEX task_words;
 DROP INDEX task_tags;
 DROP INDEX task_trigger;
 DROP INDEX task_resting;

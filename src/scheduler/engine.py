@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
 from uuid import UUID
 
 import structlog
@@ -10,18 +11,22 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from scheduler import config, db, metrics, partitions, planner, queue, services, settler
 from scheduler.clock import Clock
-from scheduler.db import Database, utc
+from scheduler.db import Database, ms, utc
 from scheduler.dispatcher import Dispatcher
 from scheduler.gate import Gate
-from scheduler.replicas import BEAT_S, Membership
+from scheduler.replicas import BEAT_S, STILL_S, Membership
+from scheduler.run import End
 from scheduler.runner import Performers, Runner
 from scheduler.settler import Settler
 from scheduler.signals import Signals
+from scheduler.standing import Standing
 
 log = structlog.get_logger()
 
 CLOCK_READINGS = 5
 ORPHANS_S = 10.0
+REPAIR_MS = 60_000
+"""How long around its last beat a replica may have settled what it did not add up."""
 RESTART_S = 1.0
 PRUNE_S = 3600.0
 PRUNE_AGAIN_S = 60.0
@@ -57,6 +62,7 @@ class Engine:
             settings.runs,
             may_send=self.membership.may_send,
         )
+        self.standing = Standing(database, self.clock, lambda: self.membership.alone)
         self.settler = Settler(database, self.clock, self._settled)
         self.dispatcher = Dispatcher(
             database, self.clock, self.membership, self.runner, self.settler, settings.worker
@@ -72,6 +78,7 @@ class Engine:
         self._sole = sole
         self._sweep = planner.Sweep(settings.worker.queue_most)
         self._orphans_at = 0.0
+        self._repairs: list[tuple[int, int]] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._ticks = AsyncIOScheduler(
             timezone="UTC",
@@ -105,6 +112,9 @@ class Engine:
             asyncio.get_running_loop().call_later(wait, self.planning.set)
 
     def _settled(self, outcome: object) -> None:
+        to = outcome.to  # type: ignore[attr-defined]
+        if isinstance(to, End):
+            self.standing.note(to)
         self.dispatcher.settled(outcome)  # type: ignore[arg-type]  # the settler is made first
 
     # Life ----------------------------------------------------------------------------------------
@@ -118,6 +128,7 @@ class Engine:
         await partitions.make(self.database.engine, utc(self.clock.now_ms()))
         if self._sole:
             async with self.database.engine.begin() as conn:
+                self._repair_around(await self.membership.last_beats(conn))
                 freed = await self.membership.bury_all(conn)
             log.info("started alone", freed=freed)
         await self._beat()
@@ -129,6 +140,7 @@ class Engine:
         worker, ticker = self.settings.worker, self.settings.prequeuer
         self._tick("plan", ticker.ticker_interval_seconds, self._plan, self.planning)
         self._tick("beat", BEAT_S, self._beat)
+        self._tick("state", 1.0, self._stand)
         self._tick("sweep", 5.0, self._sweep_step)
         self._tick("prune", PRUNE_S, self._prune, self.pruning)
         self._tick("measure", 10.0, self._measure)
@@ -158,6 +170,7 @@ class Engine:
 
     async def _leave(self) -> None:
         try:
+            await self.standing.flush()
             async with self.database.auto.connect() as conn:
                 await self._gate.flush(conn)
                 if not self.settler.unsettled:
@@ -242,6 +255,7 @@ class Engine:
             if not passed.tasks:
                 return
             metrics.PLAN.observe(time.perf_counter() - started)
+            self.standing.recheck(passed.lapsed)
             if passed.earliest is not None:
                 self.dispatcher.wake(passed.earliest)
                 self.signals.wake(passed.earliest)
@@ -272,8 +286,20 @@ class Engine:
         async with self.database.engine.begin() as conn:
             freed = await self.membership.bury(conn, dead, beat)  # type: ignore[arg-type]
         if freed is not None:
+            self._repair_around([utc(self.clock.now_ms() - int(STILL_S * 1000))])
             log.warning("a replica is gone; its runs are free", replica=str(dead), freed=freed)
             self.dispatcher.wake()
+
+    def _repair_around(self, beats: Sequence[datetime]) -> None:
+        """Have the state tick work out what replicas had not written when they last beat."""
+        self._repairs += [(ms(at) - REPAIR_MS, ms(at) + REPAIR_MS) for at in beats]
+
+    async def _stand(self) -> None:
+        await self.standing.flush()
+        while self._repairs:
+            since, until = self._repairs[0]
+            await self.standing.repair(since, until)
+            self._repairs.pop(0)
 
     async def _sweep_all(self) -> None:
         done = False
@@ -290,6 +316,8 @@ class Engine:
     async def _sweep_once(self) -> bool:
         async with self.database.auto.connect() as conn:
             skipped, done = await self._sweep.step(conn, self.clock.now_ms())
+        if skipped:
+            self.standing.recheck(self._sweep.judged)
         metrics.RUNS.labels("skipped").inc(skipped)
         return done
 

@@ -1,6 +1,5 @@
 """History: finished runs, in weekly partitions by the database's time of finish."""
 
-import uuid
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -24,9 +23,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from scheduler import lines
-from scheduler.db import Conn, metadata, ms, rfc3339, times_check, utc
-from scheduler.run import Attempt, Line, Started, bucket_in, encode, run_id
+from scheduler.db import Conn, metadata, ms, times_check, utc
+from scheduler.run import Attempt, Line, bucket_in, encode, run_id
 
 HISTORY = Table(
     "history",
@@ -86,9 +84,6 @@ Index(
     postgresql_using="brin",
     postgresql_with={"pages_per_range": 16},
 )
-
-EXECUTION = uuid.UUID("6f1c3d4e-8a55-4c0b-9a53-5a1d5c9d7f10")
-"""The namespace of attempts' ids (UUIDv5)."""
 
 
 # Gaps ---------------------------------------------------------------------------------------------
@@ -164,24 +159,7 @@ async def record_damaged(
     await conn.execute(DAMAGED, {**line.values, **values})
 
 
-# Executions ---------------------------------------------------------------------------------------
-
-
-class Execution(msgspec.Struct):
-    """One attempt of a run of a task, as `/tasks/{id}/executions` shows it."""
-
-    id: str
-    task_id: str
-    run_id: str
-    attempt: int
-    status: str
-    status_code: int | None
-    response: str | None
-    error: str | None
-    scheduled_for: str | None
-    started_at: str | None
-    finished_at: str | None
-    created_at: str | None
+# Finished runs ------------------------------------------------------------------------------------
 
 
 class Finished(msgspec.Struct):
@@ -201,119 +179,26 @@ class Finished(msgspec.Struct):
     attempts: list[Attempt]
     response: bytes | None
     truncated: bool
-    count: int
-    gap_from: int | None
-    gap_to: int | None
+    gap: tuple[int, int, int] | None = None
+    """Of instants that were passed over: how many, the first, the last."""
 
-
-TOTAL = text("""
-SELECT coalesce(sum(attempts_n), 0) FROM history
-WHERE task_key = :key AND bucket = :bucket AND service_id = :service_id
-""")
-
-PAGE = text("""
-SELECT id, finished_at, attempts_n, before FROM (
-    SELECT id, finished_at, attempts_n,
-           sum(attempts_n) OVER (ORDER BY finished_at DESC, id) - attempts_n AS before
-    FROM history WHERE task_key = :key AND bucket = :bucket AND service_id = :service_id
-        AND attempts_n > 0) AS h
-WHERE before < :until AND before + attempts_n > :since
-ORDER BY before
-""")
 
 ROWS = """
 SELECT id, kind, task_key, task_id, version, state, reason, scheduled_for, created_at,
        started_at, finished_at, attempts, response, truncated, count, gap_from, gap_to
 FROM history WHERE bucket = :bucket AND service_id = :service_id AND """
-BY_IDS = text(ROWS + "task_key = :key AND id = ANY(:ids) AND finished_at = ANY(:finished)")
 BY_ID = text(ROWS + "id = :id")
-
-
-async def executions(
-    conn: Conn, line: Line, task_id: str, now: datetime, *, page: int, count: int
-) -> tuple[int, list[Execution]]:
-    """Return how many attempts a task has, and one page of them, the newest first."""
-    live = [
-        execution
-        for run in await lines.of_task(conn, line, now)
-        for execution in _live_executions(run, task_id, ms(now))
-    ]
-    total = len(live) + int((await conn.execute(TOTAL, line.values)).scalar_one())
-    since, until = page * count, (page + 1) * count
-    records = live[since:until]
-    if until > len(live):
-        skip = max(since - len(live), 0)
-        records += await _finished_page(conn, line, task_id, skip, until - len(live))
-    return total, records
-
-
-async def _finished_page(
-    conn: Conn, line: Line, task_id: str, since: int, until: int
-) -> list[Execution]:
-    where = (await conn.execute(PAGE, {**line.values, "since": since, "until": until})).all()
-    if not where:
-        return []
-    values = {"ids": [w.id for w in where], "finished": [w.finished_at for w in where]}
-    rows = {row.id: row for row in await conn.execute(BY_IDS, {**line.values, **values})}
-    first = int(where[0].before)
-    found = [
-        execution
-        for w in where
-        if w.id in rows  # it may have been replayed between the two statements
-        for execution in _finished_executions(_finished(rows[w.id]), task_id)
-    ]
-    return found[since - first : until - first]
-
-
-def _live_executions(run: Started, task_id: str, now: int) -> list[Execution]:
-    done = [_execution(run.id, task_id, run, attempt) for attempt in reversed(run.attempts)]
-    if not (run.claimed and run.due <= now):
-        return done
-    number = len(run.attempts) + 1
-    attempt = Attempt(number=number, outcome="unknown", started_at=run.due)
-    under_way = _execution(run.id, task_id, run, attempt)
-    under_way.status, under_way.error = "started", None
-    return [under_way, *done]
-
-
-def _finished_executions(run: Finished, task_id: str) -> list[Execution]:
-    found = [_execution(run.id, task_id, run, attempt) for attempt in reversed(run.attempts)]
-    if found and run.response is not None:
-        found[0].response = run.response.decode("utf-8", "replace")
-    return found
-
-
-def _execution(run_id: UUID, task_id: str, run: Finished | Started, attempt: Attempt) -> Execution:
-    return Execution(
-        id=str(uuid.uuid5(EXECUTION, f"{run_id}/{attempt.number}")),
-        task_id=task_id,
-        run_id=str(run_id),
-        attempt=attempt.number,
-        status="success" if attempt.outcome == "succeeded" else "failed",
-        status_code=attempt.status_code,
-        response=attempt.response,
-        error=attempt.error,
-        scheduled_for=rfc3339(run.scheduled_for),
-        started_at=rfc3339(attempt.started_at),
-        finished_at=rfc3339(attempt.finished_at),
-        created_at=rfc3339(run.created_at),
-    )
 
 
 async def get(conn: Conn, service_id: UUID, run_id: UUID) -> Finished | None:
     """Return a finished run of a service, or None."""
     values = {"bucket": bucket_in(run_id), "service_id": service_id, "id": run_id}
     row = (await conn.execute(BY_ID, values)).first()
-    return _finished(row) if row else None
+    return finished(row) if row else None
 
 
-def execution_of(run: Finished, task_id: str) -> Execution | None:
-    """Return the last attempt of a finished run, or None where it never started."""
-    found = _finished_executions(run, task_id)
-    return found[0] if found else None
-
-
-def _finished(row: Any) -> Finished:
+def finished(row: Any) -> Finished:
+    """Read a row; one that someone damaged by hand is read as far as it goes."""
     try:
         attempts = msgspec.json.decode(row.attempts, type=list[Attempt])
     except (msgspec.DecodeError, RecursionError):  # damaged by hand: what is left is still shown
@@ -333,9 +218,7 @@ def _finished(row: Any) -> Finished:
         attempts=attempts,
         response=row.response,
         truncated=row.truncated,
-        count=row.count,
-        gap_from=None if row.gap_from is None else ms(row.gap_from),
-        gap_to=None if row.gap_to is None else ms(row.gap_to),
+        gap=None if row.gap_from is None else (row.count, ms(row.gap_from), ms(row.gap_to)),
     )
 
 
@@ -344,12 +227,15 @@ SELECT k.key, l.state FROM unnest(CAST(:keys AS uuid[])) AS k (key), LATERAL (
     SELECT h.state FROM history h
     WHERE h.task_key = k.key AND h.service_id = :service_id
       AND h.state IN ('succeeded', 'failed', 'expired')
-    ORDER BY h.finished_at DESC LIMIT 1) AS l
+    ORDER BY h.scheduled_for DESC, h.id DESC LIMIT 1) AS l
 """)
 
 
 async def last_ends(conn: Conn, service_id: UUID, keys: Sequence[UUID]) -> dict[UUID, str]:
-    """Map task keys to the state that their last run ended in; skipped ones do not count."""
+    """Map task keys to the state that their last run (by `scheduled_for`) ended in.
+
+    Skipped and cancelled ones do not count.
+    """
     rows = await conn.execute(LAST_ENDS, {"keys": list(keys), "service_id": service_id})
     return {row.key: row.state for row in rows}
 
@@ -369,3 +255,40 @@ async def remove_service(conn: Conn, service_id: UUID, most: int) -> bool:
     await conn.execute(REMOVE_SERVICE, {"service_id": service_id, "most": most})
     left = await conn.execute(LEFT_OF_SERVICE, {"service_id": service_id, "most": 1})
     return bool(left.scalar_one())
+
+
+# Over every service: what a process that died did not write to `task_state`.
+ENDED_BETWEEN = text("""
+SELECT DISTINCT task_key FROM history
+WHERE finished_at >= :since AND finished_at < :until AND task_key IS NOT NULL
+""")
+STREAK = 100
+STREAKS = text("""
+SELECT k.key, l.states, l.first, l.id FROM unnest(CAST(:keys AS uuid[])) AS k (key), LATERAL (
+    SELECT array_agg(state ORDER BY scheduled_for DESC, id DESC) AS states,
+           (array_agg(scheduled_for ORDER BY scheduled_for DESC, id DESC))[1] AS first,
+           (array_agg(id ORDER BY scheduled_for DESC, id DESC))[1] AS id
+    FROM (SELECT state, scheduled_for, id FROM history h
+          WHERE h.task_key = k.key AND h.state IN ('succeeded', 'failed', 'expired')
+          ORDER BY h.scheduled_for DESC, h.id DESC LIMIT :most) AS newest) AS l
+WHERE l.states IS NOT NULL
+""")
+
+
+async def ended_between(conn: Conn, since: datetime, until: datetime) -> list[UUID]:
+    """Return the keys of the tasks of which something ended in [since, until), of any service."""
+    rows = await conn.execute(ENDED_BETWEEN, {"since": since, "until": until})
+    return list(rows.scalars())
+
+
+async def streaks(conn: Conn, keys: Sequence[UUID]) -> dict[UUID, tuple[int, UUID, str, int]]:
+    """Map task keys to their last end: its instant (ms), its run, its state, failures in a row.
+
+    Failures are counted to 100.
+    """
+    rows = await conn.execute(STREAKS, {"keys": list(keys), "most": STREAK})
+    return {row.key: (ms(row.first), row.id, row.states[0], _failures(row.states)) for row in rows}
+
+
+def _failures(states: Sequence[str]) -> int:
+    return next((n for n, word in enumerate(states) if word == "succeeded"), len(states))

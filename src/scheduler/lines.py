@@ -102,6 +102,22 @@ async def ended(conn: Conn, line: Line, after: datetime) -> set[UUID]:
     return set((await conn.execute(ENDED, {**line.values, "after": after})).scalars())
 
 
+BETWEEN = text("""
+SELECT (SELECT count(*) FROM run WHERE task_key = :key AND bucket = :bucket
+            AND service_id = :service_id AND kind = 'task'
+            AND scheduled_for > :after AND scheduled_for <= :until)
+     + (SELECT count(*) FROM history WHERE task_key = :key AND bucket = :bucket
+            AND service_id = :service_id AND kind = 'task' AND gap_from IS NULL
+            AND scheduled_for > :after AND scheduled_for <= :until)
+""")
+
+
+async def count_between(conn: Conn, line: Line, after: datetime, until: datetime) -> int:
+    """Return how many instants of a task in (after, until] have a row of their own."""
+    found = await conn.execute(BETWEEN, {**line.values, "after": after, "until": until})
+    return int(found.scalar_one())
+
+
 class Stance(msgspec.Struct, frozen=True):
     """What a run's row says of its task's definition."""
 

@@ -112,6 +112,8 @@ class Plan(msgspec.Struct):
     """The plan's own row, where that is not the task's: someone moved it by hand."""
     back: int = 0
     """How many instants an edit took back."""
+    resumed: bool = False
+    """It ends a pause."""
 
     @property
     def spent(self) -> int:
@@ -262,6 +264,8 @@ class Passed(msgspec.Struct):
     runs: int = 0
     earliest: int | None = None
     """The earliest instant it made, in ms since 1970."""
+    lapsed: list[UUID] = []
+    """Tasks that have nothing to come, and whose last instants were passed over."""
 
 
 async def anything(conn: Conn, now: int, *, window_ms: int) -> bool:
@@ -329,19 +333,26 @@ async def _resumed(
     """Plan a paused task from the end of its pause on, where that has come."""
     if of.paused_until is None or of.paused_until > now:
         return Plan(of, [], planned_until, _resume_at(of, horizon - now))
-    paused = _paused(of, planned_until, spent, of.paused_until)
-    since = max(planned_until, of.paused_until)
+    last = of.paused_until - 1  # an instant at its very end is due
+    paused = await _paused(conn, of, planned_until, spent, last)
+    since = max(planned_until, last)
     of = await task.resume(conn, of)
     made = plan(of, since, spent + sum(gap.count for gap in paused), now, horizon)
     made.gaps = paused + made.gaps
+    made.resumed = True
     return made
 
 
-def _paused(of: Definition, planned_until: int, spent: int, until: int) -> list[Gap]:
-    """Return the gap of a pause up to `until`."""
+async def _paused(
+    conn: Conn, of: Definition, planned_until: int, spent: int, until: int
+) -> list[Gap]:
+    """Return the gap of a pause up to `until`, without what ended otherwise in it."""
     instants = _within(of, of.instants, planned_until, spent, until)
     passed = gap(of, instants, planned_until, until, "paused")
-    return [passed] if passed else []
+    if passed is None:
+        return []
+    passed.count -= await lines.count_between(conn, of.line, utc(planned_until), utc(until))
+    return [passed] if passed.count > 0 else []
 
 
 async def _set_aside(conn: Conn, of: Definition, planned_until: int, now: int) -> Plan:
@@ -369,7 +380,12 @@ async def _write(conn: Conn, plans: Sequence[Plan], now: datetime) -> Passed:
             "runs": [p.spent for p in plans],
         },
     )
-    return Passed(moved.rowcount, sum(len(p.instants) for p in plans), earliest)
+    lapsed = [
+        p.task.key
+        for p in plans
+        if p.resumed or (p.gaps and not p.instants and p.next_plan_at is None)
+    ]
+    return Passed(moved.rowcount, sum(len(p.instants) for p in plans), earliest, lapsed)
 
 
 def batched(runs: Iterator[NewRun], size: int) -> Iterator[list[NewRun]]:
@@ -507,7 +523,12 @@ async def _catch_up(conn: Conn, before: Definition, planned: Planned, now: int) 
     """Settle what the task owed before an edit: overdue instants, or the gap of a pause."""
     planned_until, owed = planned.until, Owed([])
     if before.status == "paused":
-        return Owed(_paused(before, planned_until, planned.runs, now))
+        until = now if before.paused_until is None else min(now, before.paused_until - 1)
+        owed.gaps += await _paused(conn, before, planned_until, planned.runs, until)
+        if until == now:
+            return owed
+        planned_until = max(planned_until, until)
+        before = msgspec.structs.replace(before, status="active", paused_until=None)
     for _ in range(CATCH_UP_PASSES):
         if before.due is None or planned_until >= now:
             return owed
@@ -543,15 +564,15 @@ async def coming(
 
 
 PLANNED = text("""
-SELECT planned_until, planned_runs FROM task_plan
-WHERE key = :key AND bucket = :bucket AND service_id = :service_id
+SELECT key, planned_until, planned_runs FROM task_plan
+WHERE key = ANY(:keys) AND service_id = :service_id
 """)
 
 
-async def planned(conn: Conn, line: Line) -> Planned | None:
-    """Return how far a task is planned; None where it is gone."""
-    row = (await conn.execute(PLANNED, line.values)).first()
-    return None if row is None else Planned(ms(row.planned_until), row.planned_runs)
+async def planned(conn: Conn, service_id: UUID, keys: Sequence[UUID]) -> dict[UUID, Planned]:
+    """Map a service's tasks to how far they are planned."""
+    rows = await conn.execute(PLANNED, {"keys": list(keys), "service_id": service_id})
+    return {row.key: Planned(ms(row.planned_until), row.planned_runs) for row in rows}
 
 
 async def remove(conn: Conn, line: Line) -> None:
@@ -573,13 +594,15 @@ class Sweep:
     def __init__(self, queue_most: int) -> None:
         self._queue_most = queue_most
         self._after = self.START
+        self.judged: list[UUID] = []
+        """The tasks of the last piece."""
 
     async def step(self, conn: Conn, now: int) -> tuple[int, bool]:
         """Judge one piece; return how many were skipped, and whether the walk came to its end."""
         rows = await queue.overdue(conn, self._after, utc(now - self.OVERDUE_MS), self.PIECE)
         done = len(rows) < self.PIECE
         self._after = self.START if done else (rows[-1][1], rows[-1][2])
-        keys = list({key for key, _, _ in rows})
+        keys = self.judged = list({key for key, _, _ in rows})
         skipped = 0
         if keys:
             skipped += await queue.cut_queues(conn, keys, self._queue_most, utc(now))

@@ -12,7 +12,7 @@ import os
 import socket
 import uuid
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import msgspec
@@ -63,6 +63,7 @@ READ = text("SELECT id, beat, beat_at FROM replica WHERE id <> :id")
 BURY = text("DELETE FROM replica WHERE id = :id AND beat = :beat RETURNING now() AS now, beat_at")
 BURY_ALL = text("DELETE FROM replica WHERE id <> :id RETURNING id")
 ALL = text("SELECT id FROM replica")
+BEATS = text("SELECT beat_at FROM replica WHERE id <> :id")
 NOW = text("SELECT now()")
 
 
@@ -138,6 +139,10 @@ class Membership:
         self.others.pop(dead, None)
         sent_until = row.beat_at + timedelta(seconds=FRESH_S)
         return await queue.free(conn, [dead], sent_until, row.now)
+
+    async def last_beats(self, conn: Conn) -> list[datetime]:
+        """Return when the others last beat."""
+        return list((await conn.execute(BEATS, {"id": self.me})).scalars())
 
     async def bury_all(self, conn: Conn) -> int:
         """Free what everyone else holds: for a process that knows it is the only one."""

@@ -54,6 +54,13 @@ RUN = Table(
     Index("run_service", "service_id", "due"),
     Index("run_task", "task_key", "scheduled_for"),
     Index("run_cancelled", "id", postgresql_where=text("cancelled")),
+    Index(
+        "run_moved",
+        "service_id",
+        text("scheduled_for DESC"),
+        text("id DESC"),
+        postgresql_where=text("due <> scheduled_for"),
+    ),
 )
 
 BUCKETS = 1024

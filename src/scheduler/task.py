@@ -1,6 +1,5 @@
 """The task: what a user wrote, one row each."""
 
-import re
 from collections.abc import Sequence
 from datetime import datetime
 from functools import lru_cache
@@ -82,6 +81,14 @@ TASK = Table(
         postgresql_using="gin",
         postgresql_ops={"tags": "jsonb_path_ops"},
         postgresql_where=text("tags <> '[]'"),
+    ),
+    Index(
+        "task_words",
+        text(
+            r"to_tsvector('simple', regexp_replace((name || ' ') || coalesce(action ->> 'url', "
+            r"''), '[\W_]+', ' ', 'g'))"
+        ),
+        postgresql_using="gin",
     ),
 )
 
@@ -286,7 +293,7 @@ async def find(conn: Conn, service_id: UUID, task_id: str) -> Definition | None:
     bucket = bucket_of(service_id, task_id)
     values = {"service_id": service_id, "id": task_id, "bucket": bucket}
     row = (await conn.execute(GET, values)).first()
-    return _definition(row) if row else None
+    return definition(row) if row else None
 
 
 async def change(conn: Conn, task: Definition) -> None:
@@ -314,60 +321,37 @@ async def remove(conn: Conn, line: Line) -> None:
 async def definitions(conn: Conn, keys: Sequence[UUID]) -> dict[UUID, Definition]:
     """Return tasks by key, of any service: the machine performs them all."""
     rows = await conn.execute(BY_KEYS, {"keys": list(keys)})
-    return {row.key: _definition(row) for row in rows}
+    return {row.key: definition(row) for row in rows}
 
 
-class Filter(msgspec.Struct, kw_only=True, frozen=True):
-    """Which tasks to list."""
-
-    status: str | None = None
-    trigger: str | None = None
-    action: str | None = None
-    tag: str | None = None
-    words: tuple[str, ...] = ()
+TRIGGERS = text("""
+SELECT key, version, coalesce(trigger ->> 'kind', 'none') AS kind FROM task
+WHERE key = ANY(:keys) AND service_id = :service_id
+""")
 
 
-TOTAL_MOST = 10_000
+async def triggers(
+    conn: Conn, service_id: UUID, keys: Sequence[UUID]
+) -> dict[UUID, tuple[int, str]]:
+    """Map a service's tasks to their version and the word for their kind of trigger."""
+    rows = await conn.execute(TRIGGERS, {"keys": list(keys), "service_id": service_id})
+    return {row.key: (row.version, row.kind) for row in rows}
 
 
-async def list_page(
-    conn: Conn, service_id: UUID, wanted: Filter, *, offset: int, count: int
+TRIGGERED = text(f"""
+SELECT {COLUMNS} FROM task
+WHERE service_id = :service_id AND (created_at, key) >= (:created_at, :key)
+  AND trigger IS NOT NULL AND status = 'active'
+ORDER BY created_at, key LIMIT :most
+""")
+
+
+async def triggered(
+    conn: Conn, service_id: UUID, start: tuple[datetime, UUID], most: int
 ) -> list[Definition]:
-    """Return a page of a service's tasks, the newest first."""
-    where, values = _where(service_id, wanted)
-    statement = f"SELECT {COLUMNS} FROM task WHERE {where}"
-    statement += " ORDER BY created_at DESC, key DESC LIMIT :count OFFSET :offset"
-    rows = await conn.execute(text(statement), {**values, "count": count, "offset": offset})
-    return [_definition(row) for row in rows]
-
-
-async def total(conn: Conn, service_id: UUID, wanted: Filter) -> int | None:
-    """Return how many tasks there are; None beyond 10,000."""
-    where, values = _where(service_id, wanted)
-    statement = f"SELECT count(*) FROM (SELECT FROM task WHERE {where} LIMIT :most) AS t"
-    found = (await conn.execute(text(statement), {**values, "most": TOTAL_MOST + 1})).scalar_one()
-    return None if found > TOTAL_MOST else int(found)
-
-
-def _where(service_id: UUID, wanted: Filter) -> tuple[str, dict[str, Any]]:
-    parts = ["service_id = :service_id"]
-    values: dict[str, Any] = {"service_id": service_id}
-    if wanted.status is not None:
-        parts.append("status = :status")
-        values["status"] = wanted.status
-    if wanted.trigger is not None:
-        parts.append("coalesce(trigger ->> 'kind', 'none') = :trigger")
-        values["trigger"] = wanted.trigger
-    if wanted.action is not None:
-        parts.append("action ->> 'kind' = :action")
-        values["action"] = wanted.action
-    if wanted.tag is not None:
-        parts.append("tags @> jsonb_build_array(CAST(:tag AS text))")
-        values["tag"] = wanted.tag
-    for n, word in enumerate(wanted.words):
-        parts.append(f"concat_ws(' ', name, action ->> 'url') ~* :word{n}")
-        values[f"word{n}"] = r"(^|\W|_)" + re.escape(word)
-    return " AND ".join(parts), values
+    """Return a service's active tasks that have a trigger, the oldest first, from `start` on."""
+    values = {"service_id": service_id, "created_at": start[0], "key": start[1], "most": most}
+    return [definition(row) for row in await conn.execute(TRIGGERED, values)]
 
 
 def _values(task: Definition) -> dict[str, Any]:
@@ -407,7 +391,7 @@ def _policy(raw: str) -> Policy:
     return msgspec.json.decode(raw, type=Policy)
 
 
-def _definition(row: Any) -> Definition:
+def definition(row: Any) -> Definition:
     """Read a row; one that someone damaged by hand is read as far as it goes."""
     try:
         read: dict[str, Any] = {

@@ -36,7 +36,7 @@ async def replay_run(
             await _refuse_live(conn, service.id, key, run_id)
     if ended is None or ended.task_id is None or ended.task_key is None:
         raise Conflict("this run is of no task that could run again")
-    if ended.gap_from is not None:
+    if ended.gap is not None:
         raise Conflict("this row stands for instants that were skipped; execute the task instead")
     moved = await replay(engine, service.id, ended.task_id, ended.task_key, [key])
     async with engine.database.api.connect() as conn:

@@ -1,5 +1,6 @@
 """A run as the outside sees it, live or finished."""
 
+from collections.abc import Mapping
 from uuid import UUID
 
 import msgspec
@@ -11,6 +12,9 @@ from scheduler.history import Finished
 from scheduler.run import Attempt, NewRun, Started
 from scheduler.task import Definition
 from scheduler.triggers import kind_of
+
+Kinds = Mapping[UUID, tuple[int, str]]
+"""Of task keys: the version, and the kind of trigger."""
 
 
 class ShownAttempt(msgspec.Struct):
@@ -57,6 +61,10 @@ class ShownRun(msgspec.Struct, kw_only=True):
     """Secrets masked; null where the task has been changed or deleted since."""
     response: str | None = None
     truncated: bool = False
+    count: int | None = None
+    """Of a gap: how many instants it stands for, the first and the last of them."""
+    from_: str | None = msgspec.field(default=None, name="from")
+    to: str | None = None
     attempts: list[ShownAttempt]
 
 
@@ -80,6 +88,20 @@ async def find(conn: Conn, service_id: UUID, run_id: UUID, now: int) -> ShownRun
     of = await task.find(conn, service_id, run.task_id) if run.task_id else None
     if of is not None and not of.damaged and (of.key, of.version) == (run.task_key, run.version):
         describe(shown, of)
+    return shown
+
+
+def listed(run: Started | Finished, service_id: UUID, now: int, kinds: Kinds) -> ShownRun:
+    """Return a run as a list shows it: without the request and without bodies; `now` in ms."""
+    if isinstance(run, Started):
+        shown = of_live(run, service_id, now)
+    else:
+        shown = of_finished(run, service_id)
+    for attempt in shown.attempts:
+        attempt.response = None
+    if run.kind == "task" and run.task_key is not None:
+        version, trigger = kinds.get(run.task_key, (None, None))
+        shown.trigger = trigger if version == run.version else None
     return shown
 
 
@@ -133,6 +155,7 @@ def of_live(run: Started, service_id: UUID, now: int) -> ShownRun:
 def of_finished(run: Finished, service_id: UUID) -> ShownRun:
     """Return a run that has ended."""
     started = run.started_at
+    count, first, last = run.gap or (None, None, None)
     return ShownRun(
         id=str(run.id),
         service_id=str(service_id),
@@ -149,6 +172,9 @@ def of_finished(run: Finished, service_id: UUID) -> ShownRun:
         duration_ms=None if started is None else run.finished_at - started,
         response=None if run.response is None else run.response.decode("utf-8", "replace"),
         truncated=run.truncated,
+        count=count,
+        from_=rfc3339(first),
+        to=rfc3339(last),
         attempts=[_attempt(a) for a in run.attempts],
     )
 

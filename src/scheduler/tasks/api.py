@@ -8,13 +8,14 @@ from litestar.di import NamedDependency
 from litestar.openapi.spec import Schema
 from litestar.params import FromPath, JSONBody
 
-from scheduler import clock, history, lines, planner, quotas, task
+from scheduler import clock, executions, lines, planner, quotas, state, task
 from scheduler.db import utc
 from scheduler.engine import Engine
 from scheduler.errors import ValidationFailed
-from scheduler.history import Execution
+from scheduler.executions import Execution
 from scheduler.openapi import asks
 from scheduler.services import Service
+from scheduler.standing import awaits
 from scheduler.tasks import edit, listing, model, query
 from scheduler.tasks.bulk import create_tasks
 from scheduler.tasks.execute import execute_task
@@ -45,13 +46,14 @@ async def create_task(
         made = edit.new_task(fields, service.id, now)
         await quotas.check_tasks(conn, service)
         await task.create(conn, made.task)
+        pending = made.at_once or awaits(made.task, now)
+        await state.create(conn, [state.Row(made.task.line, made.task.created_at, pending)])
         earliest = await planner.create(
             conn, made.task, now, window_ms=engine.window_ms, at_once=made.at_once
         )
     engine.wake(earliest)
     engine.resume_at(made.task.paused_until)
-    state = "created" if model.next_due(made.task, now) is None and not made.at_once else "pending"
-    shown = model.shown(made.task, state, now)
+    shown = model.shown(made.task, "pending" if pending else "created", now)
     shown.message = "Task created successfully"
     return CreatedTask(task_id=shown.id, **msgspec.structs.asdict(shown))
 
@@ -61,7 +63,7 @@ async def get_task(task_id: FromPath[str], service: Caller, engine: Machine) -> 
     """Return a task."""
     async with engine.database.api.connect() as conn:
         of = await task.get(conn, service.id, task_id)
-        return (await listing.shown(conn, service.id, [of], engine.clock.now_ms()))[0]
+        return (await listing.shown_of(conn, service.id, [of], engine.clock.now_ms()))[0]
 
 
 @route(
@@ -93,7 +95,8 @@ async def change_task(
             at_once=made.at_once,
         )
         now = engine.clock.now_ms()
-        shown = (await listing.shown(conn, service.id, [made.task], now))[0]
+        shown = (await listing.shown_of(conn, service.id, [made.task], now))[0]
+        await state.stand(conn, [(made.task.line, shown.state in ("pending", "running"))])
     engine.recall(made.task.key)
     engine.wake(earliest)
     engine.resume_at(made.task.paused_until)
@@ -108,6 +111,7 @@ async def delete_task(task_id: FromPath[str], service: Caller, engine: Machine) 
         await lines.remove(conn, of.line, utc(await clock.database_ms(conn)))
         await planner.remove(conn, of.line)
         await task.remove(conn, of.line)
+        await state.remove(conn, of.line)
     engine.recall(of.key)
 
 
@@ -138,7 +142,7 @@ async def list_executions(
         # One snapshot: a run that is settled between two of them would be counted twice.
         conn = await connection.execution_options(isolation_level="REPEATABLE READ")
         of = await task.get(conn, service.id, task_id)
-        total, records = await history.executions(
+        total, records = await executions.page(
             conn, of.line, of.id, utc(engine.clock.now_ms()), page=page, count=count
         )
     return Executions(total, page, count, records)

@@ -9,13 +9,14 @@ import msgspec
 from litestar import Request, post
 from litestar.di import NamedDependency
 
-from scheduler import clock, planner, quotas, task
+from scheduler import clock, planner, quotas, state, task
 from scheduler.clock import Slice
 from scheduler.db import Conn
 from scheduler.engine import Engine
 from scheduler.errors import Conflict, Detail, InvalidRequest, ValidationFailed
 from scheduler.run import NewRun
 from scheduler.services import Service
+from scheduler.standing import awaits
 from scheduler.tasks import edit, model
 from scheduler.tasks.edit import Edit
 
@@ -131,8 +132,13 @@ async def _write(
             earliest += [run.at for run in first[:1]]
             await turn.give_way()
         await task.create_many(conn, [new.task for new in some])
+        await state.create(conn, [_standing(new, now) for new in some])
         await planner.create_many(conn, rows, runs, now)
     return min(earliest, default=None)
+
+
+def _standing(new: Edit, now: int) -> state.Row:
+    return state.Row(new.task.line, new.task.created_at, new.at_once or awaits(new.task, now))
 
 
 async def _check_free(conn: Conn, service: Service, some: Sequence[Edit], start: int) -> None:

@@ -11,11 +11,11 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import Schema
 from litestar.params import FromPath
 
-from scheduler import history, lines, planner, queue, quotas
+from scheduler import executions, history, lines, planner, queue, quotas
 from scheduler.db import Conn, utc
 from scheduler.engine import Engine
 from scheduler.errors import Conflict, NotFound, ValidationFailed
-from scheduler.history import Execution
+from scheduler.executions import Execution
 from scheduler.openapi import asks
 from scheduler.run import NewRun, Run, run_id
 from scheduler.runs import model as runs
@@ -172,7 +172,7 @@ async def _ended(engine: Engine, of: Definition, key: UUID) -> Execution | None:
             async with engine.database.api.connect() as conn:
                 run = await history.get(conn, of.service_id, key)
             if run is not None:
-                return history.execution_of(run, of.id)
+                return executions.last_of(run, of.id)
             if left <= 0:
                 return None
             wait = LOOK_S

@@ -1,4 +1,4 @@
-"""`GET /tasks`: the list, its filters, and how each task stands."""
+"""`GET /tasks`: filters, pages, and how each task stands."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,13 +9,15 @@ from litestar import Request, Response, get
 from litestar.di import NamedDependency
 from litestar.openapi.spec import OpenAPIType, Schema
 
-from scheduler import history, lines, task
+from scheduler import history, ledger, lines, state, tasklist
 from scheduler.db import Conn, utc
 from scheduler.engine import Engine
 from scheduler.errors import ValidationFailed
 from scheduler.openapi import asks, whole
 from scheduler.services import Service
-from scheduler.task import Definition, Filter
+from scheduler.standing import awaits, limited
+from scheduler.task import Definition
+from scheduler.tasklist import TOTAL_MOST, Filter, Listed, words_of
 from scheduler.tasks import model, query
 from scheduler.tasks.model import STATES, Task
 from scheduler.tasks.query import PAGE_MOST
@@ -24,8 +26,6 @@ TRIGGERS = ("interval", "once", "cron", "rrule", "none")
 ACTIONS = ("http", "command", "operation")
 
 AnyRequest = Request[Any, Any, Any]
-Caller = NamedDependency[Service]
-Machine = NamedDependency[Engine]
 
 
 @get(
@@ -42,37 +42,42 @@ Machine = NamedDependency[Engine]
         count=whole(1, PAGE_MOST),
     ),
 )
-async def list_tasks(request: AnyRequest, service: Caller, engine: Machine) -> Response[list[Task]]:
+async def list_tasks(
+    request: AnyRequest, service: NamedDependency[Service], engine: NamedDependency[Engine]
+) -> Response[list[Task]]:
     """Return a page of tasks, with `X-Total-Count` and `Link` where they apply."""
     sent = request.query_params
     page, count = query.page(sent)
-    wanted, state = _filter(sent)
-    now = engine.clock.now_ms()
-    async with engine.database.api.connect() as conn:
-        if state is None:
-            rows = await task.list_page(
-                conn, service.id, wanted, offset=page * count, count=count + 1
-            )
-            found = await shown(conn, service.id, rows, now)
-            total = await task.total(conn, service.id, wanted)
+    wanted, word = read_filter(sent)
+    now, offset = engine.clock.now_ms(), page * count
+    if word is not None:
+        await engine.standing.flush()  # what this process knows counts at once
+    async with engine.database.api.connect() as connection:
+        conn = await connection.execution_options(isolation_level="REPEATABLE READ")
+        if word is None:
+            listed = await tasklist.page(conn, service.id, wanted, offset=offset, count=count + 1)
         else:
-            every, total = await _in_state(conn, service.id, wanted, state, now)
-            found = every[page * count : (page + 1) * count + 1]
-    headers = {} if total is None else {"X-Total-Count": str(total)}
-    if len(found) > count:
+            listed = await in_state(
+                conn, service.id, wanted, word, now, offset=offset, count=count + 1
+            )
+        found = await shown_of(conn, service.id, listed.tasks[:count], now)
+    headers = {} if listed.total is None else {"X-Total-Count": str(listed.total)}
+    if len(listed.tasks) > count:
         following = {**dict(sent.items()), "pageNumber": page + 1, "count": count}
         headers["Link"] = f'<{request.url.path}?{urlencode(following)}>; rel="next"'
-    return Response(found[:count], headers=headers)
+    # One that has moved on since is in another state's list by now.
+    return Response([t for t in found if word in (None, t.state)], headers=headers)
 
 
-def _filter(query: Any) -> tuple[Filter, str | None]:
-    status, state = query.get("status") or None, query.get("state") or None
+def read_filter(query: Any) -> tuple[Filter, str | None]:
+    """Return the filter that was sent, and the state; `status` takes words of both."""
+    status, word = query.get("status") or None, query.get("state") or None
     if status in STATES:
-        status, state = None, status
+        status, word = None, status
     if status is not None and status not in ("active", "paused", "disabled"):
         words = ", ".join(("active", "paused", "disabled", *STATES))
         raise ValidationFailed.of("status", f"must be one of {words}")
-    if state is not None and state not in STATES:
+    if word is not None and word not in STATES:
         raise ValidationFailed.of("state", f"must be one of {', '.join(STATES)}")
     sent = {name: query.get(name) or None for name in ("trigger", "action", "tag", "q")}
     for name, value in sent.items():
@@ -86,45 +91,95 @@ def _filter(query: Any) -> tuple[Filter, str | None]:
         trigger=sent["trigger"],
         action=sent["action"],
         tag=sent["tag"],
-        words=tuple((sent["q"] or "").split()[:10]),
+        words=words_of(sent["q"] or ""),
     )
-    return wanted, state
+    return wanted, word
 
 
-async def _in_state(
-    conn: Conn, service_id: UUID, wanted: Filter, state: str, now: int
-) -> tuple[list[Task], int | None]:
-    """Return the tasks in a state among the newest 10,000, and how many; None beyond those."""
-    found: list[Task] = []
-    for start in range(0, task.TOTAL_MOST, PAGE_MOST):
-        page = await task.list_page(conn, service_id, wanted, offset=start, count=PAGE_MOST)
-        found += [t for t in await shown(conn, service_id, page, now) if t.state == state]
-        if len(page) < PAGE_MOST:
-            return found, len(found)
-    return found, None
+# States ------------------------------------------------------------------------------------------
 
 
-async def shown(conn: Conn, service_id: UUID, page: Sequence[Definition], now: int) -> list[Task]:
+async def in_state(
+    conn: Conn,
+    service_id: UUID,
+    wanted: Filter,
+    word: str,
+    now: int,
+    *,
+    offset: int,
+    count: int,
+) -> Listed:
+    """Return a page of the tasks that stand in a state: by their rows, and by what runs now."""
+    running = await ledger.running(conn, service_id, now, TOTAL_MOST + 1)
+    if word == "running":
+        return await tasklist.page(
+            conn, service_id, wanted, offset=offset, count=count, among=running
+        )
+    plain = wanted == Filter()
+    resting = await state.count(conn, service_id, word, TOTAL_MOST + 1)
+    if resting <= TOTAL_MOST:
+        keys = await state.page(conn, service_id, word, running, offset=0, count=TOTAL_MOST)
+    elif plain:
+        keys = await state.page(conn, service_id, word, running, offset=offset, count=count)
+        listed = await tasklist.page(conn, service_id, wanted, offset=0, count=count, among=keys)
+        return Listed(listed.tasks, None)
+    else:
+        few = await tasklist.few(conn, service_id, wanted)
+        if few is None:
+            return await _sifted(
+                conn, service_id, wanted, word, running, offset=offset, count=count
+            )
+        keys = list(await state.among(conn, service_id, word, few) - set(running))
+    return await tasklist.page(conn, service_id, wanted, offset=offset, count=count, among=keys)
+
+
+async def _sifted(
+    conn: Conn,
+    service_id: UUID,
+    wanted: Filter,
+    word: str,
+    running: Sequence[UUID],
+    *,
+    offset: int,
+    count: int,
+) -> Listed:
+    """Walk the tasks in a state, in order, where neither it nor the filter leaves few."""
+    fit: list[UUID] = []
+    seen = 0
+    while len(fit) < offset + count:
+        keys = await state.page(conn, service_id, word, running, offset=seen, count=TOTAL_MOST)
+        fit += await tasklist.sift(conn, service_id, wanted, keys)
+        seen += len(keys)
+        if len(keys) < TOTAL_MOST:
+            break
+    chosen = fit[offset : offset + count]
+    listed = await tasklist.page(conn, service_id, Filter(), offset=0, count=count, among=chosen)
+    return Listed(listed.tasks, None)
+
+
+async def shown_of(
+    conn: Conn, service_id: UUID, page: Sequence[Definition], now: int
+) -> list[Task]:
     """Return tasks with their states: how a run of them stands, or how the last one ended."""
     keys = [of.key for of in page]
     if not keys:
         return []
     live = await lines.live(conn, service_id, keys, utc(now))
-    resting = [of.key for of in page if of.key not in live and not _pending(of, now)]
+    plans = await limited(conn, service_id, page)
+    waiting = {of.key for of in page if of.key in live or awaits(of, now, plans.get(of.key))}
+    resting = [of.key for of in page if of.key not in waiting]
     ends = await history.last_ends(conn, service_id, resting) if resting else {}
-    return [model.shown(of, _state(of, live, ends, now), now) for of in page]
+    shown = []
+    for of in page:
+        planned = plans.get(of.key)
+        word = "running" if live.get(of.key) else "pending" if of.key in waiting else ""
+        spent = None if planned is None else (planned.runs, planned.until)
+        shown.append(model.shown(of, word or _rest(ends.get(of.key)), now, spent))
+    return shown
 
 
-def _pending(of: Definition, now: int) -> bool:
-    return of.status == "active" and model.next_due(of, now) is not None
-
-
-def _state(of: Definition, live: dict[UUID, bool], ends: dict[UUID, str], now: int) -> str:
-    if live.get(of.key):
-        return "running"
-    if of.key in live or _pending(of, now):
-        return "pending"
-    end = ends.get(of.key)
+def _rest(end: str | None) -> str:
+    """Return the state of a task of which nothing is to come, by how its last run ended."""
     if end is None:
         return "created"
     return "completed" if end == "succeeded" else "failed"

@@ -56,7 +56,7 @@ async def preview_task(
     """Return the next instants of a task, whatever its status; `from` may lie in the past."""
     async with engine.database.api.connect() as conn:
         of = await task.get(conn, service.id, task_id)
-        planned = await planner.planned(conn, of.line) if of.bounds.max_runs else None
+        planned = (await planner.planned(conn, service.id, [of.key])).get(of.key)
     spent = None if planned is None else (planned.runs, planned.until)
     now = engine.clock.now_ms()
     return await _preview(of, request, now, spent)

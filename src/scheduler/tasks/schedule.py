@@ -10,7 +10,7 @@ from litestar.di import NamedDependency
 from litestar.openapi.spec import OpenAPIFormat, OpenAPIType, Schema
 from litestar.params import FromPath
 
-from scheduler import body, clock, lines, planner, queue, quotas, task
+from scheduler import body, clock, lines, planner, queue, quotas, state, task
 from scheduler.clock import Slice
 from scheduler.db import FIRST, LAST, Conn, rfc3339, utc
 from scheduler.engine import Engine
@@ -20,6 +20,7 @@ from scheduler.planner import Planned
 from scheduler.run import NewRun, run_id
 from scheduler.runs import model as runs
 from scheduler.services import Service
+from scheduler.standing import awaits
 from scheduler.task import Definition
 from scheduler.tasks import edit, listing, query
 from scheduler.tasks.execute import check_enabled
@@ -94,13 +95,15 @@ async def _moved(
 ) -> tuple[UUID | None, int | None]:
     """Give a task without a recurring trigger its time; return the run's id and what is due."""
     fields = TaskFields(scheduled_at=rfc3339(at))
-    made = edit.edited(fields, of, await clock.database_ms(conn))
+    now = await clock.database_ms(conn)
+    made = edit.edited(fields, of, now)
     if made.task.trigger == of.trigger:
         return await lines.newest(conn, of.line) or run_id(of.key, of.bucket, "task", at), None
     await task.change(conn, made.task)
     earliest = await planner.replan(
         conn, of, made.task, planned, window_ms=window_ms, at_once=made.at_once
     )
+    await state.stand(conn, [(made.task.line, made.at_once or awaits(made.task, now))])
     due = at if not made.at_once or earliest is None else earliest
     return run_id(of.key, of.bucket, "task", due), earliest
 
@@ -149,7 +152,7 @@ async def list_scheduled(
     async with engine.database.api.connect() as conn:
         found = await _firing(conn, service.id, since, until, (page + 1) * count + 1)
         of_page = found[page * count : (page + 1) * count]
-        shown = await listing.shown(conn, service.id, of_page, now)
+        shown = await listing.shown_of(conn, service.id, of_page, now)
     headers = {}
     if len(found) > (page + 1) * count:
         following = {**dict(sent.items()), "pageNumber": page + 1, "count": count}

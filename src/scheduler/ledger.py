@@ -1,0 +1,348 @@
+"""The ledger's lists: live and finished runs in one order, read page by page.
+
+The order is `scheduled_for`, then id, the newest first. Neither changes when a run moves between
+`run` and `history`, so that a place in the list neither loses a run nor shows it twice. Ask in one
+snapshot (REPEATABLE READ): a run that settles between two statements would be in both, or neither.
+
+A page walks at most `SCAN` entries of each table: where the filter finds too little in them, the
+page is short, and says where to go on.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import text
+
+from scheduler.db import Conn, ms, utc
+from scheduler.history import Finished, finished
+from scheduler.run import Started, bucket_in, decode
+
+SCAN = 20_000
+LIVE_STATES = ("scheduled", "running", "retrying")
+END_STATES = ("succeeded", "failed", "skipped", "expired", "cancelled")
+
+Place = tuple[datetime, UUID]
+"""Where a run stands in the list: (scheduled_for, id)."""
+TOP: Place = (datetime.max.replace(tzinfo=UTC), UUID(int=(1 << 128) - 1))
+BOTTOM = datetime.min.replace(tzinfo=UTC)
+
+Found = tuple[Place, Started | Finished]
+
+
+class Query(msgspec.Struct, kw_only=True, frozen=True):
+    """Which runs to list; times in ms since 1970, None for any."""
+
+    service_id: UUID
+    keys: tuple[UUID, ...] | None = None
+    """Of these tasks alone."""
+    task_id: str | None = None
+    """Of a task that is gone: by the id it had."""
+    run: UUID | None = None
+    states: frozenset[str] = frozenset()
+    reason: str | None = None
+    kinds: frozenset[str] = frozenset()
+    since: int | None = None
+    """Included."""
+    until: int | None = None
+    """Excluded."""
+
+    @property
+    def live(self) -> list[str]:
+        """The live states that fit: nothing that is live has a reason."""
+        if self.reason is not None:
+            return []
+        return [s for s in LIVE_STATES if not self.states or s in self.states]
+
+    @property
+    def ended(self) -> list[str]:
+        """The end states that fit: what succeeded has no reason."""
+        words = [s for s in END_STATES if not self.states or s in self.states]
+        return words if self.reason is None else [s for s in words if s != "succeeded"]
+
+
+class Page(msgspec.Struct):
+    """Runs, the newest first, and where to go on; None at the end."""
+
+    found: list[Found]
+    following: Place | None
+
+
+class _Walk(msgspec.Struct, kw_only=True):
+    """One way through an index, in the list's order, of each of its arms.
+
+    `base` is what the index answers, `rest` what each entry is asked besides.
+    """
+
+    table: str
+    columns: str
+    base: str
+    rest: list[str]
+    order: str = "scheduled_for"
+    arms: Sequence[Any] | None = None
+    arm_type: str = "text"
+
+    def each(self, wanted: int) -> int:
+        """Return how many entries of each arm are looked at."""
+        share = max(SCAN // max(len(self.arms or ()), 1), 1)
+        return share if self.rest else min(wanted, share)
+
+    def rows(self) -> str:
+        """Return the statement for the entries that fit."""
+        inner = self._inner(self.columns, "LIMIT :each")
+        where = f"WHERE {' AND '.join(self.rest)}" if self.rest else ""
+        return (
+            f"SELECT * FROM {self._each(inner)} {where} "
+            "ORDER BY scheduled_for DESC, id DESC LIMIT :wanted"
+        )
+
+    def stop(self) -> str:
+        """Return the statement for the newest place at which an arm was cut off."""
+        inner = self._inner("scheduled_for, id", "OFFSET :each - 1 LIMIT 1")
+        return (
+            f"SELECT scheduled_for, id FROM {self._each(inner)} "
+            "ORDER BY scheduled_for DESC, id DESC LIMIT 1"
+        )
+
+    def _inner(self, columns: str, limit: str) -> str:
+        at = self.order
+        return (
+            f"SELECT {columns} FROM {self.table} WHERE service_id = :service_id AND {self.base} "
+            f"AND ({at}, id) < (:at, :id) AND {at} >= :since ORDER BY {at} DESC, id DESC {limit}"
+        )
+
+    def _each(self, inner: str) -> str:
+        if self.arms is None:
+            return f"({inner}) AS found"
+        arms = f"unnest(CAST(:arms AS {self.arm_type}[])) AS w (arm)"
+        return f"{arms}, LATERAL ({inner}) AS found"
+
+
+ENDED = """id, kind, task_key, task_id, version, state, reason, scheduled_for, created_at,
+          started_at, finished_at, attempts, NULL AS response, truncated, count, gap_from, gap_to"""
+LIVE = """id, kind, task_key, task_id, version, scheduled_for, due, attempts, attempts_n,
+          created_at, claimed_by IS NOT NULL AS claimed"""
+STATE = """(CASE WHEN claimed AND due <= :now THEN 'running' WHEN attempts_n > 0 THEN 'retrying'
+           ELSE 'scheduled' END)"""
+
+
+async def page(conn: Conn, query: Query, now: int, *, after: Place | None, count: int) -> Page:
+    """Return a page of runs, after a place in the list; `now` in ms."""
+    values = _values(query, now, after)
+    found: list[Found] = []
+    stops: list[Place] = []
+    for walk in _walks(query):
+        rows, stop = await _follow(conn, walk, values, count + 1)
+        found += rows
+        stops += [stop] if stop else []
+    frontier = max(stops, default=None)
+    found.sort(key=lambda each: each[0], reverse=True)
+    if frontier is not None:
+        found = [each for each in found if each[0] >= frontier]
+    if len(found) > count:
+        return Page(found[:count], found[count - 1][0])
+    return Page(found, frontier)
+
+
+async def _follow(
+    conn: Conn, walk: _Walk, values: dict[str, Any], wanted: int
+) -> tuple[list[Found], Place | None]:
+    """Return what a walk finds, and the place beyond which it knows nothing."""
+    each = walk.each(wanted)
+    values = {**values, "each": each}
+    if walk.arms is not None:
+        values["arms"] = list(walk.arms)
+    rows = await conn.execute(text(walk.rows()), {**values, "wanted": wanted})
+    found = [((row.scheduled_for, row.id), _read(walk, row)) for row in rows]
+    many = walk.arms is not None and len(walk.arms) > 1
+    if (not walk.rest and each == wanted) or (len(found) == wanted and not many):
+        return found, None
+    stop = (await conn.execute(text(walk.stop()), values)).first()
+    return found, None if stop is None else (stop.scheduled_for, stop.id)
+
+
+def _values(query: Query, now: int, after: Place | None) -> dict[str, Any]:
+    top = TOP if query.until is None else (utc(query.until), UUID(int=0))
+    at, key = min(top, after) if after else top
+    return {
+        "service_id": query.service_id,
+        "at": at,
+        "id": key,
+        "since": BOTTOM if query.since is None else utc(query.since),
+        "now": utc(now),
+        "live": query.live,
+        "ended": query.ended,
+        "kinds": list(query.kinds),
+        "reason": query.reason,
+        "task_id": query.task_id,
+        "run": query.run,
+        "bucket": query.run and bucket_in(query.run),
+    }
+
+
+def _walks(query: Query) -> Iterable[_Walk]:
+    if query.ended:
+        yield _ended(query)
+    if query.live:
+        yield from _live(query)
+
+
+def _ended(query: Query) -> _Walk:
+    """Choose the index of history that leaves the least to be looked at."""
+    states, kinds = query.ended, query.kinds
+    rest = {
+        "state": len(states) < len(END_STATES) and "state = ANY(:ended)",
+        "kind": bool(kinds) and "kind = ANY(:kinds)",
+        "reason": query.reason is not None and "reason = :reason",
+        "task": query.task_id is not None and "task_id = :task_id",
+    }
+    walk = _Walk(table="history", columns=ENDED, base="true", rest=[])
+    if "cancelled" not in states and query.since is not None:
+        walk.base = "finished_at >= :since"  # only what is cancelled ends before it is due
+    if query.run is not None:
+        walk.base += " AND id = :run AND bucket = :bucket"
+    elif query.keys is not None:
+        walk.base += " AND task_key = w.arm"
+        walk.arms, walk.arm_type = query.keys, "uuid"
+    elif "succeeded" not in states:
+        walk.base += " AND state = w.arm AND state <> 'succeeded'"
+        walk.arms = states
+        rest["state"] = False
+    elif kinds and "task" not in kinds:
+        walk.base += " AND kind = w.arm AND kind <> 'task'"
+        walk.arms = sorted(kinds)
+        rest["kind"] = False
+    walk.rest = [condition for condition in rest.values() if condition]
+    return walk
+
+
+def _live(query: Query) -> Iterable[_Walk]:
+    """Walk the queue: what was never moved by `due`, the rest by an index of its own."""
+    rest = [f"{STATE} = ANY(:live)"] if len(query.live) < len(LIVE_STATES) else []
+    rest += ["kind = ANY(:kinds)"] if query.kinds else []
+    rest += ["task_id = :task_id"] if query.task_id is not None else []
+    walk = _Walk(table="run", columns=LIVE, base="true", rest=rest)
+    if query.run is not None:
+        walk.base = "id = :run AND bucket = :bucket"
+        yield walk
+        return
+    if query.keys is not None:
+        walk.base = "task_key = w.arm"
+        walk.arms, walk.arm_type = query.keys, "uuid"
+        yield walk
+        return
+    begun = "" if "scheduled" in query.live else " AND due <= :now"
+    walk.base, walk.order = f"due = scheduled_for{begun}", "due"
+    yield walk
+    yield msgspec.structs.replace(walk, base="due <> scheduled_for", order="scheduled_for")
+
+
+def _read(walk: _Walk, row: Any) -> Started | Finished:
+    if walk.table == "history":
+        return finished(row)
+    return Started(
+        id=row.id,
+        kind=row.kind,
+        task_key=row.task_key,
+        task_id=row.task_id,
+        version=row.version,
+        scheduled_for=ms(row.scheduled_for),
+        due=ms(row.due),
+        created_at=ms(row.created_at),
+        attempts=decode(row.attempts, row.attempts_n)[0],
+        claimed=row.claimed,
+    )
+
+
+# What `state` of a task calls running: under way, or waiting for a retry, which moved its `due`.
+RUNNING = text("""
+SELECT task_key FROM (
+    SELECT task_key FROM run WHERE service_id = :service_id AND due <= :now
+        AND (claimed_by IS NOT NULL OR attempts_n > 0)
+    UNION
+    SELECT task_key FROM run WHERE service_id = :service_id AND due <> scheduled_for
+        AND attempts_n > 0) AS r
+WHERE task_key IS NOT NULL LIMIT :most
+""")
+
+
+async def running(conn: Conn, service_id: UUID, now: int, most: int) -> list[UUID]:
+    """Return the keys of a service's tasks that are running at `now` (ms), `most` at most."""
+    values = {"service_id": service_id, "now": utc(now), "most": most}
+    return list((await conn.execute(RUNNING, values)).scalars())
+
+
+# What became of instants -------------------------------------------------------------------------
+
+OLDEST = text("""
+SELECT min(c.relname) FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+WHERE i.inhparent = CAST('history' AS regclass)
+""")
+SPANS = """unnest(CAST(:keys AS uuid[]), CAST(:since AS timestamptz[]),
+            CAST(:until AS timestamptz[])) AS w (key, since, until)"""
+BECAME = text(f"""
+SELECT w.key, b.scheduled_for, b.gap_from, b.gap_to FROM {SPANS}, LATERAL (
+    SELECT h.scheduled_for, h.gap_from, h.gap_to FROM history h
+    WHERE h.task_key = w.key AND h.service_id = :service_id AND h.kind = 'task'
+      AND h.scheduled_for > w.since AND h.scheduled_for <= w.until
+    UNION ALL
+    SELECT r.scheduled_for, NULL, NULL FROM run r
+    WHERE r.task_key = w.key AND r.service_id = :service_id AND r.kind = 'task'
+      AND r.scheduled_for > w.since AND r.scheduled_for <= w.until) AS b
+""")
+# A gap that reaches into a span from before it ended after what it covers, hence `finished_at`.
+REACHING = text(f"""
+SELECT w.key, g.gap_from, g.gap_to FROM {SPANS}, LATERAL (
+    SELECT h.gap_from, h.gap_to FROM history h
+    WHERE h.task_key = w.key AND h.service_id = :service_id AND h.scheduled_for <= w.since
+      AND h.gap_to > w.since AND h.finished_at > w.since) AS g
+""")
+
+
+class Span(msgspec.Struct, frozen=True):
+    """A task's instants in (since, until], in ms since 1970."""
+
+    key: UUID
+    since: int
+    until: int
+
+
+async def kept_from(conn: Conn) -> int:
+    """Return from when on all of history is there, in ms since 1970."""
+    name = (await conn.execute(OLDEST)).scalar_one()
+    day = datetime.strptime(name.rpartition("_")[2], "%Y%m%d").replace(tzinfo=UTC)
+    return ms(day)
+
+
+async def became(
+    conn: Conn, service_id: UUID, spans: Sequence[Span]
+) -> tuple[list[tuple[UUID, int]], list[tuple[UUID, int, int]]]:
+    """Return what a service's tasks have in spans of time: (key, instant) of each run, and
+    (key, first, last) of each gap that begins there; in ms since 1970.
+    """
+    runs, gaps = [], []
+    for row in await conn.execute(BECAME, _span_values(service_id, spans)):
+        if row.gap_from is None:
+            runs.append((row.key, ms(row.scheduled_for)))
+        else:
+            gaps.append((row.key, ms(row.gap_from), ms(row.gap_to)))
+    return runs, gaps
+
+
+async def reaching(
+    conn: Conn, service_id: UUID, spans: Sequence[Span]
+) -> list[tuple[UUID, int, int]]:
+    """Return the gaps that began before spans and reach into them."""
+    rows = await conn.execute(REACHING, _span_values(service_id, spans))
+    return [(row.key, ms(row.gap_from), ms(row.gap_to)) for row in rows]
+
+
+def _span_values(service_id: UUID, spans: Sequence[Span]) -> dict[str, Any]:
+    return {
+        "service_id": service_id,
+        "keys": [span.key for span in spans],
+        "since": [utc(span.since) for span in spans],
+        "until": [utc(span.until) for span in spans],
+    }

@@ -1,0 +1,242 @@
+"""Lists of tasks: filters, each with an index behind it, and pages, the newest first.
+
+Where several filters are given, the one that leaves the fewest tasks leads, and each of those is
+asked the rest. Where every filter leaves more than 10,000, the list is walked in its order: what
+is that common soon fills a page.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any, get_args
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import text
+
+from scheduler.actions import Action
+from scheduler.db import Conn
+from scheduler.task import COLUMNS, Definition, definition
+
+TOTAL_MOST = 10_000
+COUNT_WALK = 20_000
+"""How many tasks are looked at to count those that fit, where no filter leaves few."""
+LOOK = 2000
+"""How many of the newest tell whether a tag or a word is common."""
+ACTIONS = {str(kind.__struct_config__.tag) for kind in get_args(Action) or (Action,)}
+
+
+class Filter(msgspec.Struct, kw_only=True, frozen=True):
+    """Which tasks to list."""
+
+    status: str | None = None
+    trigger: str | None = None
+    action: str | None = None
+    tag: str | None = None
+    words: tuple[str, ...] = ()
+
+
+def words_of(sent: str) -> tuple[str, ...]:
+    """Return the first ten words of what was asked for."""
+    return tuple(sent.split()[:10])
+
+
+TEXT = "concat_ws(' ', name, action ->> 'url')"
+# The index of words; what it finds is asked once more for the words as they were written.
+INDEXED = r"""to_tsvector('simple', regexp_replace(name || ' ' || coalesce(action ->> 'url', ''),
+                                   '[\W_]+', ' ', 'g'))"""
+SOUGHT = r"""(SELECT CAST(string_agg(quote_literal(lexeme) || ':*', ' & ') AS tsquery)
+         FROM unnest(to_tsvector('simple', regexp_replace(:words, '[\W_]+', ' ', 'g'))))"""
+RESTING = "status = :status AND status <> 'active'"
+TRIGGER = "coalesce(trigger ->> 'kind', 'none') = :trigger"
+TAG = "tags <> '[]' AND tags @> jsonb_build_array(CAST(:tag AS text))"
+NEWEST = "ORDER BY created_at DESC, key DESC"
+
+
+class Listed(msgspec.Struct):
+    """A page of tasks, and how many fit; None where those are more than 10,000, or uncounted."""
+
+    tasks: list[Definition]
+    total: int | None
+
+
+class _Asked(msgspec.Struct):
+    """A filter as conditions: those with an index of their own, and the others."""
+
+    values: dict[str, Any]
+    indexed: dict[str, str]
+    others: list[str]
+
+    @property
+    def conditions(self) -> list[str]:
+        return [*self.indexed.values(), *self.others]
+
+
+def _asked(service_id: UUID, wanted: Filter) -> _Asked:
+    asked = _Asked({"service_id": service_id}, {}, [])
+    if wanted.status == "active":
+        asked.others.append("status = 'active'")
+    elif wanted.status is not None:
+        asked.indexed["status"] = RESTING
+        asked.values["status"] = wanted.status
+    if wanted.trigger is not None:
+        asked.indexed["trigger"] = TRIGGER
+        asked.values["trigger"] = wanted.trigger
+    if wanted.tag is not None:
+        asked.indexed["tag"] = TAG
+        asked.values["tag"] = wanted.tag
+    if wanted.words:
+        asked.indexed["words"] = _worded(wanted.words, asked.values)
+    if wanted.action is not None:
+        asked.others.append("action ->> 'kind' = :action")
+        asked.values["action"] = wanted.action
+    return asked
+
+
+def _worded(words: Sequence[str], values: dict[str, Any]) -> str:
+    values["words"] = " ".join(words)
+    parts = [f"{INDEXED} @@ {SOUGHT}"]
+    for n, word in enumerate(words):
+        parts.append(f"{TEXT} ~* :word{n}")
+        values[f"word{n}"] = r"(^|\W|_)" + re.escape(word)
+    return " AND ".join(parts)
+
+
+def _all(conditions: Sequence[str]) -> str:
+    return " AND ".join(["service_id = :service_id", *conditions])
+
+
+async def page(
+    conn: Conn,
+    service_id: UUID,
+    wanted: Filter,
+    *,
+    offset: int,
+    count: int,
+    among: Sequence[UUID] | None = None,
+) -> Listed:
+    """Return a page of a service's tasks; `among` narrows it to some keys, 10,000 or so."""
+    if wanted.action is not None and wanted.action not in ACTIONS:
+        return Listed([], 0)
+    asked = _asked(service_id, wanted)
+    asked.values |= {"offset": offset, "count": count}
+    if among is not None:
+        asked.values["among"] = list(among)
+        return await _picked(conn, asked, "key = ANY(:among)")
+    if not asked.conditions:
+        return await _walked(conn, asked, counted=True)
+    leads, over = await _least(conn, asked)
+    if leads is not None:
+        return await _picked(conn, asked, leads)
+    return await _walked(conn, asked, counted=not over or len(asked.conditions) > 1)
+
+
+async def _least(conn: Conn, asked: _Asked) -> tuple[str | None, bool]:
+    """Return the condition that leaves the fewest tasks by its index, 10,000 at most.
+
+    And whether some condition is known to leave more.
+    """
+    least, leads, over = TOTAL_MOST + 1, None, False
+    for name, condition in asked.indexed.items():
+        if name in ("tag", "words") and await _common(conn, asked, condition):
+            continue
+        statement = f"SELECT count(*) FROM (SELECT FROM task WHERE {_all([condition])} LIMIT :most)"
+        values = {**asked.values, "most": TOTAL_MOST + 1}
+        found = (await conn.execute(text(f"{statement} AS t"), values)).scalar_one()
+        over = over or found > TOTAL_MOST
+        if found < least:
+            least, leads = int(found), condition
+    return leads, over
+
+
+async def _common(conn: Conn, asked: _Asked, condition: str) -> bool:
+    """Say whether half of the newest fit, or there are few tasks: an index would gain nothing."""
+    statement = f"""
+SELECT count(*) < :look OR 2 * count(*) FILTER (WHERE fits) > :look FROM (
+    SELECT {condition} AS fits FROM task WHERE service_id = :service_id {NEWEST} LIMIT :look) AS t
+"""
+    values = {**asked.values, "look": LOOK}
+    return bool((await conn.execute(text(statement), values)).scalar_one())
+
+
+async def _picked(conn: Conn, asked: _Asked, leads: str) -> Listed:
+    """Take all that one condition leaves, which is little, and ask each the rest."""
+    rest = [c for c in asked.conditions if c != leads] or ["true"]
+    of = f"""
+WITH led AS MATERIALIZED (
+    SELECT key, created_at, {" AND ".join(rest)} AS fits FROM task WHERE {_all([leads])})
+"""
+    rows = await conn.execute(text(_chosen("led WHERE fits", of)), asked.values)
+    counting = f"{of} SELECT count(*) FROM led WHERE fits"
+    total = (await conn.execute(text(counting), asked.values)).scalar_one()
+    return Listed([definition(row) for row in rows], int(total))
+
+
+def _chosen(source: str, before: str = "") -> str:
+    """Return the statement for a page: first the keys, then only those rows are read whole."""
+    return f"""{before}
+SELECT {COLUMNS} FROM task
+WHERE service_id = :service_id AND key = ANY(ARRAY(
+    SELECT key FROM {source} {NEWEST} OFFSET :offset LIMIT :count))
+{NEWEST}
+"""
+
+
+async def _walked(conn: Conn, asked: _Asked, *, counted: bool) -> Listed:
+    where = _all(asked.conditions)
+    rows = await conn.execute(text(_chosen(f"task WHERE {where}")), asked.values)
+    total = await _counted(conn, asked) if counted else None
+    return Listed([definition(row) for row in rows], total)
+
+
+async def _counted(conn: Conn, asked: _Asked) -> int | None:
+    """Count what fits among the newest; None where that is not all there is."""
+    fits = " AND ".join(asked.conditions) or "true"
+    statement = f"""
+SELECT count(*) AS seen, count(*) FILTER (WHERE fits) AS fit FROM (
+    SELECT {fits} AS fits FROM task WHERE service_id = :service_id {NEWEST} LIMIT :walk) AS t
+"""
+    walk = COUNT_WALK if asked.conditions else TOTAL_MOST + 1
+    row = (await conn.execute(text(statement), {**asked.values, "walk": walk})).one()
+    return None if row.seen == walk or row.fit > TOTAL_MOST else int(row.fit)
+
+
+async def sift(conn: Conn, service_id: UUID, wanted: Filter, keys: Sequence[UUID]) -> list[UUID]:
+    """Return those of some tasks that fit, in the order of the list."""
+    asked = _asked(service_id, wanted)
+    where = _all(["key = ANY(:keys)", *asked.conditions])
+    statement = f"SELECT key FROM task WHERE {where} {NEWEST}"
+    return list(
+        (await conn.execute(text(statement), {**asked.values, "keys": list(keys)})).scalars()
+    )
+
+
+async def few(conn: Conn, service_id: UUID, wanted: Filter) -> list[UUID] | None:
+    """Return the keys of what one condition of a filter leaves; None where none leaves few."""
+    asked = _asked(service_id, wanted)
+    leads, _ = await _least(conn, asked)
+    if leads is None:
+        return None
+    statement = f"SELECT key FROM task WHERE {_all([leads])}"
+    return list((await conn.execute(text(statement), asked.values)).scalars())
+
+
+# Words -------------------------------------------------------------------------------------------
+
+
+async def search(conn: Conn, service_id: UUID, words: Sequence[str], most: int) -> list[UUID]:
+    """Return the keys of a service's tasks that fit the words, `most` at most."""
+    asked = _asked(service_id, Filter(words=tuple(words)))
+    condition = asked.indexed["words"]
+    values = {**asked.values, "most": most}
+    if await _common(conn, asked, condition):
+        statement = f"SELECT key FROM task WHERE {_all([condition])} {NEWEST} LIMIT :most"
+    else:
+        statement = f"SELECT key FROM task WHERE {_all([condition])} LIMIT :most"
+    return list((await conn.execute(text(statement), values)).scalars())
+
+
+async def fitting(
+    conn: Conn, service_id: UUID, words: Sequence[str], keys: Sequence[UUID]
+) -> set[UUID]:
+    """Return those of some tasks that fit the words."""
+    return set(await sift(conn, service_id, Filter(words=tuple(words)), keys))
