@@ -113,6 +113,7 @@ class Standing:
         busy: set[UUID] = set()
         for service_id, some in resting.items():
             busy |= (await queue.live(conn, service_id, some, utc(now))).keys()
+        self.recheck(busy)  # what is live may go away without an end: dropped, skipped, cancelled
         return {key: (of, awaits(of, now) or key in busy) for key, of in tasks.items()}
 
     def _learn(self, tallies: Sequence[Tally], tasks: dict[UUID, Definition]) -> None:

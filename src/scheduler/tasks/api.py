@@ -109,6 +109,7 @@ async def change_task(
         shown = (await shown_of(conn, service.id, [made.task], now))[0]
         await state.stand(conn, [(made.task.line, shown.state in ("pending", "running"))])
     _recall(engine, made.task.key)
+    engine.standing.recheck([made.task.key])  # its live runs may be taken back
     _wake(engine, earliest)
     return shown
 
