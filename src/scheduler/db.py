@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import asyncpg
 from msgspec import Meta
-from sqlalchemy import CheckConstraint, MetaData
+from sqlalchemy import CheckConstraint, MetaData, text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -29,6 +29,21 @@ def times_check(table: str, *columns: str) -> CheckConstraint:
 
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+ORDERED = text("""
+SELECT set_config('enable_seqscan', 'off', true), set_config('enable_sort', 'off', true),
+       set_config('enable_bitmapscan', :bitmaps, true)
+""")
+
+
+async def walk_in_order(conn: Conn, *, bitmaps: bool = False) -> None:
+    """Until the transaction's end, have Postgres walk indexes in the order that is asked for.
+
+    A plan that is made without the values takes every service and task for an average one, and
+    then sorts all of the largest.
+    """
+    await conn.execute(ORDERED, {"bitmaps": "on" if bitmaps else "off"})
+
 
 AWAY = (
     OSError,

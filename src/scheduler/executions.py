@@ -64,6 +64,7 @@ async def page(
 
     Ask in one snapshot: a run that settles between two statements would be counted twice.
     """
+    await db.walk_in_order(conn)
     runs = sorted(await lines.of_task(conn, line, now), key=_place, reverse=True)
     live = [(_place(run), each) for run in runs for each in _of_live(run, task_id, ms(now))]
     total = len(live) + await _total(conn, line)

@@ -16,7 +16,7 @@ from uuid import UUID
 import msgspec
 from sqlalchemy import text
 
-from scheduler.db import Conn, ms, utc
+from scheduler.db import Conn, ms, utc, walk_in_order
 from scheduler.history import Finished, finished
 from scheduler.run import Started, bucket_in, decode
 
@@ -130,6 +130,7 @@ STATE = """(CASE WHEN claimed AND due <= :now THEN 'running' WHEN attempts_n > 0
 
 async def page(conn: Conn, query: Query, now: int, *, after: Place | None, count: int) -> Page:
     """Return a page of runs, after a place in the list; `now` in ms."""
+    await walk_in_order(conn)
     values = _values(query, now, after)
     found: list[Found] = []
     stops: list[Place] = []

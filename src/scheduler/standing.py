@@ -125,7 +125,9 @@ class Standing:
             waiting |= {of.key for of in some if awaits(of, now, plans.get(of.key))}
             resting = [of.key for of in some if of.key not in waiting]
             if resting:
-                waiting |= (await lines.live(conn, service_id, resting, utc(now))).keys()
+                live = (await lines.live(conn, service_id, resting, utc(now))).keys()
+                self.recheck(live)  # it may go away without an end: dropped, skipped, cancelled
+                waiting |= live
         return {key: (of, key in waiting) for key, of in tasks.items()}
 
     def _learn(self, tallies: Sequence[Tally], tasks: dict[UUID, Definition]) -> None:

@@ -24,7 +24,7 @@ from sqlalchemy import (
     text,
 )
 
-from scheduler.db import Conn, metadata, times_check, utc
+from scheduler.db import Conn, metadata, times_check, utc, walk_in_order
 from scheduler.run import Line
 
 TASK_STATE = Table(
@@ -235,6 +235,7 @@ async def page(
     conn: Conn, service_id: UUID, word: str, without: Sequence[UUID], *, offset: int, count: int
 ) -> list[UUID]:
     """Return the keys of a service's tasks that rest in a state, the newest first."""
+    await walk_in_order(conn)
     values = {"service_id": service_id, "state": word, "without": list(without)}
     rows = await conn.execute(PAGE, {**values, "offset": offset, "count": count})
     return list(rows.scalars())

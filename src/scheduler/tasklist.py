@@ -14,7 +14,7 @@ import msgspec
 from sqlalchemy import text
 
 from scheduler.actions import Action
-from scheduler.db import Conn
+from scheduler.db import Conn, walk_in_order
 from scheduler.task import COLUMNS, Definition, definition
 
 TOTAL_MOST = 10_000
@@ -136,6 +136,7 @@ async def _least(conn: Conn, asked: _Asked) -> tuple[str | None, bool]:
     And whether some condition is known to leave more.
     """
     least, leads, over = TOTAL_MOST + 1, None, False
+    await walk_in_order(conn, bitmaps=True)
     for name, condition in asked.indexed.items():
         if name in ("tag", "words") and await _common(conn, asked, condition):
             continue
@@ -183,6 +184,7 @@ WHERE service_id = :service_id AND key = ANY(ARRAY(
 
 async def _walked(conn: Conn, asked: _Asked, *, counted: bool) -> Listed:
     where = _all(asked.conditions)
+    await walk_in_order(conn)
     rows = await conn.execute(text(_chosen(f"task WHERE {where}")), asked.values)
     total = await _counted(conn, asked) if counted else None
     return Listed([definition(row) for row in rows], total)
@@ -228,7 +230,9 @@ async def search(conn: Conn, service_id: UUID, words: Sequence[str], most: int) 
     asked = _asked(service_id, Filter(words=tuple(words)))
     condition = asked.indexed["words"]
     values = {**asked.values, "most": most}
+    await walk_in_order(conn, bitmaps=True)
     if await _common(conn, asked, condition):
+        await walk_in_order(conn)
         statement = f"SELECT key FROM task WHERE {_all([condition])} {NEWEST} LIMIT :most"
     else:
         statement = f"SELECT key FROM task WHERE {_all([condition])} LIMIT :most"

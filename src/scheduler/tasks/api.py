@@ -100,6 +100,7 @@ async def change_task(
     engine.recall(made.task.key)
     engine.wake(earliest)
     engine.resume_at(made.task.paused_until)
+    engine.standing.recheck([made.task.key])  # its live runs may be taken back
     return shown
 
 

@@ -1,0 +1,205 @@
+"""Every list's statement on 100,000 tasks and 200,000 runs: an index behind it, and few rows read."""
+
+import contextlib
+import hashlib
+import json
+import re
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import asyncpg
+import pytest
+from sqlalchemy import event
+
+from conftest import url_of
+from scheduler import config, executions, history, ledger, state, task, tasklist
+from scheduler.db import Conn, Database, utc
+from scheduler.ledger import Query
+from scheduler.run import Line
+from scheduler.tasklist import Filter
+from test_queue import ALICE, now_ms
+
+TASKS = 100_000
+MOST = 45_000
+"""Rows that a statement may touch: two walks of 20,000."""
+
+FILL = f"""
+INSERT INTO task (key, bucket, service_id, id, version, name, description, tags, status, trigger,
+                  action, policy, created_at, updated_at)
+SELECT md5('t' || n)::uuid, 1, '{ALICE}', 't' || n, 1,
+       'task ' || n || CASE WHEN n % 1000 = 0 THEN ' seldom' ELSE '' END, NULL,
+       CASE WHEN n % 1000 = 0 THEN '["rare","often"]' WHEN n % 2 = 0 THEN '["often"]'
+            ELSE '[]' END::jsonb,
+       CASE WHEN n % 500 = 0 THEN 'paused' WHEN n % 3 = 0 THEN 'disabled' ELSE 'active' END,
+       CASE WHEN n % 800 = 0 THEN '{{"kind":"once","at":0}}' WHEN n % 4 = 0 THEN NULL
+            ELSE '{{"kind":"interval","frequency":1,"unit":"day","anchor":0}}' END::jsonb,
+       '{{"kind":"http","url":"http://example.com/path"}}', '{{}}',
+       now() - n * interval '1 ms', now()
+FROM generate_series(1, {TASKS}) AS n;
+INSERT INTO task_state
+SELECT key, bucket, service_id, CASE WHEN right(id, 3) = '007' THEN 'failed' ELSE 'pending' END,
+       NULL, NULL, 0, created_at FROM task;
+INSERT INTO history (id, bucket, service_id, task_key, task_id, kind, version, scheduled_for, state,
+                     reason, attempts, attempts_n, created_at, started_at, finished_at, truncated,
+                     count)
+SELECT gen_random_uuid(), 1, '{ALICE}',
+       md5('t' || CASE WHEN n % 4 = 0 THEN 1 ELSE n % {TASKS} END)::uuid, 't', CASE WHEN n % 900 = 0
+       THEN 'manual' ELSE 'task' END, 1, now() - n * interval '10 ms',
+       CASE WHEN n % 700 = 0 THEN 'failed' WHEN n % 5 = 0 THEN 'skipped' ELSE 'succeeded' END,
+       CASE WHEN n % 5 = 0 OR n % 700 = 0 THEN 'overlap' END, '[]', 1, now(), now(),
+       now() - n * interval '1 ms', false, 1
+FROM generate_series(1, 2 * {TASKS}) AS n;
+INSERT INTO run (id, bucket, service_id, task_key, task_id, kind, version, overlap, priority,
+                 scheduled_for, due, attempts, attempts_n, created_at)
+SELECT gen_random_uuid(), 1, '{ALICE}', md5('t' || n)::uuid, 't', 'task', 1, 'skip', 0,
+       now() + n * interval '1 ms', now() + n * interval '1 ms'
+       + CASE WHEN n % 100 = 0 THEN interval '1 minute' ELSE interval '0' END, '[]', 0, now()
+FROM generate_series(1, 20000) AS n;
+"""
+
+
+@pytest.fixture(scope="module")
+async def filled(postgres: Any, maintenance: Any, template: str) -> AsyncIterator[Database]:
+    await maintenance.execute(f"CREATE DATABASE plans TEMPLATE {template} STRATEGY file_copy")
+    url = url_of(postgres, "plans")
+    conn = await asyncpg.connect(url)
+    for statement in FILL.split(";\n"):
+        if statement.strip():
+            await conn.execute(statement)
+    await conn.execute("VACUUM ANALYZE task")
+    for table in ("history", "run", "task_state"):
+        await conn.execute(f"VACUUM ANALYZE {table}")
+    await conn.close()
+    database = Database(url, config.Database())
+    yield database
+    await database.close()
+    await maintenance.execute("DROP DATABASE plans WITH (FORCE)")
+
+
+@contextlib.contextmanager
+def statements(database: Database) -> Iterator[list[tuple[str, Any]]]:
+    """Every statement that the API's engine sends, with its parameters."""
+    seen: list[tuple[str, Any]] = []
+
+    def note(_conn: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        seen.append((statement, parameters))
+
+    event.listen(database.api.sync_engine, "before_cursor_execute", note)
+    yield seen
+    event.remove(database.api.sync_engine, "before_cursor_execute", note)
+
+
+def nodes(plan: Any) -> Iterator[dict[str, Any]]:
+    yield plan
+    for below in plan.get("Plans", []):
+        yield from nodes(below)
+
+
+BIG = re.compile(r"^(task|task_state|run|history_\d+)$")
+
+
+async def explained(database: Database, seen: list[tuple[str, Any]]) -> None:
+    """Run statements as the API's connections do, in one transaction, and look at how."""
+    async with database.api.connect() as conn:
+        for statement, parameters in seen:
+            if "set_config" in statement:
+                await conn.exec_driver_sql(statement, parameters)
+                continue
+            result = await conn.exec_driver_sql(
+                f"EXPLAIN (ANALYZE, FORMAT JSON, TIMING OFF) {statement}", parameters
+            )
+            plan = json.loads(result.scalar_one())[0]["Plan"]
+            assert look(plan) <= MOST, json.dumps(plan, indent=1) + statement
+
+
+def look(plan: Any) -> float:
+    """Return how many rows of the large tables a plan touched, all of them by an index."""
+    touched = 0.0
+    for node in nodes(plan):
+        if not BIG.match(node.get("Relation Name", "")):
+            continue
+        read = sum(node.get(f"Rows Removed by {by}", 0) for by in ("Filter", "Index Recheck"))
+        read += node["Actual Rows"]
+        assert node["Node Type"] != "Seq Scan" or not read, plan
+        touched += read * node["Actual Loops"]
+    return touched
+
+
+T1 = uuid.UUID(bytes=hashlib.md5(b"t1", usedforsecurity=False).digest())
+NAMED = frozenset
+RUNS = {
+    "all": {},
+    "a task": {"keys": (T1,)},
+    "tasks": {"keys": (T1, *(uuid.UUID(int=n) for n in range(1000)))},
+    "a task and a reason": {"keys": (T1,), "reason": "overlap"},
+    "failed": {"states": NAMED({"failed"})},
+    "live": {"states": NAMED({"running", "retrying"})},
+    "by hand": {"kinds": NAMED({"manual"})},
+    "nothing": {"reason": "nothing"},
+    "gone": {"task_id": "nobody"},
+    "since": {"since": 0, "states": NAMED({"succeeded"}), "kinds": NAMED({"manual", "task"})},
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+async def test_a_list_of_runs_reads_a_bounded_part_of_an_index(filled, name):
+    query = Query(service_id=ALICE, **RUNS[name])
+    with statements(filled) as seen:
+        async with filled.api.connect() as conn:
+            page = await ledger.page(conn, query, now_ms(), after=None, count=100)
+    assert page.found or page.following or name == "live"
+    await explained(filled, seen)
+
+
+LISTS = {
+    "all": Filter(),
+    "active": Filter(status="active"),
+    "paused": Filter(status="paused"),
+    "disabled": Filter(status="disabled"),
+    "once": Filter(trigger="once"),
+    "interval": Filter(trigger="interval"),
+    "rare": Filter(tag="rare"),
+    "often": Filter(tag="often"),
+    "no such tag": Filter(tag="none"),
+    "seldom": Filter(words=("seldom",)),
+    "task": Filter(words=("task",)),
+    "no such word": Filter(words=("word",)),
+    "command": Filter(action="command"),
+    "several": Filter(status="active", trigger="interval", tag="rare", words=("sel",)),
+}
+
+
+@pytest.mark.parametrize("name", LISTS)
+async def test_a_list_of_tasks_reads_a_bounded_part_of_an_index(filled, name):
+    with statements(filled) as seen:
+        async with filled.api.connect() as conn:
+            await tasklist.page(conn, ALICE, LISTS[name], offset=0, count=101)
+    await explained(filled, seen)
+
+
+async def asked(conn: Conn, what: str) -> None:
+    line = Line(T1, 1, ALICE)
+    now = now_ms()
+    if what == "executions":
+        await executions.page(conn, line, "t1", utc(now), page=0, count=10)
+    elif what == "last ends":
+        await history.last_ends(conn, ALICE, [T1])
+    elif what == "running":
+        await ledger.running(conn, ALICE, now, 10_001)
+    elif what == "verify":
+        await task.triggered(conn, ALICE, (utc(0), uuid.UUID(int=0)), 501)
+    else:
+        await state.page(conn, ALICE, what, [], offset=0, count=101)
+        await state.count(conn, ALICE, what, 10_001)
+
+
+@pytest.mark.parametrize(
+    "what", ["executions", "last ends", "running", "verify", "pending", "failed", "created"]
+)
+async def test_what_else_is_read_uses_an_index(filled, what, monkeypatch):
+    monkeypatch.setattr("test_plans.MOST", 60_000)  # a total is a sum over 50,000 entries
+    with statements(filled) as seen:
+        async with filled.api.connect() as conn:
+            await asked(conn, what)
+    await explained(filled, seen)
