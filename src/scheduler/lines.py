@@ -103,19 +103,20 @@ async def ended(conn: Conn, line: Line, after: datetime) -> set[UUID]:
 
 
 BETWEEN = text("""
-SELECT (SELECT count(*) FROM run WHERE task_key = :key AND bucket = :bucket
-            AND service_id = :service_id AND kind = 'task'
-            AND scheduled_for > :after AND scheduled_for <= :until)
-     + (SELECT count(*) FROM history WHERE task_key = :key AND bucket = :bucket
-            AND service_id = :service_id AND kind = 'task' AND gap_from IS NULL
-            AND scheduled_for > :after AND scheduled_for <= :until)
+SELECT scheduled_for FROM run WHERE task_key = :key AND bucket = :bucket
+    AND service_id = :service_id AND kind = 'task'
+    AND scheduled_for > :after AND scheduled_for <= :until
+UNION ALL
+SELECT scheduled_for FROM history WHERE task_key = :key AND bucket = :bucket
+    AND service_id = :service_id AND kind = 'task' AND gap_from IS NULL
+    AND scheduled_for > :after AND scheduled_for <= :until
 """)
 
 
-async def count_between(conn: Conn, line: Line, after: datetime, until: datetime) -> int:
-    """Return how many instants of a task in (after, until] have a row of their own."""
-    found = await conn.execute(BETWEEN, {**line.values, "after": after, "until": until})
-    return int(found.scalar_one())
+async def instants_between(conn: Conn, line: Line, after: datetime, until: datetime) -> list[int]:
+    """Return the instants of a task in (after, until] that have a row of their own, in ms."""
+    rows = await conn.execute(BETWEEN, {**line.values, "after": after, "until": until})
+    return [ms(at) for at in rows.scalars()]
 
 
 class Stance(msgspec.Struct, frozen=True):

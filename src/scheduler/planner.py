@@ -349,10 +349,15 @@ async def _paused(
     """Return the gap of a pause up to `until`, without what ended otherwise in it."""
     instants = _within(of, of.instants, planned_until, spent, until)
     passed = gap(of, instants, planned_until, until, "paused")
-    if passed is None:
+    if passed is None or instants is None:
         return []
-    passed.count -= await lines.count_between(conn, of.line, utc(planned_until), utc(until))
-    return [passed] if passed.count > 0 else []
+    own = set(await lines.instants_between(conn, of.line, utc(planned_until), utc(until)))
+    passed.count -= sum(instants.next(at - 1) == at for at in own)
+    if passed.count <= 0:
+        return []
+    # The id of a gap is that of its first instant, which another row may have by now.
+    passed.first = next(at for at in instants.between(planned_until, until) if at not in own)
+    return [passed]
 
 
 async def _set_aside(conn: Conn, of: Definition, planned_until: int, now: int) -> Plan:
