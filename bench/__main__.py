@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import uvloop
 
-from bench import burst, by_hand, creating, idle, memory, report, steady
+from bench import burst, by_hand, creating, idle, lists, memory, report, steady
 from bench.machine import Meter, about
 from bench.product import Product
 from bench.sink import Sink
@@ -36,6 +36,8 @@ class Sizes(NamedTuple):
     held: int = 10_000
     singly: int = 3000
     in_bulk: int = 10_000
+    listed_tasks: int = 1_000_000
+    listed_runs: int = 10_000_000
 
 
 QUICK = Sizes(
@@ -48,6 +50,8 @@ QUICK = Sizes(
     held=1000,
     singly=200,
     in_bulk=500,
+    listed_tasks=100_000,
+    listed_runs=1_000_000,
 )
 
 
@@ -77,6 +81,9 @@ class Bench:
         await self._alone("memory", lambda p: memory.held(p, sink, sizes.held))
         await self._alone(
             "create", lambda p: creating.creating(p, sink, sizes.singly, sizes.in_bulk)
+        )
+        await self._alone(
+            "lists", lambda p: lists.lists(p, sink, sizes.listed_tasks, sizes.listed_runs)
         )
         await self._alone("start", self._start)
         if self.wanted & {"idle_stored", "burst_stored"}:

@@ -93,6 +93,9 @@ TARGETS: dict[str, list[Target]] = {
         Target("10,000 runs held, MB", "400", _at("held_mb"), _just(400)),
         *NONE_LOST,
     ],
+    "lists": [
+        Target("first page of the slowest list, p50, ms", "50", _at("slowest_p50"), _just(50))
+    ],
     "start": [Target("second start, s", "3", _at("second_s"), _just(3))],
     "create": [
         Target("bulk, tasks per second", "5,000", _at("bulk", "per_s"), _just(5000), at_least=True),
