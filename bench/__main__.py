@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import uvloop
 
-from bench import backlog, burst, by_hand, creating, idle, memory, report, steady
+from bench import backlog, burst, by_hand, creating, idle, lists, memory, report, steady
 from bench.machine import Meter, about
 from bench.product import Product
 from bench.sink import Sink
@@ -39,6 +39,8 @@ class Sizes(NamedTuple):
     missed: int = 1000
     overdue: int = 100_000
     crowded_s: int = 20
+    listed_tasks: int = 1_000_000
+    listed_runs: int = 10_000_000
 
 
 QUICK = Sizes(
@@ -54,6 +56,8 @@ QUICK = Sizes(
     missed=10,
     overdue=2000,
     crowded_s=4,
+    listed_tasks=100_000,
+    listed_runs=1_000_000,
 )
 
 
@@ -83,6 +87,9 @@ class Bench:
         await self._alone("memory", lambda p: memory.held(p, sink, sizes.held))
         await self._alone(
             "create", lambda p: creating.creating(p, sink, sizes.singly, sizes.in_bulk)
+        )
+        await self._alone(
+            "lists", lambda p: lists.lists(p, sink, sizes.listed_tasks, sizes.listed_runs)
         )
         await self._alone("start", self._start)
         await self._alone("downtime", lambda p: backlog.downtime(p, sink, sizes.missed))

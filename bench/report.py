@@ -20,6 +20,7 @@ NAMES = {
     "immediate": "by hand, 20 a second",
     "idle_stored": "1,000,000 stored, 50 due in a minute",
     "memory": "memory",
+    "lists": "lists, 1,000,000 tasks and 10,000,000 runs stored",
     "start": "start",
     "create": "creating through the API",
 }
@@ -199,7 +200,15 @@ def _lags(measured: dict[str, list[Figures]]) -> str:
     return "\n".join(["## Lag\n", *_table(head, rows)]) + "\n" if rows else ""
 
 
+SHOWN = ("tasks", "tasks_pending", "tasks_tag_often", "tasks_words_rare", "tasks_words_often",
+         "tasks_several", "runs", "runs_of_a_task", "runs_failed", "runs_reason", "runs_words",
+         "executions", "executions_of_the_big_one")  # fmt: skip
 REST = {
+    "lists": tuple(
+        (f"{name.replace('_', ' ')}, {share}, ms", (name, share))
+        for name in SHOWN
+        for share in ("p50", "max")
+    ),
     "immediate": (
         ("the API's answer, p50 ms", ("call_ms", "p50")),
         ("from the call to the arrival, p50 ms", ("from_call_ms", "p50")),

@@ -106,6 +106,9 @@ TARGETS: dict[str, list[Target]] = {
         *NONE_LOST,
         *NONE_EARLY,
     ],
+    "lists": [
+        Target("first page of the slowest list, p50, ms", "50", _at("slowest_p50"), _just(50))
+    ],
     "start": [Target("second start, s", "3", _at("second_s"), _just(3))],
     "create": [
         Target("bulk, tasks per second", "5,000", _at("bulk", "per_s"), _just(5000), at_least=True),

@@ -66,9 +66,16 @@ class _Asked(msgspec.Struct):
     indexed: dict[str, str]
     others: list[str]
 
+    words: str | None = None
+    """What each task is asked for the words, where their index does not lead: it costs less."""
+
     @property
     def conditions(self) -> list[str]:
-        return [*self.indexed.values(), *self.others]
+        """Every condition, as a task is asked it."""
+        return [self.plain(name) for name in self.indexed] + self.others
+
+    def plain(self, name: str) -> str:
+        return self.words if name == "words" and self.words else self.indexed[name]
 
 
 def _asked(service_id: UUID, wanted: Filter) -> _Asked:
@@ -85,7 +92,8 @@ def _asked(service_id: UUID, wanted: Filter) -> _Asked:
         asked.indexed["tag"] = TAG
         asked.values["tag"] = wanted.tag
     if wanted.words:
-        asked.indexed["words"] = _worded(wanted.words, asked.values)
+        asked.words = _worded(wanted.words, asked.values)
+        asked.indexed["words"] = f"{INDEXED} @@ {SOUGHT} AND {asked.words}"
     if wanted.action is not None:
         asked.others.append("action ->> 'kind' = :action")
         asked.values["action"] = wanted.action
@@ -94,7 +102,7 @@ def _asked(service_id: UUID, wanted: Filter) -> _Asked:
 
 def _worded(words: Sequence[str], values: dict[str, Any]) -> str:
     values["words"] = " ".join(words)
-    parts = [f"{INDEXED} @@ {SOUGHT}"]
+    parts = [f"{SOUGHT} IS NOT NULL"]
     for n, word in enumerate(words):
         parts.append(f"{TEXT} ~* :word{n}")
         values[f"word{n}"] = r"(^|\W|_)" + re.escape(word)
@@ -138,7 +146,7 @@ async def _least(conn: Conn, asked: _Asked) -> tuple[str | None, bool]:
     least, leads, over = TOTAL_MOST + 1, None, False
     await walk_in_order(conn, bitmaps=True)
     for name, condition in asked.indexed.items():
-        if name in ("tag", "words") and await _common(conn, asked, condition):
+        if name in ("tag", "words") and await _common(conn, asked, asked.plain(name)):
             continue
         statement = f"SELECT count(*) FROM (SELECT FROM task WHERE {_all([condition])} LIMIT :most)"
         values = {**asked.values, "most": TOTAL_MOST + 1}
@@ -231,7 +239,8 @@ async def search(conn: Conn, service_id: UUID, words: Sequence[str], most: int) 
     condition = asked.indexed["words"]
     values = {**asked.values, "most": most}
     await walk_in_order(conn, bitmaps=True)
-    if await _common(conn, asked, condition):
+    if await _common(conn, asked, asked.plain("words")):
+        condition = asked.plain("words")
         await walk_in_order(conn)
         statement = f"SELECT key FROM task WHERE {_all([condition])} {NEWEST} LIMIT :most"
     else:
