@@ -17,27 +17,31 @@ from scheduler.run import Attempts, Line, Started, bucket_in, decode, encode
 FUTURE = text("""
 DELETE FROM run WHERE task_key = :key AND bucket = :bucket AND service_id = :service_id
     AND kind = 'task' AND claimed_by IS NULL AND attempts_n = 0 AND scheduled_for > :after
-    AND replayed_at IS NULL
+    AND replayed_at IS NULL AND NOT cancelled
 RETURNING id
 """)
 
-CLAIMED = text("""
-SELECT id FROM run WHERE task_key = :key AND bucket = :bucket AND service_id = :service_id
-    AND kind = 'task' AND claimed_by IS NOT NULL AND scheduled_for > :after
-""")
-
-# An instant that was cancelled before it came stays cancelled, whatever the edit.
-ENDED = text("""
-SELECT id FROM history WHERE task_key = :key AND bucket = :bucket AND service_id = :service_id
+# An instant that was cancelled before it came stays cancelled, whatever the edit. One statement:
+# a run that moves from the one table to the other is in exactly one of them.
+STANDING = text("""
+SELECT id, scheduled_for, version,
+       attempts_n > 0 OR cancelled OR replayed_at IS NOT NULL AS fixed
+FROM run WHERE task_key = :key AND bucket = :bucket AND service_id = :service_id
     AND kind = 'task' AND scheduled_for > :after
+UNION ALL
+SELECT id, scheduled_for, version, true
+FROM history WHERE task_key = :key AND bucket = :bucket AND service_id = :service_id
+    AND kind = 'task' AND scheduled_for > :after AND (gap_from IS NULL OR count = 1)
 """)
 
-# What was due before the edit stays due, as the task stands now; of what some replica holds for
-# later only the wanted ones. The rest keeps its old version: that is how the holder knows.
+# What was due before the edit stays due, as the task stands now, and so does what someone asked for
+# by hand; of the instants that some replica holds for later only the wanted ones. The rest keeps
+# its old version: that is how the holder knows.
 REVERSION = text("""
 UPDATE run SET version = :version, overlap = :overlap, lanes = :lanes, priority = :priority
 WHERE task_key = :key AND bucket = :bucket AND service_id = :service_id
-  AND (claimed_by IS NULL OR scheduled_for <= :now OR id = ANY(:wanted))
+  AND (scheduled_for <= :now OR id = ANY(:wanted) OR kind <> 'task' OR attempts_n > 0
+       OR cancelled OR replayed_at IS NOT NULL)
 """)
 
 LOCK_LINE = text("""
@@ -92,14 +96,20 @@ async def take_back(conn: Conn, line: Line, after: datetime) -> set[UUID]:
     return set((await conn.execute(FUTURE, {**line.values, "after": after})).scalars())
 
 
-async def claimed(conn: Conn, line: Line, after: datetime) -> set[UUID]:
-    """Return the ids of a task's future runs that some replica holds."""
-    return set((await conn.execute(CLAIMED, {**line.values, "after": after})).scalars())
+class Standing(msgspec.Struct, frozen=True):
+    """An instant of a task, `at` in ms since 1970, that is a row whatever an edit says."""
+
+    id: UUID
+    at: int
+    version: int
+    fixed: bool
+    """It has ended, was tried, or someone decided about it: no edit takes it back."""
 
 
-async def ended(conn: Conn, line: Line, after: datetime) -> set[UUID]:
-    """Return the ids of a task's future instants that were cancelled before they came."""
-    return set((await conn.execute(ENDED, {**line.values, "after": after})).scalars())
+async def standing(conn: Conn, line: Line, after: datetime) -> list[Standing]:
+    """Return a task's instants later than `after` that are held by some replica, or ended."""
+    rows = await conn.execute(STANDING, {**line.values, "after": after})
+    return [Standing(row.id, ms(row.scheduled_for), row.version, row.fixed) for row in rows]
 
 
 class Stance(msgspec.Struct, frozen=True):

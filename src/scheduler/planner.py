@@ -5,7 +5,7 @@ and when there is something to do next (`next_plan_at`): its cost follows what f
 what is stored.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import islice
 from typing import Any
@@ -33,7 +33,7 @@ from scheduler.lines import Stance
 from scheduler.queue import Judgement
 from scheduler.run import Line, NewRun, run_id
 from scheduler.task import Definition
-from scheduler.triggers import Bounded, Instants
+from scheduler.triggers import Bounded, Instants, without
 
 log = structlog.get_logger()
 
@@ -133,14 +133,17 @@ def new_run(of: Definition, at: int) -> NewRun:
     )
 
 
-def plan(of: Definition, planned_until: int, spent: int, now: int, horizon: int) -> Plan:
-    """Decide what to make of the instants in (planned_until, horizon]. Pure.
+def plan(
+    of: Definition, planned_until: int, spent: int, now: int, horizon: int,
+    gone: Iterable[int] = (),
+) -> Plan:  # fmt: skip
+    """Decide what to make of the instants in (planned_until, horizon] that are not `gone`. Pure.
 
     Instants that nobody planned in time (the database or every replica was away) are judged by
     the task's misfire rule; those that are passed over become one gap. `spent` is how many
-    instants were made before, of the `max_runs` that ever will be.
+    instants were made before, those that are gone too, of the `max_runs` that ever will be.
     """
-    due = _within(of, of.due, planned_until, spent, max(now, horizon))
+    due = _within(of, without(of.due, gone), planned_until, spent, max(now, horizon))
     if due is None:
         return Plan(of, [], planned_until, _resume_at(of, horizon - now))
     start, gap = _judge(of, due, planned_until, now)
@@ -301,17 +304,34 @@ async def _resumed(
     """Plan a paused task from the end of its pause on, where that has come."""
     if of.paused_until is None or of.paused_until > now:
         return Plan(of, [], planned_until, _resume_at(of, horizon - now))
-    paused = _paused(of, planned_until, spent, of.paused_until)
+    gone = await _gone(conn, of, planned_until)
+    paused = _paused(of, planned_until, spent, of.paused_until, gone)
     since = max(planned_until, of.paused_until)
     of = await task.resume(conn, of)
-    made = plan(of, since, spent + sum(gap.count for gap in paused), now, horizon)
+    made = plan(of, since, spent + sum(gap.count for gap in paused), now, horizon, gone)
+    await lines.reversion(conn, of.line, stance_of(of), utc(now), _ids(made))
     made.gaps = paused + made.gaps
     return made
 
 
-def _paused(of: Definition, planned_until: int, spent: int, until: int) -> list[Gap]:
-    """Return the gap of a pause up to `until`."""
-    instants = _within(of, of.instants, planned_until, spent, until)
+async def _gone(conn: Conn, of: Definition, after: int) -> list[int]:
+    """Return the instants of a paused task later than `after` that have a row and keep it.
+
+    What the pause took back, and a replica has not dropped yet, is none of them.
+    """
+    rows = await lines.standing(conn, of.line, utc(after))
+    return [row.at for row in rows if row.fixed or row.version >= of.version]
+
+
+def _ids(made: Plan) -> set[UUID]:
+    return {run.id for run in made.runs}
+
+
+def _paused(
+    of: Definition, planned_until: int, spent: int, until: int, gone: Iterable[int]
+) -> list[Gap]:
+    """Return the gap of a pause up to `until`; what ended or runs by itself is not in it."""
+    instants = _within(of, without(of.instants, gone), planned_until, spent, until)
     passed = gap(of, instants, planned_until, until, "paused")
     return [passed] if passed else []
 
@@ -424,37 +444,38 @@ async def lock(conn: Conn, line: Line) -> Planned | None:
 
 async def replan(
     conn: Conn, before: Definition, after: Definition, planned: Planned, *, window_ms: int,
-    at_once: bool = False,
+    at_once: bool = False, asked: int | None = None,
 ) -> int | None:  # fmt: skip
     """Make the runs of an edited task, whose plan is locked; return the earliest instant made.
 
     What was due before the edit stays due; what some replica holds already and is still wanted
-    gets the new version, and the holder drops the rest when it hears of it. The clock is read
-    after the old runs are gone: an instant that passes meanwhile comes back if it is still wanted.
+    gets the new version, and the holder drops the rest when it hears of it. An instant of the new
+    trigger that passes while this waits for locks is due: `asked` is when the edit was read, in ms.
     """
-    start = await clock.database_ms(conn)
+    start = await clock.database_ms(conn) if asked is None else asked
     owed = await _catch_up(conn, before, planned, start)
     taken = await lines.take_back(conn, after.line, utc(start))
-    held = await lines.claimed(conn, after.line, utc(start))
-    ended = await lines.ended(conn, after.line, utc(start))
+    standing = await lines.standing(conn, after.line, utc(start))
     now = await clock.database_ms(conn)
     passed = before.due.between(start, now) if before.due else ()
     runs = [run for run in (new_run(after, at) for at in passed) if run.id in taken]
+    # What is planned anew counts anew: not what passed meanwhile, has ended, or was never counted,
+    # because the edit before this one did not want it.
+    held = {s.id for s in standing if not s.fixed and s.at > now}
+    again = sum(s.id in held and s.version >= before.version for s in standing)
     at_once = at_once and after.due is not None
-    # What is planned anew counts anew: only what passed, or has ended, stays counted.
-    kept = planned.runs + owed.spent - len(taken) - len(held) - len(ended)
-    kept += len(runs) + at_once
-    made = plan(after, now, kept, now, now + window_ms)
-    runs += [run for run in made.runs if run.id not in held and run.id not in ended]
-    if at_once:
-        runs.insert(0, new_run(after, now))
+    kept = planned.runs + owed.spent - len(taken) - again + len(runs) + at_once
+    gone = [s.at for s in standing if s.id not in held] + [run.at for run in runs]
+    made = plan(after, start, kept, start, start + window_ms, gone)
+    runs += [new_run(after, now)] if at_once else []
+    # In this order: what its holder drops before is made again, and after it is not dropped.
+    await lines.reversion(conn, after.line, stance_of(after), utc(now), _ids(made))
+    runs += made.runs
     await queue.enqueue(conn, runs, utc(now))
-    wanted = {run_id(after.key, after.bucket, "task", at) for at in made.instants}
-    await lines.reversion(conn, after.line, stance_of(after), utc(now), wanted)
     counted = Plan(after, [], made.planned_until, made.next_plan_at, owed.gaps)
     counted.back = planned.runs + sum(g.count for g in owed.gaps) - kept - len(made.instants)
     await _write(conn, [counted], utc(now))
-    return runs[0].at if runs else None
+    return min((run.at for run in runs), default=None)
 
 
 def stance_of(of: Definition) -> Stance:
@@ -477,13 +498,20 @@ class Owed(msgspec.Struct):
 
 async def _catch_up(conn: Conn, before: Definition, planned: Planned, now: int) -> Owed:
     """Settle what the task owed before an edit: overdue instants, or the gap of a pause."""
-    planned_until, owed = planned.until, Owed([])
+    planned_until, owed, gone = planned.until, Owed([]), list[int]()
     if before.status == "paused":
-        return Owed(_paused(before, planned_until, planned.runs, now))
+        until = now if before.paused_until is None else min(now, before.paused_until)
+        gone = await _gone(conn, before, planned_until)
+        owed.gaps += _paused(before, planned_until, planned.runs, until, gone)
+        if until == now:
+            return owed
+        # The pause is over, and no tick has come by yet.
+        before = msgspec.structs.replace(before, status="active", paused_until=None)
+        planned_until = max(planned_until, until)
     for _ in range(CATCH_UP_PASSES):
         if before.due is None or planned_until >= now:
             return owed
-        made = plan(before, planned_until, planned.runs + owed.spent, now, now)
+        made = plan(before, planned_until, planned.runs + owed.spent, now, now, gone)
         await queue.enqueue(conn, list(made.runs), utc(now))
         owed.gaps += made.gaps
         owed.made += len(made.instants)

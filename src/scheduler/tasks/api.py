@@ -77,7 +77,8 @@ async def change_task(
     fields = model.read_fields(await request.body())
     async with engine.database.api.begin() as conn:
         before, planned = await planner.locked(conn, service.id, task_id)
-        made = edit.edited(fields, before, await clock.database_ms(conn))
+        asked = await clock.database_ms(conn)
+        made = edit.edited(fields, before, asked)
         await task.change(conn, made.task)
         earliest = await planner.replan(
             conn,
@@ -86,6 +87,7 @@ async def change_task(
             planned,
             window_ms=engine.window_ms,
             at_once=made.at_once,
+            asked=asked,
         )
         now = engine.clock.now_ms()
         shown = (await listing.shown(conn, service.id, [made.task], now))[0]

@@ -95,12 +95,14 @@ async def _moved(
 ) -> tuple[UUID | None, int | None]:
     """Give a task without a recurring trigger its time; return the run's id and what is due."""
     fields = TaskFields(scheduled_at=rfc3339(at))
-    made = edit.edited(fields, of, await clock.database_ms(conn))
+    asked = await clock.database_ms(conn)
+    made = edit.edited(fields, of, asked)
     if made.task.trigger == of.trigger:
-        return await lines.newest(conn, of.line) or run_id(of.key, of.bucket, "task", at), None
+        ran = await lines.newest(conn, of.line) if at <= asked else None
+        return ran or run_id(of.key, of.bucket, "task", at), None
     await task.change(conn, made.task)
     earliest = await planner.replan(
-        conn, of, made.task, planned, window_ms=window_ms, at_once=made.at_once
+        conn, of, made.task, planned, window_ms=window_ms, at_once=made.at_once, asked=asked
     )
     due = at if not made.at_once or earliest is None else earliest
     return run_id(of.key, of.bucket, "task", due), earliest
