@@ -218,11 +218,29 @@ CANCEL = text("""
 WITH d AS (DELETE FROM run WHERE id = ANY(:ids) AND bucket = ANY(:buckets)
                AND service_id = :service_id AND claimed_by IS NULL RETURNING *)
 INSERT INTO history (id, bucket, service_id, task_key, task_id, kind, version, scheduled_for,
-                     state, reason, attempts, attempts_n, created_at, finished_at, truncated,
-                     count)
+                     state, reason, attempts, attempts_n, created_at, started_at, finished_at,
+                     truncated, count)
 SELECT id, bucket, service_id, task_key, task_id, kind, version, scheduled_for, 'cancelled',
-       'someone cancelled it', attempts, attempts_n, created_at, :now, false, 1 FROM d
+       CASE WHEN attempts @? '$[*] ? (@.outcome == "unknown")'
+            THEN 'someone cancelled it; the call may have arrived'
+            ELSE 'someone cancelled it' END,
+       attempts, attempts_n, created_at,
+       CASE WHEN jsonb_typeof(attempts -> 0 -> 'started_at') = 'number' THEN
+            to_timestamp(CAST(attempts -> 0 ->> 'started_at' AS double precision) / 1000) END,
+       :now, false, 1
+FROM d
 RETURNING id
+""")
+
+# Between the next two statements a claim or a release would hide a run from both.
+LOCK_RUNS = text("""
+SELECT id FROM run WHERE id = ANY(:ids) AND bucket = ANY(:buckets) AND service_id = :service_id
+ORDER BY id FOR UPDATE
+""")
+OF_TASKS = text("""
+SELECT DISTINCT task_key FROM run
+WHERE id = ANY(:ids) AND bucket = ANY(:buckets) AND service_id = :service_id
+    AND task_key IS NOT NULL
 """)
 
 MARK = text("""
@@ -236,7 +254,7 @@ ENDS = text("""
 SELECT id, bucket, attempts, attempts_n, finished_at,
        substring(response FROM 1 FOR :excerpt) AS response
 FROM history WHERE id = ANY(:ids) AND bucket = :bucket AND service_id = :service_id
-    AND task_key = :key AND gap_from IS NULL
+    AND task_key = :key AND (gap_from IS NULL OR count = 1)
 """)
 
 # Back into the queue as it was, with every attempt; by the moment it ended, so that of two replays
@@ -244,17 +262,17 @@ FROM history WHERE id = ANY(:ids) AND bucket = :bucket AND service_id = :service
 REPLAY = text("""
 WITH o AS (
     SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:finished AS timestamptz[]),
-                         CAST(:attempts AS text[]), CAST(:attempts_n AS int[]),
-                         CAST(:max_retries AS smallint[]))
-        AS o (id, finished, attempts, attempts_n, max_retries)),
+                         CAST(:attempts AS text[]), CAST(:attempts_n AS int[]))
+        AS o (id, finished, attempts, attempts_n)),
 d AS (DELETE FROM history WHERE id = ANY(:ids) AND bucket = :bucket AND service_id = :service_id
-          AND task_key = :key AND finished_at = ANY(:finished) AND gap_from IS NULL
+          AND task_key = :key AND finished_at = ANY(:finished)
+          AND (gap_from IS NULL OR count = 1)
       RETURNING id, bucket, service_id, task_key, task_id, kind, scheduled_for, created_at)
 INSERT INTO run (id, bucket, service_id, task_key, task_id, kind, version, overlap, priority,
                  scheduled_for, due, max_retries, attempts, attempts_n, created_at, lanes,
                  replayed_at)
 SELECT d.id, d.bucket, d.service_id, d.task_key, d.task_id, d.kind, :version, :overlap, :priority,
-       d.scheduled_for, :now, o.max_retries, CAST(o.attempts AS jsonb), o.attempts_n, d.created_at,
+       d.scheduled_for, :now, :max_retries, CAST(o.attempts AS jsonb), o.attempts_n, d.created_at,
        :lanes, :now
 FROM d JOIN o ON o.id = d.id
 RETURNING id
@@ -277,11 +295,21 @@ async def cancel(
 
     What has ended already, and what is another's, is in neither.
     """
-    values: dict[str, Any] = {"ids": list(ids), "service_id": service_id, "now": now}
-    values["buckets"] = list({bucket_in(run_id) for run_id in ids})
+    values = {**_named(service_id, ids), "now": now}
+    await conn.execute(LOCK_RUNS, values)
     done = list((await conn.execute(CANCEL, values)).scalars())
     marked = [Marked(row.id, row.running) for row in await conn.execute(MARK, values)]
     return done, marked
+
+
+async def tasks_of(conn: Conn, service_id: UUID, ids: Sequence[UUID]) -> list[UUID]:
+    """Return the keys of the tasks that live runs are of."""
+    return list((await conn.execute(OF_TASKS, _named(service_id, ids))).scalars())
+
+
+def _named(service_id: UUID, ids: Sequence[UUID]) -> dict[str, Any]:
+    buckets = list({bucket_in(run_id) for run_id in ids})
+    return {"ids": list(ids), "buckets": buckets, "service_id": service_id}
 
 
 async def replay(
@@ -294,7 +322,8 @@ async def replay(
 ) -> list[UUID]:
     """Move finished runs of a task back into the queue, due now; return those that were moved.
 
-    Each keeps its id and its attempts and gets `max_retries` more. Gaps stay where they are.
+    Each keeps its id and its attempts and gets `max_retries` anew. A gap of more instants than one
+    stays where it is.
     """
     found = (
         await conn.execute(ENDS, {**line.values, "ids": list(ids), "excerpt": EXCERPT_BYTES})
@@ -309,9 +338,7 @@ async def replay(
         "finished": [row.finished_at for row in found],
         "attempts": [encode(tried) for tried in attempts],
         "attempts_n": [len(tried) for tried in attempts],
-        "max_retries": [
-            sum(a.outcome == "failed" for a in tried) + max_retries for tried in attempts
-        ],
+        "max_retries": max_retries,
         "now": now,
     }
     return list((await conn.execute(REPLAY, values)).scalars())

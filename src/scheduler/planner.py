@@ -395,6 +395,17 @@ async def create_many(
         await queue.enqueue(conn, some, utc(now))
 
 
+LOCK_MANY = text("""
+SELECT key FROM task_plan WHERE key = ANY(:keys) AND service_id = :service_id
+ORDER BY key FOR UPDATE
+""")
+
+
+async def lock_many(conn: Conn, service_id: UUID, keys: Sequence[UUID]) -> None:
+    """Lock tasks against the planner and edits; one that is gone stays so."""
+    await conn.execute(LOCK_MANY, {"keys": list(keys), "service_id": service_id})
+
+
 async def locked(conn: Conn, service_id: UUID, task_id: str) -> tuple[Definition, Planned]:
     """Lock a task against the planner and other edits, and read it under the lock.
 
