@@ -26,7 +26,7 @@ from sqlalchemy import (
 )
 
 from scheduler import clock, history, lines, metrics, queue, task
-from scheduler.db import LAST, Conn, metadata, ms, times_check, utc
+from scheduler.db import FIRST, LAST, Conn, metadata, ms, times_check, utc
 from scheduler.errors import NotFound
 from scheduler.history import Gap
 from scheduler.lines import Stance
@@ -59,6 +59,7 @@ MOST_A_PASS = 5000
 INSERT_AT_ONCE = 500
 CATCH_UP_PASSES = 20
 """How much of an overdue task an edit makes up for; the rest is a gap."""
+NOBODY = UUID(int=0)
 SET_ASIDE_MS = 3_600_000
 """How long a task that cannot be planned is left alone."""
 
@@ -536,21 +537,47 @@ async def _catch_up(conn: Conn, before: Definition, planned: Planned, now: int) 
 
 
 COMING = text("""
-SELECT key, next_plan_at FROM task_plan
-WHERE service_id = :service_id AND next_plan_at > :after AND next_plan_at <= :until
-ORDER BY next_plan_at LIMIT :most
+SELECT key, next_plan_at, planned_runs FROM task_plan
+WHERE service_id = :service_id AND (next_plan_at, key) > (:after, :key) AND next_plan_at <= :until
+ORDER BY next_plan_at, key LIMIT :most
 """)
 
 
-async def coming(
-    conn: Conn, service_id: UUID, after: int, until: int, most: int
-) -> list[tuple[UUID, int]]:
-    """Return (key, next instant in ms) of a service's tasks with unplanned ones in (after, until].
+class Coming(msgspec.Struct, frozen=True):
+    """A task with instants that are not planned yet, the first of them at `at` (ms).
 
     A paused task's is when it is looked at again.
     """
-    values = {"service_id": service_id, "after": utc(after), "until": utc(until), "most": most}
-    return [(row.key, ms(row.next_plan_at)) for row in await conn.execute(COMING, values)]
+
+    key: UUID
+    at: int
+    runs: int
+    """How many instants were made so far."""
+
+    def first(self, of: Definition, since: int, until: int) -> int | None:
+        """Return the first of them in [since, until], if nothing changes until then."""
+        begin = self.at
+        if of.status == "paused":
+            if of.paused_until is None or of.damaged:
+                return None
+            begin = of.paused_until + 1
+            of = msgspec.structs.replace(of, status="active")
+        due = _within(of, of.due, begin - 1, self.runs, until)
+        at = due.next(max(begin, since) - 1) if due else None
+        return at if at is not None and at <= until else None
+
+
+async def coming(
+    conn: Conn, service_id: UUID, after: Coming | None, until: int, most: int
+) -> list[Coming]:
+    """Return a service's tasks with unplanned instants up to `until` (ms), the soonest first.
+
+    `after` is the last of the page before.
+    """
+    values: dict[str, Any] = {"service_id": service_id, "until": utc(until), "most": most}
+    values |= {"after": utc(after.at if after else FIRST), "key": after.key if after else NOBODY}
+    rows = await conn.execute(COMING, values)
+    return [Coming(row.key, ms(row.next_plan_at), row.planned_runs) for row in rows]
 
 
 async def remove(conn: Conn, line: Line) -> None:

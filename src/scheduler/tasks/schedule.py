@@ -13,7 +13,7 @@ from scheduler import clock, lines, planner, queue, task
 from scheduler.clock import Slice
 from scheduler.db import FIRST, LAST, Conn, rfc3339, utc
 from scheduler.engine import Engine
-from scheduler.errors import ValidationFailed
+from scheduler.errors import InvalidRequest, ValidationFailed
 from scheduler.planner import Planned
 from scheduler.run import NewRun, run_id
 from scheduler.runs import model as runs
@@ -78,6 +78,8 @@ def _at(body: bytes) -> int:
     except msgspec.ValidationError as e:
         message, _, path = str(e).partition(" - at `")
         raise ValidationFailed.of(path.strip("`$.") or "body", message) from None
+    except msgspec.DecodeError as e:
+        raise InvalidRequest(f"the body is not valid JSON: {e}") from None
     text = sent.scheduled_at or sent.at
     if not text:
         raise ValidationFailed.of("scheduled_at", "is needed, like 2027-01-31T09:00:00Z")
@@ -169,18 +171,20 @@ async def _firing(
     """
     first = await lines.due_tasks(conn, service_id, utc(since), utc(until), most)
     found = {}
-    for key, of in (await task.definitions(conn, list(first))).items():
-        found[key] = (first[key], of)
-    after, turn = FIRST, Slice()
-    while len(found) < most:
+    for key, planned in (await task.definitions(conn, list(first))).items():
+        found[key] = (first[key], planned)
+    after, turn = None, Slice()
+    # Of plans before `since` any may fire first; from there on they come in the order asked for.
+    while len(found) < most or (after is not None and after.at < since):
         piece = await planner.coming(conn, service_id, after, until, PIECE)
-        keys = [key for key, _ in piece if key not in found]
-        for key, of in (await task.definitions(conn, keys)).items():
-            at = of.due.next(since - 1) if of.due else None
-            if at is not None and at <= until:
-                found[key] = (at, of)
+        tasks = await task.definitions(conn, [each.key for each in piece if each.key not in found])
+        for each in piece:
+            of = tasks.get(each.key)
+            at = each.first(of, since, until) if of else None
+            if of is not None and at is not None:
+                found[each.key] = (at, of)
             await turn.give_way()
         if len(piece) < PIECE:
             break
-        after = max(piece[-1][1] - 1, after + 1)
+        after = piece[-1]
     return [of for _, of in sorted(found.values(), key=lambda pair: pair[0])][:most]
