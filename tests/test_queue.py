@@ -771,7 +771,7 @@ async def _touch_everything(c: Conn, of: Definition, now: int) -> None:
     await queue.cut_queues(c, [of.key, claimed[0].task_key], 100, at)
     await queue.overdue(c, planner.Sweep.START, at, 100)
     await lines.take_back(c, of.line, at)
-    await lines.claimed(c, of.line, at)
+    await lines.standing(c, of.line, at)
     await lines.reversion(c, of.line, Stance(2, "skip", 1, 0), at, [of.key])
     await lines.lock_line(c, of.line, at, 1.0)
     await lines.remove(c, of.line, at)

@@ -104,14 +104,15 @@ class Crew(Generic[T]):
             assert worker is not None  # noqa: S101  (for the types: this is one)
             self._at[run] = worker
             result = await self._perform(run)
-            worker.uncancel()
+            while worker.cancelling():  # else a later timeout would be taken for another cancel
+                worker.uncancel()
             self._end(run)
             self._report(run, result)
 
     def abort(self, run: Run) -> None:
         """Cut one call short, if it is under way; `perform` still says what came of it."""
         worker = self._at.get(run)
-        if worker is not None:
+        if worker is not None and not worker.cancelling():
             worker.cancel()
 
     def _begin(self, run: Run) -> None:

@@ -19,7 +19,7 @@ from scheduler.db import Conn, Database
 from scheduler.holdings import Holdings, Rate
 from scheduler.replicas import Membership
 from scheduler.run import End, Run
-from scheduler.runner import CANCELLED, Runner
+from scheduler.runner import Runner, why_cancelled
 from scheduler.settler import Outcome, Settler
 
 log = structlog.get_logger()
@@ -70,6 +70,8 @@ class Dispatcher:
         """Withdrawn, to be given back at the next look at the queue."""
         self._recalls: set[UUID] = set()
         self._expected: set[UUID] = set()
+        self._cancels: set[UUID] = set()
+        """Of runs that are not held yet, and may be about to."""
         self._waiters: dict[UUID, asyncio.Future[Outcome]] = {}
 
         self.limits: dict[UUID, int] = {}
@@ -136,15 +138,23 @@ class Dispatcher:
         """
         run = self._holdings.held.get(run_id)
         if run is None:
+            if self._claiming.locked():
+                self._cancels.add(run_id)
             return False
         run.cancelled = True
         if self._holdings.is_waiting(run):
             self._holdings.withdraw(run)
-            end = End(run, "cancelled", CANCELLED, None, self._clock.now_ms())
+            began = run.attempts[0].started_at if run.attempts else None
+            end = End(run, "cancelled", why_cancelled(run), began, self._clock.now_ms())
             self._settler.add(Outcome(end))
         else:
             self.crew.abort(run)
         return True
+
+    def has_begun(self, run_id: UUID) -> bool | None:
+        """Say whether a run that this process holds is under way; None where it holds it not."""
+        run = self._holdings.held.get(run_id)
+        return None if run is None else not self._holdings.is_waiting(run)
 
     def _share_of(self, service: UUID) -> int:
         """Return how many calls of a service may be under way here: the replicas part its quota."""
@@ -174,6 +184,7 @@ class Dispatcher:
                 return
             try:
                 async with self._claiming:
+                    self._cancels.clear()
                     await self._round()
                 wait = 0.05
             except Exception as e:
@@ -314,6 +325,9 @@ class Dispatcher:
         await self._runner.prepare(conn, runs)  # where this fails, they are adopted later
         self._hold(runs)
         for run in runs:
+            if run.cancelled or run.id in self._cancels:
+                self.cancel(run.id)
+                continue
             if run.work is not None and run.work.task.version > run.version and run.task_key:
                 self._recalls.add(run.task_key)  # edited between the claim and here
                 self._wake.set()
@@ -452,8 +466,8 @@ class Dispatcher:
 
     def _next_is_near(self, run: Run, now: int) -> bool:
         """Say whether the next in line, which could not be claimed until now, will not wait."""
-        if now - run.due > queue.LATE_S * 1000:
-            return True  # it may be overdue
+        if run.overlap != "skip" or now - run.due > queue.LATE_S * 1000:
+            return True  # it waited for this, or may be overdue
         trigger = run.work.task.due if run.work else None
         at = trigger.next(now) if trigger else None
         return at is not None and at - now <= self._settings.poll_seconds * 1000

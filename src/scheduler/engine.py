@@ -270,9 +270,8 @@ class Engine:
             await self.clock.sample(conn)
             self.dispatcher.crew.pump()
             still = await self.membership.watch(conn)
-            if not self.membership.alone:  # what a hint should have said
-                for run_id in await queue.cancelled(conn, self.membership.me):
-                    self.dispatcher.cancel(run_id)
+            for run_id in await queue.cancelled(conn, self.membership.me):
+                self.dispatcher.cancel(run_id)  # what a hint should have said
         for dead, beat in still:
             await self._bury(dead, beat)
         if time.monotonic() > self._orphans_at:

@@ -17,27 +17,31 @@ from scheduler.run import Attempts, Line, Started, bucket_in, decode, encode
 FUTURE = text("""
 DELETE FROM run WHERE task_key = :key AND bucket = :bucket AND service_id = :service_id
     AND kind = 'task' AND claimed_by IS NULL AND attempts_n = 0 AND scheduled_for > :after
-    AND replayed_at IS NULL
+    AND replayed_at IS NULL AND NOT cancelled
 RETURNING id
 """)
 
-CLAIMED = text("""
-SELECT id FROM run WHERE task_key = :key AND bucket = :bucket AND service_id = :service_id
-    AND kind = 'task' AND claimed_by IS NOT NULL AND scheduled_for > :after
-""")
-
-# An instant that was cancelled before it came stays cancelled, whatever the edit.
-ENDED = text("""
-SELECT id FROM history WHERE task_key = :key AND bucket = :bucket AND service_id = :service_id
+# An instant that was cancelled before it came stays cancelled, whatever the edit. One statement:
+# a run that moves from the one table to the other is in exactly one of them.
+STANDING = text("""
+SELECT id, scheduled_for, version,
+       attempts_n > 0 OR cancelled OR replayed_at IS NOT NULL AS fixed
+FROM run WHERE task_key = :key AND bucket = :bucket AND service_id = :service_id
     AND kind = 'task' AND scheduled_for > :after
+UNION ALL
+SELECT id, scheduled_for, version, true
+FROM history WHERE task_key = :key AND bucket = :bucket AND service_id = :service_id
+    AND kind = 'task' AND scheduled_for > :after AND (gap_from IS NULL OR count = 1)
 """)
 
-# What was due before the edit stays due, as the task stands now; of what some replica holds for
-# later only the wanted ones. The rest keeps its old version: that is how the holder knows.
+# What was due before the edit stays due, as the task stands now, and so does what someone asked for
+# by hand; of the instants that some replica holds for later only the wanted ones. The rest keeps
+# its old version: that is how the holder knows.
 REVERSION = text("""
 UPDATE run SET version = :version, overlap = :overlap, lanes = :lanes, priority = :priority
 WHERE task_key = :key AND bucket = :bucket AND service_id = :service_id
-  AND (claimed_by IS NULL OR scheduled_for <= :now OR id = ANY(:wanted))
+  AND (scheduled_for <= :now OR id = ANY(:wanted) OR kind <> 'task' OR attempts_n > 0
+       OR cancelled OR replayed_at IS NOT NULL)
 """)
 
 LOCK_LINE = text("""
@@ -92,31 +96,20 @@ async def take_back(conn: Conn, line: Line, after: datetime) -> set[UUID]:
     return set((await conn.execute(FUTURE, {**line.values, "after": after})).scalars())
 
 
-async def claimed(conn: Conn, line: Line, after: datetime) -> set[UUID]:
-    """Return the ids of a task's future runs that some replica holds."""
-    return set((await conn.execute(CLAIMED, {**line.values, "after": after})).scalars())
+class Standing(msgspec.Struct, frozen=True):
+    """An instant of a task, `at` in ms since 1970, that is a row whatever an edit says."""
+
+    id: UUID
+    at: int
+    version: int
+    fixed: bool
+    """It has ended, was tried, or someone decided about it: no edit takes it back."""
 
 
-async def ended(conn: Conn, line: Line, after: datetime) -> set[UUID]:
-    """Return the ids of a task's future instants that were cancelled before they came."""
-    return set((await conn.execute(ENDED, {**line.values, "after": after})).scalars())
-
-
-BETWEEN = text("""
-SELECT scheduled_for FROM run WHERE task_key = :key AND bucket = :bucket
-    AND service_id = :service_id AND kind = 'task'
-    AND scheduled_for > :after AND scheduled_for <= :until
-UNION ALL
-SELECT scheduled_for FROM history WHERE task_key = :key AND bucket = :bucket
-    AND service_id = :service_id AND kind = 'task' AND gap_from IS NULL
-    AND scheduled_for > :after AND scheduled_for <= :until
-""")
-
-
-async def instants_between(conn: Conn, line: Line, after: datetime, until: datetime) -> list[int]:
-    """Return the instants of a task in (after, until] that have a row of their own, in ms."""
-    rows = await conn.execute(BETWEEN, {**line.values, "after": after, "until": until})
-    return [ms(at) for at in rows.scalars()]
+async def standing(conn: Conn, line: Line, after: datetime) -> list[Standing]:
+    """Return a task's instants later than `after` that are held by some replica, or ended."""
+    rows = await conn.execute(STANDING, {**line.values, "after": after})
+    return [Standing(row.id, ms(row.scheduled_for), row.version, row.fixed) for row in rows]
 
 
 class Stance(msgspec.Struct, frozen=True):
@@ -225,11 +218,29 @@ CANCEL = text("""
 WITH d AS (DELETE FROM run WHERE id = ANY(:ids) AND bucket = ANY(:buckets)
                AND service_id = :service_id AND claimed_by IS NULL RETURNING *)
 INSERT INTO history (id, bucket, service_id, task_key, task_id, kind, version, scheduled_for,
-                     state, reason, attempts, attempts_n, created_at, finished_at, truncated,
-                     count)
+                     state, reason, attempts, attempts_n, created_at, started_at, finished_at,
+                     truncated, count)
 SELECT id, bucket, service_id, task_key, task_id, kind, version, scheduled_for, 'cancelled',
-       'someone cancelled it', attempts, attempts_n, created_at, :now, false, 1 FROM d
+       CASE WHEN attempts @? '$[*] ? (@.outcome == "unknown")'
+            THEN 'someone cancelled it; the call may have arrived'
+            ELSE 'someone cancelled it' END,
+       attempts, attempts_n, created_at,
+       CASE WHEN jsonb_typeof(attempts -> 0 -> 'started_at') = 'number' THEN
+            to_timestamp(CAST(attempts -> 0 ->> 'started_at' AS double precision) / 1000) END,
+       :now, false, 1
+FROM d
 RETURNING id
+""")
+
+# Between the next two statements a claim or a release would hide a run from both.
+LOCK_RUNS = text("""
+SELECT id FROM run WHERE id = ANY(:ids) AND bucket = ANY(:buckets) AND service_id = :service_id
+ORDER BY id FOR UPDATE
+""")
+OF_TASKS = text("""
+SELECT DISTINCT task_key FROM run
+WHERE id = ANY(:ids) AND bucket = ANY(:buckets) AND service_id = :service_id
+    AND task_key IS NOT NULL
 """)
 
 MARK = text("""
@@ -243,7 +254,7 @@ ENDS = text("""
 SELECT id, bucket, attempts, attempts_n, finished_at,
        substring(response FROM 1 FOR :excerpt) AS response
 FROM history WHERE id = ANY(:ids) AND bucket = :bucket AND service_id = :service_id
-    AND task_key = :key AND gap_from IS NULL
+    AND task_key = :key AND (gap_from IS NULL OR count = 1)
 """)
 
 # Back into the queue as it was, with every attempt; by the moment it ended, so that of two replays
@@ -251,17 +262,17 @@ FROM history WHERE id = ANY(:ids) AND bucket = :bucket AND service_id = :service
 REPLAY = text("""
 WITH o AS (
     SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:finished AS timestamptz[]),
-                         CAST(:attempts AS text[]), CAST(:attempts_n AS int[]),
-                         CAST(:max_retries AS smallint[]))
-        AS o (id, finished, attempts, attempts_n, max_retries)),
+                         CAST(:attempts AS text[]), CAST(:attempts_n AS int[]))
+        AS o (id, finished, attempts, attempts_n)),
 d AS (DELETE FROM history WHERE id = ANY(:ids) AND bucket = :bucket AND service_id = :service_id
-          AND task_key = :key AND finished_at = ANY(:finished) AND gap_from IS NULL
+          AND task_key = :key AND finished_at = ANY(:finished)
+          AND (gap_from IS NULL OR count = 1)
       RETURNING id, bucket, service_id, task_key, task_id, kind, scheduled_for, created_at)
 INSERT INTO run (id, bucket, service_id, task_key, task_id, kind, version, overlap, priority,
                  scheduled_for, due, max_retries, attempts, attempts_n, created_at, lanes,
                  replayed_at)
 SELECT d.id, d.bucket, d.service_id, d.task_key, d.task_id, d.kind, :version, :overlap, :priority,
-       d.scheduled_for, :now, o.max_retries, CAST(o.attempts AS jsonb), o.attempts_n, d.created_at,
+       d.scheduled_for, :now, :max_retries, CAST(o.attempts AS jsonb), o.attempts_n, d.created_at,
        :lanes, :now
 FROM d JOIN o ON o.id = d.id
 RETURNING id
@@ -284,11 +295,21 @@ async def cancel(
 
     What has ended already, and what is another's, is in neither.
     """
-    values: dict[str, Any] = {"ids": list(ids), "service_id": service_id, "now": now}
-    values["buckets"] = list({bucket_in(run_id) for run_id in ids})
+    values = {**_named(service_id, ids), "now": now}
+    await conn.execute(LOCK_RUNS, values)
     done = list((await conn.execute(CANCEL, values)).scalars())
     marked = [Marked(row.id, row.running) for row in await conn.execute(MARK, values)]
     return done, marked
+
+
+async def tasks_of(conn: Conn, service_id: UUID, ids: Sequence[UUID]) -> list[UUID]:
+    """Return the keys of the tasks that live runs are of."""
+    return list((await conn.execute(OF_TASKS, _named(service_id, ids))).scalars())
+
+
+def _named(service_id: UUID, ids: Sequence[UUID]) -> dict[str, Any]:
+    buckets = list({bucket_in(run_id) for run_id in ids})
+    return {"ids": list(ids), "buckets": buckets, "service_id": service_id}
 
 
 async def replay(
@@ -301,7 +322,8 @@ async def replay(
 ) -> list[UUID]:
     """Move finished runs of a task back into the queue, due now; return those that were moved.
 
-    Each keeps its id and its attempts and gets `max_retries` more. Gaps stay where they are.
+    Each keeps its id and its attempts and gets `max_retries` anew. A gap of more instants than one
+    stays where it is.
     """
     found = (
         await conn.execute(ENDS, {**line.values, "ids": list(ids), "excerpt": EXCERPT_BYTES})
@@ -316,9 +338,7 @@ async def replay(
         "finished": [row.finished_at for row in found],
         "attempts": [encode(tried) for tried in attempts],
         "attempts_n": [len(tried) for tried in attempts],
-        "max_retries": [
-            sum(a.outcome == "failed" for a in tried) + max_retries for tried in attempts
-        ],
+        "max_retries": max_retries,
         "now": now,
     }
     return list((await conn.execute(REPLAY, values)).scalars())

@@ -5,7 +5,7 @@ and when there is something to do next (`next_plan_at`): its cost follows what f
 what is stored.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
@@ -26,14 +26,14 @@ from sqlalchemy import (
 )
 
 from scheduler import clock, history, lines, metrics, queue, task
-from scheduler.db import LAST, Conn, metadata, ms, times_check, utc
+from scheduler.db import FIRST, LAST, Conn, metadata, ms, times_check, utc
 from scheduler.errors import NotFound
 from scheduler.history import Gap
 from scheduler.lines import Stance
 from scheduler.queue import Judgement
 from scheduler.run import Line, NewRun, run_id
 from scheduler.task import Definition
-from scheduler.triggers import Bounded, Instants
+from scheduler.triggers import Bounded, Instants, without
 
 log = structlog.get_logger()
 
@@ -66,6 +66,7 @@ MOST_A_PASS = 5000
 INSERT_AT_ONCE = 500
 CATCH_UP_PASSES = 20
 """How much of an overdue task an edit makes up for; the rest is a gap."""
+NOBODY = UUID(int=0)
 SET_ASIDE_MS = 3_600_000
 """How long a task that cannot be planned is left alone."""
 
@@ -149,16 +150,18 @@ def plan(
     spent: int,
     now: int,
     horizon: int,
+    *,
+    gone: Iterable[int] = (),
     at_once: int | None = None,
 ) -> Plan:
-    """Decide what to make of the instants in (planned_until, horizon]. Pure.
+    """Decide what to make of the instants in (planned_until, horizon] that are not `gone`. Pure.
 
     Instants that nobody planned in time (the database or every replica was away) are judged by
     the task's misfire rule; those that are passed over become one gap. `spent` is how many
-    instants were made before, of the `max_runs` that ever will be; of the present ones `at_once`
-    are made at most.
+    instants were made before, those that are gone too, of the `max_runs` that ever will be; of
+    the present ones `at_once` are made at most.
     """
-    due = _within(of, of.due, planned_until, spent, max(now, horizon))
+    due = _within(of, without(of.due, gone), planned_until, spent, max(now, horizon))
     if due is None:
         return Plan(of, [], planned_until, _resume_at(of, horizon - now))
     at_once = at_once or MOST_AT_ONCE
@@ -320,7 +323,7 @@ async def _planned(
     try:
         if of.status == "paused":
             return await _resumed(conn, of, planned_until, spent, now, horizon)
-        return plan(of, planned_until, spent, now, horizon, at_once)
+        return plan(of, planned_until, spent, now, horizon, at_once=at_once)
     except (ArithmeticError, ValueError, TypeError) as e:
         reason = f"the task's trigger cannot be planned: {e}"
         broken = msgspec.structs.replace(of, damaged=reason)
@@ -333,31 +336,38 @@ async def _resumed(
     """Plan a paused task from the end of its pause on, where that has come."""
     if of.paused_until is None or of.paused_until > now:
         return Plan(of, [], planned_until, _resume_at(of, horizon - now))
+    gone = await _gone(conn, of, planned_until)
     last = of.paused_until - 1  # an instant at its very end is due
-    paused = await _paused(conn, of, planned_until, spent, last)
+    paused = _paused(of, planned_until, spent, last, gone)
     since = max(planned_until, last)
     of = await task.resume(conn, of)
-    made = plan(of, since, spent + sum(gap.count for gap in paused), now, horizon)
+    made = plan(of, since, spent + sum(gap.count for gap in paused), now, horizon, gone=gone)
+    await lines.reversion(conn, of.line, stance_of(of), utc(now), _ids(made))
     made.gaps = paused + made.gaps
     made.resumed = True
     return made
 
 
-async def _paused(
-    conn: Conn, of: Definition, planned_until: int, spent: int, until: int
+async def _gone(conn: Conn, of: Definition, after: int) -> list[int]:
+    """Return the instants of a paused task later than `after` that have a row and keep it.
+
+    What the pause took back, and a replica has not dropped yet, is none of them.
+    """
+    rows = await lines.standing(conn, of.line, utc(after))
+    return [row.at for row in rows if row.fixed or row.version >= of.version]
+
+
+def _ids(made: Plan) -> set[UUID]:
+    return {run.id for run in made.runs}
+
+
+def _paused(
+    of: Definition, planned_until: int, spent: int, until: int, gone: Iterable[int]
 ) -> list[Gap]:
-    """Return the gap of a pause up to `until`, without what ended otherwise in it."""
-    instants = _within(of, of.instants, planned_until, spent, until)
+    """Return the gap of a pause up to `until`; what ended or runs by itself is not in it."""
+    instants = _within(of, without(of.instants, gone), planned_until, spent, until)
     passed = gap(of, instants, planned_until, until, "paused")
-    if passed is None or instants is None:
-        return []
-    own = set(await lines.instants_between(conn, of.line, utc(planned_until), utc(until)))
-    passed.count -= sum(instants.next(at - 1) == at for at in own)
-    if passed.count <= 0:
-        return []
-    # The id of a gap is that of its first instant, which another row may have by now.
-    passed.first = next(at for at in instants.between(planned_until, until) if at not in own)
-    return [passed]
+    return [passed] if passed else []
 
 
 async def _set_aside(conn: Conn, of: Definition, planned_until: int, now: int) -> Plan:
@@ -424,6 +434,17 @@ async def create_many(
         await queue.enqueue(conn, some, utc(now))
 
 
+LOCK_MANY = text("""
+SELECT key FROM task_plan WHERE key = ANY(:keys) AND service_id = :service_id
+ORDER BY key FOR UPDATE
+""")
+
+
+async def lock_many(conn: Conn, service_id: UUID, keys: Sequence[UUID]) -> None:
+    """Lock tasks against the planner and edits; one that is gone stays so."""
+    await conn.execute(LOCK_MANY, {"keys": list(keys), "service_id": service_id})
+
+
 async def locked(conn: Conn, service_id: UUID, task_id: str) -> tuple[Definition, Planned]:
     """Lock a task against the planner and other edits, and read it under the lock.
 
@@ -473,37 +494,38 @@ async def lock(conn: Conn, line: Line) -> Planned | None:
 
 async def replan(
     conn: Conn, before: Definition, after: Definition, planned: Planned, *, window_ms: int,
-    at_once: bool = False,
+    at_once: bool = False, asked: int | None = None,
 ) -> int | None:  # fmt: skip
     """Make the runs of an edited task, whose plan is locked; return the earliest instant made.
 
     What was due before the edit stays due; what some replica holds already and is still wanted
-    gets the new version, and the holder drops the rest when it hears of it. The clock is read
-    after the old runs are gone: an instant that passes meanwhile comes back if it is still wanted.
+    gets the new version, and the holder drops the rest when it hears of it. An instant of the new
+    trigger that passes while this waits for locks is due: `asked` is when the edit was read, in ms.
     """
-    start = await clock.database_ms(conn)
+    start = await clock.database_ms(conn) if asked is None else asked
     owed = await _catch_up(conn, before, planned, start)
     taken = await lines.take_back(conn, after.line, utc(start))
-    held = await lines.claimed(conn, after.line, utc(start))
-    ended = await lines.ended(conn, after.line, utc(start))
+    standing = await lines.standing(conn, after.line, utc(start))
     now = await clock.database_ms(conn)
     passed = before.due.between(start, now) if before.due else ()
     runs = [run for run in (new_run(after, at) for at in passed) if run.id in taken]
+    # What is planned anew counts anew: not what passed meanwhile, has ended, or was never counted,
+    # because the edit before this one did not want it.
+    held = {s.id for s in standing if not s.fixed and s.at > now}
+    again = sum(s.id in held and s.version >= before.version for s in standing)
     at_once = at_once and after.due is not None
-    # What is planned anew counts anew: only what passed, or has ended, stays counted.
-    kept = planned.runs + owed.spent - len(taken) - len(held) - len(ended)
-    kept += len(runs) + at_once
-    made = plan(after, now, kept, now, now + window_ms)
-    runs += [run for run in made.runs if run.id not in held and run.id not in ended]
-    if at_once:
-        runs.insert(0, new_run(after, now))
+    kept = planned.runs + owed.spent - len(taken) - again + len(runs) + at_once
+    gone = [s.at for s in standing if s.id not in held] + [run.at for run in runs]
+    made = plan(after, start, kept, start, start + window_ms, gone=gone)
+    runs += [new_run(after, now)] if at_once else []
+    # In this order: what its holder drops before is made again, and after it is not dropped.
+    await lines.reversion(conn, after.line, stance_of(after), utc(now), _ids(made))
+    runs += made.runs
     await queue.enqueue(conn, runs, utc(now))
-    wanted = {run_id(after.key, after.bucket, "task", at) for at in made.instants}
-    await lines.reversion(conn, after.line, stance_of(after), utc(now), wanted)
     counted = Plan(after, [], made.planned_until, made.next_plan_at, owed.gaps)
     counted.back = planned.runs + sum(g.count for g in owed.gaps) - kept - len(made.instants)
     await _write(conn, [counted], utc(now))
-    return runs[0].at if runs else None
+    return min((run.at for run in runs), default=None)
 
 
 def stance_of(of: Definition) -> Stance:
@@ -526,18 +548,20 @@ class Owed(msgspec.Struct):
 
 async def _catch_up(conn: Conn, before: Definition, planned: Planned, now: int) -> Owed:
     """Settle what the task owed before an edit: overdue instants, or the gap of a pause."""
-    planned_until, owed = planned.until, Owed([])
+    planned_until, owed, gone = planned.until, Owed([]), list[int]()
     if before.status == "paused":
         until = now if before.paused_until is None else min(now, before.paused_until - 1)
-        owed.gaps += await _paused(conn, before, planned_until, planned.runs, until)
+        gone = await _gone(conn, before, planned_until)
+        owed.gaps += _paused(before, planned_until, planned.runs, until, gone)
         if until == now:
             return owed
-        planned_until = max(planned_until, until)
+        # The pause is over, and no tick has come by yet.
         before = msgspec.structs.replace(before, status="active", paused_until=None)
+        planned_until = max(planned_until, until)
     for _ in range(CATCH_UP_PASSES):
         if before.due is None or planned_until >= now:
             return owed
-        made = plan(before, planned_until, planned.runs + owed.spent, now, now)
+        made = plan(before, planned_until, planned.runs + owed.spent, now, now, gone=gone)
         await queue.enqueue(conn, list(made.runs), utc(now))
         owed.gaps += made.gaps
         owed.made += len(made.instants)
@@ -551,21 +575,47 @@ async def _catch_up(conn: Conn, before: Definition, planned: Planned, now: int) 
 
 
 COMING = text("""
-SELECT key, next_plan_at FROM task_plan
-WHERE service_id = :service_id AND next_plan_at > :after AND next_plan_at <= :until
-ORDER BY next_plan_at LIMIT :most
+SELECT key, next_plan_at, planned_runs FROM task_plan
+WHERE service_id = :service_id AND (next_plan_at, key) > (:after, :key) AND next_plan_at <= :until
+ORDER BY next_plan_at, key LIMIT :most
 """)
 
 
-async def coming(
-    conn: Conn, service_id: UUID, after: int, until: int, most: int
-) -> list[tuple[UUID, int]]:
-    """Return (key, next instant in ms) of a service's tasks with unplanned ones in (after, until].
+class Coming(msgspec.Struct, frozen=True):
+    """A task with instants that are not planned yet, the first of them at `at` (ms).
 
     A paused task's is when it is looked at again.
     """
-    values = {"service_id": service_id, "after": utc(after), "until": utc(until), "most": most}
-    return [(row.key, ms(row.next_plan_at)) for row in await conn.execute(COMING, values)]
+
+    key: UUID
+    at: int
+    runs: int
+    """How many instants were made so far."""
+
+    def first(self, of: Definition, since: int, until: int) -> int | None:
+        """Return the first of them in [since, until], if nothing changes until then."""
+        begin = self.at
+        if of.status == "paused":
+            if of.paused_until is None or of.damaged:
+                return None
+            begin = of.paused_until
+            of = msgspec.structs.replace(of, status="active")
+        due = _within(of, of.due, begin - 1, self.runs, until)
+        at = due.next(max(begin, since) - 1) if due else None
+        return at if at is not None and at <= until else None
+
+
+async def coming(
+    conn: Conn, service_id: UUID, after: Coming | None, until: int, most: int
+) -> list[Coming]:
+    """Return a service's tasks with unplanned instants up to `until` (ms), the soonest first.
+
+    `after` is the last of the page before.
+    """
+    values: dict[str, Any] = {"service_id": service_id, "until": utc(until), "most": most}
+    values |= {"after": utc(after.at if after else FIRST), "key": after.key if after else NOBODY}
+    rows = await conn.execute(COMING, values)
+    return [Coming(row.key, ms(row.next_plan_at), row.planned_runs) for row in rows]
 
 
 PLANNED = text("""

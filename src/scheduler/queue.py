@@ -47,7 +47,7 @@ RETURNING id
 
 COLUMNS = """run.id, run.bucket, run.service_id, run.task_key, run.task_id, run.kind, run.version,
           run.overlap, run.priority, run.scheduled_for, run.due, run.max_retries, run.attempts,
-          run.attempts_n, run.lanes, run.cancelled, run.replayed_at IS NOT NULL AS replayed"""
+          run.attempts_n, run.lanes, run.cancelled, run.replayed_at"""
 
 # `id = ANY(ARRAY(...))` and never `id IN (...)`: the planner may run an IN subselect once for each
 # outer row, and then every pass locks LIMIT rows more. Only the head of the line of a task that
@@ -104,15 +104,16 @@ WHERE id = ANY(:ids) AND claimed_by = :me
 """)
 
 # Sent again after a lost answer, it must not release what this process has claimed again since:
-# hence the number of attempts.
+# hence the number of attempts. What someone cancelled meanwhile is claimed at once, and ends.
 RETRY = text("""
 WITH o AS (
     SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:buckets AS smallint[]),
                          CAST(:due AS timestamptz[]), CAST(:attempts AS text[]),
                          CAST(:attempts_n AS int[]))
         AS o (id, bucket, due, attempts, attempts_n))
-UPDATE run SET claimed_by = NULL, due = o.due, attempts = CAST(o.attempts AS jsonb),
-               attempts_n = o.attempts_n
+UPDATE run SET claimed_by = NULL,
+               due = CASE WHEN run.cancelled THEN run.due ELSE o.due END,
+               attempts = CAST(o.attempts AS jsonb), attempts_n = o.attempts_n
 FROM o WHERE run.id = o.id AND run.bucket = o.bucket AND run.claimed_by = :me
     AND run.attempts_n = o.attempts_n - 1
 RETURNING run.id
@@ -430,7 +431,7 @@ def _run(row: Any, me: UUID) -> Run:
         claimed_by=me,
         lanes=row.lanes,
         cancelled=row.cancelled,
-        replayed=row.replayed,
+        replayed_at=None if row.replayed_at is None else ms(row.replayed_at),
         damaged=damaged or ("the run names no task" if row.task_key is None else None),
     )
 

@@ -135,8 +135,8 @@ class Run(msgspec.Struct, kw_only=True, eq=False, gc=False):
     """How many of its task's runs may be under way at once; None for any number."""
     cancelled: bool = False
     """Someone wants it to end."""
-    replayed: bool = False
-    """It has ended before; no rule about lateness holds for it."""
+    replayed_at: int | None = None
+    """It has ended before, and someone wanted it again; no rule about lateness holds for it."""
     work: Any = None
     """Its task, made ready by the runner; None where the task is gone."""
     damaged: str | None = None
@@ -146,6 +146,14 @@ class Run(msgspec.Struct, kw_only=True, eq=False, gc=False):
     def in_line(self) -> bool:
         """Say whether the task's runs wait for each other."""
         return self.lanes is not None
+
+    @property
+    def tries(self) -> Attempts:
+        """Its attempts since it was last replayed: those that rules count."""
+        since = self.replayed_at
+        if since is None:
+            return self.attempts
+        return [a for a in self.attempts if a.started_at is not None and a.started_at >= since]
 
 
 class NewRun(msgspec.Struct, kw_only=True, gc=False):

@@ -142,17 +142,17 @@ class Runner:
     def _refusal(self, run: Run, work: Work | None, now: int) -> End | None:
         """Return the end of a run that is not to be started, if so."""
         if run.cancelled:
-            return End(run, "cancelled", _why_cancelled(run), None, now)
+            return End(run, "cancelled", why_cancelled(run), _first(run, None), now)
         if run.damaged:
             return _failed(run, run.damaged, now)
         if work is None:
             return End(run, "cancelled", "the task was deleted", None, now)
         if work.damaged:
             return _failed(run, work.damaged, now)
-        if sum(a.outcome == "unknown" for a in run.attempts) >= UNKNOWN_MOST:
+        if sum(a.outcome == "unknown" for a in run.tries) >= UNKNOWN_MOST:
             return _failed(run, f"its outcome stayed unknown {UNKNOWN_MOST} times", now)
         age = work.task.policy.max_age_seconds
-        untried = not run.attempts and not run.replayed
+        untried = not run.attempts and run.replayed_at is None
         if age is not None and untried and now - run.scheduled_for > age * 1000:
             return End(run, "expired", f"it could not start within {age:g} s", None, now)
         return None
@@ -179,7 +179,7 @@ class Runner:
         self, run: Run, work: Work | None, outcome: actions.Outcome, started: int
     ) -> Outcome:
         now = self._clock.now_ms()
-        first = next((a.started_at for a in run.attempts if a.started_at is not None), started)
+        first = _first(run, started)
         attempt = Attempt(
             number=len(run.attempts) + 1,
             outcome="cancelled" if outcome.unknown and run.cancelled else _word(outcome),
@@ -189,10 +189,10 @@ class Runner:
             error=outcome.error,
         )
         run.attempts = [*run.attempts, attempt]
-        overlapped = _overlapped(run, work, first, now)
+        overlapped = _overlapped(run, work, now)
         wait_s = self._wait_s(run, work, outcome)
         if run.cancelled and not outcome.succeeded and (outcome.unknown or wait_s is not None):
-            return Outcome(End(run, "cancelled", _why_cancelled(run), first, now), overlapped)
+            return Outcome(End(run, "cancelled", why_cancelled(run), first, now), overlapped)
         if wait_s is not None:
             attempt.response = _excerpt(outcome.body)
             # `now` is rounded down, and Retry-After is not to be undercut.
@@ -213,14 +213,14 @@ class Runner:
     def _wait_s(self, run: Run, work: Work | None, outcome: actions.Outcome) -> float | None:
         """Return how long to wait before the next try; None where there is none."""
         if outcome.unknown:
-            unknown = sum(a.outcome == "unknown" for a in run.attempts)
+            unknown = sum(a.outcome == "unknown" for a in run.tries)
             return None if unknown >= UNKNOWN_MOST else min(2.0**unknown, 300.0)
         if outcome.succeeded or not outcome.retryable:
             return None
         policy = work.task.policy if work else task.Policy()
         most = self._worker.max_retries if policy.max_retries is None else policy.max_retries
         most = most if run.max_retries is None else run.max_retries
-        failures = sum(a.outcome == "failed" for a in run.attempts)
+        failures = sum(a.outcome == "failed" for a in run.tries)
         if failures > most:
             return None
         ceiling = (policy.retry_backoff or Backoff()).ceiling_s(failures - 1)
@@ -234,7 +234,13 @@ def _word(outcome: actions.Outcome) -> Literal["succeeded", "failed", "unknown"]
     return "succeeded" if outcome.succeeded else "failed"
 
 
-def _why_cancelled(run: Run) -> str:
+def _first(run: Run, otherwise: int | None) -> int | None:
+    """Return when a run's first attempt began."""
+    return next((a.started_at for a in run.attempts if a.started_at is not None), otherwise)
+
+
+def why_cancelled(run: Run) -> str:
+    """Return the reason of a run that someone cancelled."""
     cut = any(a.outcome in ("unknown", "cancelled") for a in run.attempts)
     return f"{CANCELLED}; the call may have arrived" if cut else CANCELLED
 
@@ -246,12 +252,14 @@ def _failed(run: Run, reason: str, now: int) -> End:
     return End(run, "failed", reason, None, now)
 
 
-def _overlapped(
-    run: Run, work: Work | None, since: int, until: int
-) -> tuple[UUID, int, int] | None:
-    """Return the span in which the task's own instants are skipped, if there are any in it."""
+def _overlapped(run: Run, work: Work | None, until: int) -> tuple[UUID, int, int] | None:
+    """Return the span in which the task's own instants are skipped, if there are any in it.
+
+    Since it was replayed, where it was: between its end and then it stood in nobody's way.
+    """
     if work is None or run.overlap != "skip" or run.task_key is None:
         return None
+    since = next((a.started_at for a in run.tries if a.started_at is not None), until)
     trigger = work.task.due
     if trigger is None or not trigger.count(since, until):
         return None

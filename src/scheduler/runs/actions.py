@@ -36,7 +36,7 @@ async def replay_run(
             await _refuse_live(conn, service.id, key, run_id)
     if ended is None or ended.task_id is None or ended.task_key is None:
         raise Conflict("this run is of no task that could run again")
-    if ended.gap is not None:
+    if ended.gap is not None and ended.gap[0] > 1:
         raise Conflict("this row stands for instants that were skipped; execute the task instead")
     moved = await replay(engine, service.id, ended.task_id, ended.task_key, [key])
     async with engine.database.api.connect() as conn:
@@ -94,7 +94,8 @@ async def cancel_run(
     """
     key = model.key_of(run_id)
     done, marked = await cancel(engine, service.id, [key])
-    ended = await _ended(engine, service.id, key, wait=bool(marked) and not marked[0].running)
+    unsent = bool(marked) and not marked[0].running
+    ended = bool(done) or (unsent and await _has_ended(engine, service.id, key))
     async with engine.database.api.connect() as conn:
         shown = await model.find(conn, service.id, key, engine.clock.now_ms())
     if shown is None:
@@ -109,18 +110,25 @@ async def cancel(
 ) -> tuple[list[UUID], list[Marked]]:
     """Cancel live runs; return those that ended, and those whose holder was told to end them."""
     async with engine.database.api.begin() as conn:
+        # An edit sees a cancel whole, or not yet; else it might make the instant again.
+        await planner.lock_many(conn, service_id, await lines.tasks_of(conn, service_id, keys))
         now = await clock.database_ms(conn)
         done, marked = await lines.cancel(conn, service_id, keys, utc(now))
-    for each in marked:
-        if not engine.dispatcher.cancel(each.id):
-            engine.signals.cancel(each.id)
-    return done, marked
+    return done, [_passed_on(engine, each) for each in marked]
 
 
-async def _ended(engine: Engine, service_id: UUID, key: UUID, *, wait: bool) -> bool:
-    """Say whether a run has ended; give one that had not started a moment for it."""
+def _passed_on(engine: Engine, marked: Marked) -> Marked:
+    """Tell a run's holder to end it; return whether it was under way, as well as we know."""
+    begun = engine.dispatcher.has_begun(marked.id)
+    if not engine.dispatcher.cancel(marked.id):
+        engine.signals.cancel(marked.id)
+    return marked if begun is None else Marked(marked.id, begun)
+
+
+async def _has_ended(engine: Engine, service_id: UUID, key: UUID) -> bool:
+    """Say whether a run that had not started has ended; its holder needs a moment for it."""
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + (SETTLED_S if wait else 0.0)
+    deadline = loop.time() + SETTLED_S
     while True:
         async with engine.database.api.connect() as conn:
             ended: Finished | None = await history.get(conn, service_id, key)

@@ -83,8 +83,8 @@ async def change_task(
     fields = model.read_fields(await request.body())
     async with engine.database.api.begin() as conn:
         before, planned = await planner.locked(conn, service.id, task_id)
-        spent = (planned.runs, planned.until)
-        made = edit.edited(fields, before, await clock.database_ms(conn), spent)
+        asked, spent = await clock.database_ms(conn), (planned.runs, planned.until)
+        made = edit.edited(fields, before, asked, spent)
         await task.change(conn, made.task)
         earliest = await planner.replan(
             conn,
@@ -93,6 +93,7 @@ async def change_task(
             planned,
             window_ms=engine.window_ms,
             at_once=made.at_once,
+            asked=asked,
         )
         now = engine.clock.now_ms()
         shown = (await listing.shown_of(conn, service.id, [made.task], now))[0]

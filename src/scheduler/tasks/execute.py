@@ -90,7 +90,7 @@ async def _executed(
             await quotas.take_runs(conn, service)
             await engine.runner.secrets.refresh(conn, [service_id])
             # Where others may stand before it, it takes its place in the line.
-            ours = engine.membership.fresh and of.overlap != "queue" and (of.lanes or 1) == 1
+            ours = engine.membership.fresh and (of.lanes is None or of.overlap == "skip")
             new = NewRun(
                 id=made,
                 bucket=of.bucket,

@@ -95,15 +95,16 @@ async def _moved(
 ) -> tuple[UUID | None, int | None]:
     """Give a task without a recurring trigger its time; return the run's id and what is due."""
     fields = TaskFields(scheduled_at=rfc3339(at))
-    now = await clock.database_ms(conn)
-    made = edit.edited(fields, of, now)
+    asked = await clock.database_ms(conn)
+    made = edit.edited(fields, of, asked)
     if made.task.trigger == of.trigger:
-        return await lines.newest(conn, of.line) or run_id(of.key, of.bucket, "task", at), None
+        ran = await lines.newest(conn, of.line) if at <= asked else None
+        return ran or run_id(of.key, of.bucket, "task", at), None
     await task.change(conn, made.task)
     earliest = await planner.replan(
-        conn, of, made.task, planned, window_ms=window_ms, at_once=made.at_once
+        conn, of, made.task, planned, window_ms=window_ms, at_once=made.at_once, asked=asked
     )
-    await state.stand(conn, [(made.task.line, made.at_once or awaits(made.task, now))])
+    await state.stand(conn, [(made.task.line, made.at_once or awaits(made.task, asked))])
     due = at if not made.at_once or earliest is None else earliest
     return run_id(of.key, of.bucket, "task", due), earliest
 
@@ -178,18 +179,20 @@ async def _firing(
     """
     first = await lines.due_tasks(conn, service_id, utc(since), utc(until), most)
     found = {}
-    for key, of in (await task.definitions(conn, list(first))).items():
-        found[key] = (first[key], of)
-    after, turn = FIRST, Slice()
-    while len(found) < most:
+    for key, planned in (await task.definitions(conn, list(first))).items():
+        found[key] = (first[key], planned)
+    after, turn = None, Slice()
+    # Of plans before `since` any may fire first; from there on they come in the order asked for.
+    while len(found) < most or (after is not None and after.at < since):
         piece = await planner.coming(conn, service_id, after, until, PIECE)
-        keys = [key for key, _ in piece if key not in found]
-        for key, of in (await task.definitions(conn, keys)).items():
-            at = of.due.next(since - 1) if of.due else None
-            if at is not None and at <= until:
-                found[key] = (at, of)
+        tasks = await task.definitions(conn, [each.key for each in piece if each.key not in found])
+        for each in piece:
+            of = tasks.get(each.key)
+            at = each.first(of, since, until) if of else None
+            if of is not None and at is not None:
+                found[each.key] = (at, of)
             await turn.give_way()
         if len(piece) < PIECE:
             break
-        after = max(piece[-1][1] - 1, after + 1)
+        after = piece[-1]
     return [of for _, of in sorted(found.values(), key=lambda pair: pair[0])][:most]

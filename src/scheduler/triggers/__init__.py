@@ -4,7 +4,7 @@
 milliseconds since 1970, every range open at its start and closed at its end.
 """
 
-from scheduler.triggers.bounds import Bounded, Bounds, Instants
+from scheduler.triggers.bounds import Bounded, Bounds, Instants, Without, without
 from scheduler.triggers.cron import Cron
 from scheduler.triggers.interval import UNIT_MS, Interval, Unit
 from scheduler.triggers.once import Once
@@ -27,5 +27,7 @@ __all__ = [
     "Once",
     "Trigger",
     "Unit",
+    "Without",
     "kind_of",
+    "without",
 ]

@@ -1,7 +1,7 @@
 """From when, until when, how often, and how far spread: what bounds any trigger."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Protocol
 from uuid import UUID
 
@@ -84,3 +84,40 @@ class Bounded(msgspec.Struct, frozen=True, gc=False):
 
     def _ceiling(self, until: int) -> int:
         return until if self.end is None else min(until, self.end)
+
+
+class Without(msgspec.Struct, frozen=True, gc=False):
+    """A trigger's instants but for some."""
+
+    of: Instants
+    gone: frozenset[int]
+    """Times in ms since 1970; what is no instant of the trigger takes nothing away."""
+
+    def next(self, after: int) -> int | None:
+        """Return the first instant later than `after`."""
+        at = self.of.next(after)
+        while at in self.gone:
+            at = self.of.next(at)
+        return at
+
+    def last(self, after: int, until: int) -> int | None:
+        """Return the last instant in (after, until]."""
+        at = self.of.last(after, until)
+        while at in self.gone:
+            at = self.of.last(after, at - 1)
+        return at
+
+    def count(self, after: int, until: int) -> int:
+        """Return how many instants lie in (after, until]."""
+        there = (at for at in self.gone if after < at <= until)
+        return self.of.count(after, until) - sum(self.of.count(at - 1, at) for at in there)
+
+    def between(self, after: int, until: int) -> Iterator[int]:
+        """Yield the instants in (after, until], the earliest first."""
+        return (at for at in self.of.between(after, until) if at not in self.gone)
+
+
+def without(of: Instants | None, gone: Iterable[int]) -> Instants | None:
+    """Return instants but for some."""
+    some = frozenset(gone)
+    return of if of is None or not some else Without(of, some)

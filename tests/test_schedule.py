@@ -1,0 +1,236 @@
+"""`/tasks/{id}/schedule` and `/tasks/scheduled`: a time of one's own, and what comes."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import httpx
+import pytest
+
+from conftest import eventually
+from scheduler.db import ms, rfc3339
+from test_cancel import create, ends, shown, soon
+from test_dispatcher import arrived
+from test_queue import now_ms
+
+HOUR = 3_600_000
+
+
+async def schedule(client: httpx.AsyncClient, at: str, task_id: str = "t", **more) -> dict:
+    answer = await client.post(f"/tasks/{task_id}/schedule", json={"scheduled_at": at, **more})
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+async def runs(conn: asyncpg.Connection) -> list[tuple[str, int]]:
+    rows = await conn.fetch("SELECT kind, scheduled_for FROM run ORDER BY scheduled_for")
+    return [(r["kind"], ms(r["scheduled_for"])) for r in rows]
+
+
+def stamp(at: int) -> str:
+    made = rfc3339(at)
+    assert made
+    return made
+
+
+# Schedule ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("before", [{}, {"scheduled_at": "2040-01-01T00:00:00Z"}])
+@pytest.mark.parametrize("field", ["scheduled_at", "at"])
+async def test_a_task_without_a_recurring_trigger_gets_its_time(
+    alice, conn, receiver, before, field
+):
+    await create(alice, receiver, **before)
+    at = now_ms() + 30_000
+    answer = (await alice.post("/tasks/t/schedule", json={field: stamp(at)})).json()
+    assert answer["message"]
+    assert (answer["task_id"], answer["scheduled_at"]) == ("t", stamp(at))
+    assert await runs(conn) == [("task", at)]
+    assert (await shown(alice, answer["run_id"]))["state"] == "scheduled"
+    assert (await alice.get("/tasks/t")).json()["scheduled_at"] == stamp(at)
+    assert (await schedule(alice, stamp(at)))["run_id"] == answer["run_id"]
+    assert await runs(conn) == [("task", at)]
+
+
+async def test_a_recurring_task_gets_one_run_more_and_keeps_its_grid(alice, conn, receiver):
+    start = now_ms() + 20_000
+    await create(alice, receiver, frequency=1, unit="hour", scheduled_at=stamp(start))
+    for _ in range(2):
+        answer = await schedule(alice, stamp(start + 5000))
+    assert await runs(conn) == [("task", start), ("manual", start + 5000)]
+    assert (await alice.get("/tasks/t")).json()["scheduled_at"] == stamp(start)
+    assert (await schedule(alice, stamp(start + 6000)))["run_id"] != answer["run_id"]
+    assert len(await runs(conn)) == 3
+    await alice.patch("/tasks/t", json={"frequency": 2})
+    assert [kind for kind, _ in await runs(conn)] == ["task", "manual", "manual"]
+
+
+@pytest.mark.parametrize("recurring", [{}, {"frequency": 1, "unit": "hour"}])
+async def test_the_past_means_now_and_twice_is_once(alice, receiver, recurring):
+    await create(alice, receiver, **recurring)
+    past = "2020-01-01T00:00:00Z"
+    first = await schedule(alice, past)
+    await eventually(arrived(receiver, 1))
+    ended = await ends(alice, UUID(first["run_id"]), "succeeded")
+    assert ended["lag_ms"] < 2000
+    assert (await schedule(alice, past))["run_id"] == first["run_id"]
+    assert len(receiver.requests) == 1
+
+
+async def test_a_far_time_asked_for_twice_is_the_run_to_come_and_not_the_last_one(
+    alice, conn, receiver
+):
+    await create(alice, receiver)
+    first = await schedule(alice, soon(-5))
+    await ends(alice, UUID(first["run_id"]), "succeeded")
+    far = "2040-01-01T00:00:00Z"
+    one, two = await schedule(alice, far), await schedule(alice, far)
+    assert one["run_id"] == two["run_id"] != first["run_id"]
+
+
+async def test_a_time_that_passes_while_the_request_is_served_is_due(alice, conn, receiver):
+    await create(alice, receiver)
+    for n in range(1, 20):
+        at = now_ms() + n % 5  # some before the edit's clock, some between that and its commit
+        await schedule(alice, stamp(at))
+        await eventually(arrived(receiver, n))
+    assert len(receiver.requests) == 19
+
+
+async def test_a_scheduled_run_of_a_task_that_is_edited_while_it_is_held_still_runs(
+    app, alice, conn, receiver
+):
+    await create(alice, receiver, frequency=1, unit="hour")
+    answer = await schedule(alice, soon(0.8))
+
+    def held() -> None:
+        assert app.engine.dispatcher.holds(UUID(answer["run_id"]))
+
+    await eventually(held)
+    await alice.patch("/tasks/t", json={"url": receiver.url + "/new"})
+    await ends(alice, UUID(answer["run_id"]), "succeeded")
+    assert [r.path for r in receiver.requests] == ["/new"]
+
+
+async def test_a_paused_task_runs_what_was_scheduled_besides(alice, receiver):
+    await create(alice, receiver, frequency=1, unit="hour", status="paused")
+    answer = await schedule(alice, soon(0.1))
+    await ends(alice, UUID(answer["run_id"]), "succeeded")
+
+
+async def test_a_disabled_task_is_a_conflict_and_an_unknown_one_does_not_exist(
+    alice, bob, conn, receiver
+):
+    await create(alice, receiver, status="disabled")
+    body = {"scheduled_at": soon(5)}
+    assert (await alice.post("/tasks/t/schedule", json=body)).status_code == 409
+    assert (await bob.post("/tasks/t/schedule", json=body)).status_code == 404
+    assert (await alice.post("/tasks/x/schedule", json=body)).status_code == 404
+    assert await runs(conn) == []
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b"", "invalid_request"), (b"{", "invalid_request"), (b"\xff", "invalid_request"),
+        (b"[" * 5000, "validation_failed"), (b"{} x", "invalid_request"),
+        (b"{}", "validation_failed"), (b"[]", "validation_failed"),
+        (b'{"scheduled_at": 5}', "validation_failed"), (b'{"scheduled_at": ""}', "validation_failed"),
+        (b'{"at": null}', "validation_failed"), (b'{"when": "now"}', "validation_failed"),
+        (b'{"at": "2030-01-01T00:00:00"}', "validation_failed"),
+        (b'{"at": "0001-01-01T00:00:00Z"}', "validation_failed"),
+        (b'{"at": "9999-12-31T23:59:59.999-23:59"}', "validation_failed"),
+    ],
+)  # fmt: skip
+async def test_what_is_no_time_is_refused_with_the_reason(alice, receiver, body, code):
+    await create(alice, receiver)
+    answer = await alice.post("/tasks/t/schedule", content=body)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, code)
+    assert answer.json()["error"]["message"]
+
+
+# What comes --------------------------------------------------------------------------------------
+
+
+async def ids(client: httpx.AsyncClient, **query: Any) -> list[str]:
+    answer = await client.get("/tasks/scheduled", params=query)
+    assert answer.status_code == 200, answer.text
+    return [t["id"] for t in answer.json()]
+
+
+async def test_the_tasks_of_the_next_day_are_listed_the_soonest_first(alice, bob, receiver):
+    for name, after in (("far", 25), ("evening", 10), ("noon", 4), ("soon", 0.003)):
+        await create(alice, receiver, name, scheduled_at=soon(after * 3600))
+    await create(alice, receiver, "hourly", frequency=5, unit="hour")
+    await create(alice, receiver, "none")
+    await create(alice, receiver, "off", scheduled_at=soon(3600), status="disabled")
+    await create(alice, receiver, "resting", scheduled_at=soon(3600), status="paused")
+    await create(bob, receiver, "bobs", scheduled_at=soon(3600))
+    assert await ids(alice) == ["soon", "noon", "hourly", "evening"]
+    assert await ids(alice, to=soon(5 * 3600 - 60)) == ["soon", "noon"]
+    assert await ids(alice, **{"from": soon(24 * 3600), "to": soon(26 * 3600)}) == [
+        "far", "hourly"
+    ]  # fmt: skip
+    assert await ids(alice, **{"from": soon(50), "to": soon(60)}) == []
+
+
+async def test_a_page_holds_the_soonest_of_all_however_far_away(alice, receiver):
+    for n in range(6):  # the plan's order is another one than that of the fire times
+        await create(alice, receiver, f"t{n}", frequency=7 + (6 - n), unit="hour",
+                     scheduled_at=soon(600 + n * 60))  # fmt: skip
+    start = datetime.now(UTC) + timedelta(hours=7)
+    sent = {"from": start.isoformat(), "to": (start + timedelta(hours=9)).isoformat()}
+    every = await ids(alice, **sent)
+    assert every == ["t5", "t4", "t3", "t2", "t1", "t0"]
+    assert await ids(alice, **sent, count=2) == ["t5", "t4"]
+    answer = await alice.get("/tasks/scheduled", params={**sent, "count": 4})
+    following = answer.links["next"]["url"]
+    assert [t["id"] for t in (await alice.get(following)).json()] == ["t1", "t0"]
+    answer = await alice.get("/tasks/scheduled", params={**sent, "count": 6})
+    assert "next" not in answer.links
+
+
+async def test_thousands_that_fire_at_the_same_moment_are_all_found(alice, conn, monkeypatch):
+    monkeypatch.setattr("scheduler.tasks.schedule.PIECE", 10)
+    at = soon(7200)
+    body = [{"id": f"t{n}", "name": "t", "url": "http://127.0.0.1:9/", "scheduled_at": at}
+            for n in range(35)]  # fmt: skip
+    assert (await alice.post("/tasks/bulk", json=body)).status_code == 201
+    assert len(set(await ids(alice))) == 35
+
+
+async def test_what_is_planned_already_and_what_lies_beyond_are_in_one_list(alice, conn, receiver):
+    await create(alice, receiver, "a", frequency=10, unit="second")
+    await create(alice, receiver, "b", frequency=2, unit="hour")
+    assert await ids(alice) == ["a", "b"]
+    assert await ids(alice, **{"from": soon(3600)}) == ["a", "b"]
+    assert await ids(alice, to=soon(15)) == ["a"]
+    for run in await conn.fetch("SELECT id FROM run"):
+        await alice.post(f"/runs/{run['id']}/cancel")
+    assert await ids(alice, to=soon(30)) == []
+    assert await ids(alice) == ["a", "b"]
+
+
+async def test_a_task_whose_pause_ends_in_time_and_one_that_is_spent_are_told_apart(
+    alice, conn, receiver
+):
+    await create(alice, receiver, "back", frequency=1, unit="hour", status="paused")
+    await create(alice, receiver, "spent", frequency=1, unit="hour")
+    await conn.execute("UPDATE task SET paused_until = now() + interval '3 h' WHERE id = 'back'")
+    await conn.execute("UPDATE task SET bounds = '{\"max_runs\": 2}' WHERE id = 'spent'")
+    for name in ("back", "spent"):
+        await alice.patch(f"/tasks/{name}", json={"description": "x"})
+    assert await ids(alice) == ["spent", "back"]
+    assert await ids(alice, to=soon(2.5 * 3600)) == ["spent"]
+    assert await ids(alice, **{"from": soon(2.5 * 3600)}) == ["back"]
+
+
+@pytest.mark.parametrize(
+    "query", ["from=x", "to=2030-01-01", "count=0", "count=1001", "pageNumber=-1",
+              "from=2030-01-02T00:00:00Z&to=2030-01-01T00:00:00Z"],
+)  # fmt: skip
+async def test_a_range_that_is_none_is_refused(alice, query):
+    answer = await alice.get(f"/tasks/scheduled?{query}")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "validation_failed")
