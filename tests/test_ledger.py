@@ -187,7 +187,7 @@ async def test_a_walk_that_is_cut_short_goes_on_and_loses_nothing(alice, conn, s
 
 
 async def test_words_that_very_many_tasks_have_find_the_same_runs(alice, conn, monkeypatch):
-    monkeypatch.setattr("scheduler.runs.api.TASKS_MOST", 2)
+    monkeypatch.setattr("scheduler.runs.which.TASKS_MOST", 2)
     for n in range(5):
         await create(alice, id=f"t{n}", name=f"many {n}")
         await fill(conn, f"t{n}", 5, now_ms() - 60_000)

@@ -111,6 +111,10 @@ FROM unnest(CAST(:keys AS uuid[]), CAST(:buckets AS smallint[]), CAST(:pending A
 WHERE s.key = u.key AND s.bucket = u.bucket
   AND s.state <> CASE WHEN u.pending THEN 'pending' ELSE {REST.format(last="s.last")} END
 """)
+STAND_ONE = text(f"""
+UPDATE task_state SET state = CASE WHEN :pending THEN 'pending' ELSE {REST.format(last="last")} END
+WHERE key = :key AND bucket = :bucket AND service_id = :service_id
+""")
 # The last run is the one that was due last. Told twice, it says the same: one that fails on top of
 # others counts once, as the second time it is not later than what is written.
 SETTLE = text(f"""
@@ -195,6 +199,11 @@ async def stand(conn: Conn, pending: Sequence[tuple[Line, bool]]) -> None:
             "pending": [is_pending for _, is_pending in lines],
         },
     )
+
+
+async def stand_one(conn: Conn, line: Line, *, pending: bool) -> None:
+    """Write whether anything is to come of one task, which was edited."""
+    await conn.execute(STAND_ONE, {**line.values, "pending": pending})
 
 
 async def settle(conn: Conn, tallies: Sequence[Tally]) -> int:

@@ -68,6 +68,7 @@ async def replay(
         moved = await lines.replay(conn, of.line, keys, stance, most, utc(now))
     if moved:
         engine.wake(now)
+        engine.standing.recheck([of.key])
     return moved
 
 
@@ -111,9 +112,11 @@ async def cancel(
     """Cancel live runs; return those that ended, and those whose holder was told to end them."""
     async with engine.database.api.begin() as conn:
         # An edit sees a cancel whole, or not yet; else it might make the instant again.
-        await planner.lock_many(conn, service_id, await lines.tasks_of(conn, service_id, keys))
+        tasks = await lines.tasks_of(conn, service_id, keys)
+        await planner.lock_many(conn, service_id, tasks)
         now = await clock.database_ms(conn)
         done, marked = await lines.cancel(conn, service_id, keys, utc(now))
+    engine.standing.recheck(tasks)
     return done, [_passed_on(engine, each) for each in marked]
 
 

@@ -2,32 +2,33 @@
 
 import base64
 import binascii
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, timedelta
 from typing import Any
 from uuid import UUID
 
 import msgspec
 from litestar import Request, Router, get
 from litestar.di import NamedDependency
+from litestar.openapi.spec import OpenAPIFormat, OpenAPIType, Schema
 from litestar.params import FromPath
 
-from scheduler import ledger, task, tasklist
-from scheduler.db import EPOCH, FIRST, LAST, Conn, ms
+from scheduler import task
+from scheduler.db import EPOCH
 from scheduler.engine import Engine
 from scheduler.errors import NotFound, ValidationFailed
-from scheduler.ledger import END_STATES, LIVE_STATES, Place, Query
+from scheduler.ledger import Place
+from scheduler.openapi import asks, whole
 from scheduler.runs import model
 from scheduler.runs.actions import cancel_run, replay_run
+from scheduler.runs.many import cancel_runs, replay_runs
 from scheduler.runs.model import ShownRun
 from scheduler.runs.verify import DAY_MS, Job, Verified, resumed, verified
+from scheduler.runs.which import LIMIT_MOST, of_task, page_of, read_query, read_time
 from scheduler.services import Service
-from scheduler.tasklist import words_of
 
-KINDS = ("task", "manual", "process", "spec")
-LIMIT, LIMIT_MOST = 100, 1000
-TASKS_MOST = 1000
-"""Tasks whose runs `q` looks up one by one; where more fit, it looks at the runs instead."""
-PIECES = 20
+LIMIT = 100
+TEXT = Schema(type=OpenAPIType.STRING)
+INSTANT = Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.DATE_TIME)
 
 AnyRequest = Request[Any, Any, Any]
 Caller = NamedDependency[Service]
@@ -41,7 +42,21 @@ class RunList(msgspec.Struct):
     next_cursor: str | None
 
 
-@get("/", summary="List runs, the newest first")
+@get(
+    "/",
+    summary="List runs, the newest first",
+    operation_class=asks(
+        task=TEXT,
+        state=TEXT,
+        reason=TEXT,
+        kind=TEXT,
+        from_=INSTANT,
+        to=INSTANT,
+        q=TEXT,
+        cursor=TEXT,
+        limit=whole(1, LIMIT_MOST),
+    ),
+)
 async def list_runs(request: AnyRequest, service: Caller, engine: Machine) -> RunList:
     """Return a page of runs, live and finished, by `scheduled_for`.
 
@@ -57,7 +72,7 @@ async def list_runs(request: AnyRequest, service: Caller, engine: Machine) -> Ru
     async with engine.database.api.connect() as connection:
         conn = await connection.execution_options(isolation_level="REPEATABLE READ")
         query = await of_task(conn, query, sent.get("task") or None)
-        page = await _page(conn, query, words, now, after=after, count=limit)
+        page = await page_of(conn, query, words, now, after=after, count=limit)
         keys = {run.task_key for _, run in page.found if run.task_key is not None}
         kinds = await task.triggers(conn, service.id, list(keys))
     return RunList(
@@ -66,74 +81,11 @@ async def list_runs(request: AnyRequest, service: Caller, engine: Machine) -> Ru
     )
 
 
-def read_query(sent: Any, service_id: UUID) -> tuple[Query, str | None]:
-    """Return what a list is filtered by, and its words; not yet its task. Raises."""
-    for name in ("task", "state", "reason", "kind", "q"):
-        if "\x00" in (sent.get(name) or ""):
-            raise ValidationFailed.of(name, "must not hold a NUL character")
-    query = Query(
-        service_id=service_id,
-        states=_words(sent, "state", (*LIVE_STATES, *END_STATES)),
-        kinds=_words(sent, "kind", KINDS),
-        reason=sent.get("reason") or None,
-        since=read_time(sent, "from"),
-        until=read_time(sent, "to"),
-    )
-    return query, (sent.get("q") or "").strip() or None
-
-
-async def of_task(conn: Conn, query: Query, task_id: str | None) -> Query:
-    """Narrow a query to a task: the one that has this id, else those that once had it."""
-    if task_id is None:
-        return query
-    of = await task.find(conn, query.service_id, task_id)
-    if of is None:
-        return msgspec.structs.replace(query, task_id=task_id)
-    return msgspec.structs.replace(query, keys=(of.key,))
-
-
-async def _page(
-    conn: Conn, query: Query, words: str | None, now: int, *, after: Place | None, count: int
-) -> ledger.Page:
-    if words is None:
-        return await ledger.page(conn, query, now, after=after, count=count)
-    run = _uuid(words)
-    if run is not None:
-        one = msgspec.structs.replace(query, run=run)
-        found = await ledger.page(conn, one, now, after=after, count=count)
-        if found.found or after:
-            return found
-    keys = await tasklist.search(conn, query.service_id, words_of(words), TASKS_MOST + 1)
-    if query.keys is not None:
-        fit = await tasklist.fitting(conn, query.service_id, words_of(words), query.keys)
-        keys = list(fit)
-    if len(keys) <= TASKS_MOST:
-        if not keys:
-            return ledger.Page([], None)
-        narrow = msgspec.structs.replace(query, keys=tuple(keys))
-        return await ledger.page(conn, narrow, now, after=after, count=count)
-    return await _sifted(conn, query, words, now, after=after, count=count)
-
-
-async def _sifted(
-    conn: Conn, query: Query, words: str, now: int, *, after: Place | None, count: int
-) -> ledger.Page:
-    """Return the runs whose tasks fit the words, where very many tasks do."""
-    found: list[ledger.Found] = []
-    for _ in range(PIECES):
-        piece = await ledger.page(conn, query, now, after=after, count=LIMIT_MOST)
-        keys = {run.task_key for _, run in piece.found if run.task_key is not None}
-        fit = await tasklist.fitting(conn, query.service_id, words_of(words), list(keys))
-        found += [each for each in piece.found if each[1].task_key in fit]
-        after = piece.following
-        if len(found) > count:
-            return ledger.Page(found[:count], found[count - 1][0])
-        if after is None:
-            break
-    return ledger.Page(found, after)
-
-
-@get("/verify", summary="Find due instants without a run, or with more than one")
+@get(
+    "/verify",
+    summary="Find due instants without a run, or with more than one",
+    operation_class=asks(from_=INSTANT, to=INSTANT, cursor=TEXT),
+)
 async def verify_runs(request: AnyRequest, service: Caller, engine: Machine) -> Verified:
     """Recompute what was due in (`from`, `to`], default the last 24 hours, and compare.
 
@@ -168,13 +120,6 @@ async def get_run(run_id: FromPath[str], service: Caller, engine: Machine) -> Sh
     return found
 
 
-def _uuid(sent: str) -> UUID | None:
-    try:
-        return UUID(sent)
-    except ValueError:
-        return None
-
-
 # What is sent ------------------------------------------------------------------------------------
 
 
@@ -185,29 +130,6 @@ def _limit(sent: str | None) -> int:
     if not 1 <= value <= LIMIT_MOST:
         raise ValidationFailed.of("limit", f"must be a whole number from 1 to {LIMIT_MOST}")
     return value
-
-
-def _words(sent: Any, field: str, known: tuple[str, ...]) -> frozenset[str]:
-    found = frozenset(word.strip() for word in (sent.get(field) or "").split(",")) - {""}
-    if not found <= set(known):
-        raise ValidationFailed.of(field, f"must be one or more of {', '.join(known)}")
-    return found
-
-
-def read_time(sent: Any, field: str) -> int | None:
-    """Return a time that was sent, in ms since 1970. Raises ValidationFailed."""
-    # A plus sign that was not escaped arrives as a space.
-    text = (sent.get(field) or "").strip().replace(" ", "+")
-    if not text:
-        return None
-    try:
-        at = msgspec.convert(text, datetime)
-        if at.tzinfo is not None and FIRST <= ms(at) <= LAST:
-            return ms(at)
-    except (msgspec.ValidationError, OverflowError, ValueError):
-        pass
-    expected = "must be a time with an offset, such as 2026-01-31T12:00:00Z"
-    raise ValidationFailed.of(field, expected)
 
 
 def cursor_of(place: Place) -> str:
@@ -229,4 +151,15 @@ def read_cursor(sent: str) -> Place:
     raise ValidationFailed.of("cursor", "must be the next_cursor of an answer before, as it was")
 
 
-router = Router("/runs", route_handlers=[list_runs, verify_runs, get_run, replay_run, cancel_run])
+router = Router(
+    "/runs",
+    route_handlers=[
+        list_runs,
+        verify_runs,
+        replay_runs,
+        cancel_runs,
+        get_run,
+        replay_run,
+        cancel_run,
+    ],
+)

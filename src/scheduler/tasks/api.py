@@ -97,7 +97,8 @@ async def change_task(
         )
         now = engine.clock.now_ms()
         shown = (await listing.shown_of(conn, service.id, [made.task], now))[0]
-        await state.stand(conn, [(made.task.line, shown.state in ("pending", "running"))])
+        waits = shown.state in ("pending", "running")
+        await state.stand_one(conn, made.task.line, pending=waits)
     engine.recall(made.task.key)
     engine.wake(earliest)
     engine.resume_at(made.task.paused_until)

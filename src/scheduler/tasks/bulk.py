@@ -2,12 +2,21 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import msgspec
 from litestar import Request, post
 from litestar.di import NamedDependency
+from litestar.openapi.spec import (
+    OpenAPIMediaType,
+    OpenAPIType,
+    Operation,
+    Reference,
+    RequestBody,
+    Schema,
+)
 
 from scheduler import clock, planner, quotas, state, task
 from scheduler.clock import Slice
@@ -34,7 +43,25 @@ class CreatedTasks(msgspec.Struct):
     ids: list[str]
 
 
-@post("/bulk", summary="Create many tasks, all or none")
+@dataclass
+class Taking(Operation):
+    """The operation, with the body that the handler reads by itself, a task at a time."""
+
+    def __post_init__(self) -> None:
+        """Say what the body is."""
+        task_fields = Reference(ref="#/components/schemas/TaskFields")
+        many = Schema(type=OpenAPIType.ARRAY, items=task_fields, max_items=MOST)
+        lines = Schema(type=OpenAPIType.STRING, description="A task a line.")
+        self.request_body = RequestBody(
+            required=True,
+            content={
+                "application/json": OpenAPIMediaType(schema=many),
+                "application/x-ndjson": OpenAPIMediaType(schema=lines),
+            },
+        )
+
+
+@post("/bulk", summary="Create many tasks, all or none", operation_class=Taking)
 async def create_tasks(
     request: Request[Any, Any, Any],
     service: NamedDependency[Service],

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 from litestar import Request, get, post
 from litestar.di import NamedDependency
+from litestar.openapi.spec import OpenAPIFormat, OpenAPIType, Schema
 from litestar.params import FromPath, JSONBody
 from msgspec import UNSET
 
@@ -14,6 +15,7 @@ from scheduler import clock, planner, task
 from scheduler.db import LAST, rfc3339
 from scheduler.engine import Engine
 from scheduler.errors import ValidationFailed
+from scheduler.openapi import asks, whole
 from scheduler.services import Service
 from scheduler.task import Definition
 from scheduler.tasks import edit, model, query
@@ -33,6 +35,10 @@ Caller = NamedDependency[Service]
 Machine = NamedDependency[Engine]
 
 
+INSTANT = Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.DATE_TIME)
+ASKS = asks(count=whole(1, PAGE_MOST), from_=INSTANT)
+
+
 class Occurrence(msgspec.Struct):
     """An instant in UTC and in the task's zone; `note` says what daylight saving did to it."""
 
@@ -49,7 +55,7 @@ class Preview(msgspec.Struct):
     occurrences: list[Occurrence]
 
 
-@get("/{task_id:str}/preview", summary="What a task's trigger yields")
+@get("/{task_id:str}/preview", summary="What a task's trigger yields", operation_class=ASKS)
 async def preview_task(
     task_id: FromPath[str], request: AnyRequest, service: Caller, engine: Machine
 ) -> Preview:
@@ -62,7 +68,12 @@ async def preview_task(
     return await _preview(of, request, now, spent)
 
 
-@post("/preview", status_code=200, summary="What the trigger of a task not saved would yield")
+@post(
+    "/preview",
+    status_code=200,
+    summary="What the trigger of a task not saved would yield",
+    operation_class=ASKS,
+)
 async def preview_new_task(
     data: JSONBody[TaskFields],  # noqa: ARG001  (for the description)
     request: AnyRequest,

@@ -8,7 +8,7 @@ import msgspec
 from litestar import Request, Response, get, post
 from litestar.di import NamedDependency
 from litestar.openapi.spec import OpenAPIFormat, OpenAPIType, Schema
-from litestar.params import FromPath
+from litestar.params import FromPath, JSONBody
 
 from scheduler import body, clock, lines, planner, queue, quotas, state, task
 from scheduler.clock import Slice
@@ -53,6 +53,7 @@ class Scheduled(msgspec.Struct):
 @post("/{task_id:str}/schedule", status_code=200, summary="Run a task at a time of one's own")
 async def schedule_task(
     task_id: FromPath[str],
+    data: JSONBody[At],  # noqa: ARG001  (for the description)
     request: AnyRequest,
     service: NamedDependency[Service],
     engine: NamedDependency[Engine],
@@ -104,7 +105,8 @@ async def _moved(
     earliest = await planner.replan(
         conn, of, made.task, planned, window_ms=window_ms, at_once=made.at_once, asked=asked
     )
-    await state.stand(conn, [(made.task.line, made.at_once or awaits(made.task, asked))])
+    waits = made.at_once or awaits(made.task, asked)
+    await state.stand_one(conn, made.task.line, pending=waits)
     due = at if not made.at_once or earliest is None else earliest
     return run_id(of.key, of.bucket, "task", due), earliest
 

@@ -1,0 +1,155 @@
+"""`/runs/replay` and `/runs/cancel`: what is done to all runs that a filter means."""
+
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from litestar import Request, post
+from litestar.di import NamedDependency
+from litestar.params import JSONBody
+
+from scheduler import body, quotas
+from scheduler.engine import Engine
+from scheduler.errors import Conflict, ValidationFailed
+from scheduler.history import Finished
+from scheduler.ledger import END_STATES, LIVE_STATES, Place
+from scheduler.run import Started
+from scheduler.runs import actions
+from scheduler.runs.which import LIMIT_MOST, of_task, page_of, read_query
+from scheduler.services import Service
+
+MOST = 10_000
+"""Runs that one call acts on; the answer says where there are more."""
+
+AnyRequest = Request[Any, Any, Any]
+Caller = NamedDependency[Service]
+Machine = NamedDependency[Engine]
+
+
+class Which(msgspec.Struct, forbid_unknown_fields=True, rename={"since": "from", "until": "to"}):
+    """The filters of `GET /runs`; at least one is needed."""
+
+    task: str | None = None
+    state: str | None = None
+    reason: str | None = None
+    kind: str | None = None
+    since: str | None = None
+    until: str | None = None
+    q: str | None = None
+    dry_run: bool = False
+    """Count, and do nothing."""
+
+    def sent(self) -> dict[str, str]:
+        """Return the filters as an address would say them. Raises ValidationFailed."""
+        filters = msgspec.to_builtins(self)
+        del filters["dry_run"]
+        found = {name: value for name, value in filters.items() if value}
+        if not found:
+            raise ValidationFailed.of(
+                "body", "needs at least one of task, state, reason, kind, from, to, q"
+            )
+        return found
+
+
+class Done(msgspec.Struct):
+    """How many runs a filter meant, and what became of them."""
+
+    dry_run: bool
+    matched: int
+    """At most 10,000."""
+    more: bool
+    """There are others: call again."""
+    done: int = 0
+    """Replayed, or cancelled before they started."""
+    aborted: int = 0
+    """Under way, and told to end."""
+    refused: dict[str, int] = {}
+    """Why some stayed as they were, and how many."""
+
+
+@post("/replay", status_code=200, summary="Run again every finished run that a filter means")
+async def replay_runs(
+    data: JSONBody[Which],  # noqa: ARG001  (for the description)
+    request: AnyRequest,
+    service: Caller,
+    engine: Machine,
+) -> Done:
+    """Replay up to 10,000 runs; with `dry_run` count them. Gaps are not among them."""
+    which = body.read(await request.body(), Which)
+    found = Done(which.dry_run, 0, more=False)
+    refused = Counter[str]()
+    async for piece in _pieces(engine, service, which, END_STATES, found):
+        ended = [run for run in piece if isinstance(run, Finished)]
+        tasks: dict[tuple[str, UUID], list[UUID]] = {}
+        for run in ended:
+            if run.task_id is not None and run.task_key is not None:
+                tasks.setdefault((run.task_id, run.task_key), []).append(run.id)
+        for (task_id, key), ids in tasks.items():
+            try:
+                found.done += len(await _replayed(engine, service, task_id, key, ids))
+            except Conflict as e:
+                refused[e.message] += len(ids)
+    found.refused = dict(refused)
+    return found
+
+
+async def _replayed(
+    engine: Engine, service: Service, task_id: str, key: UUID, ids: Sequence[UUID]
+) -> list[UUID]:
+    async with engine.database.api.begin() as conn:
+        await quotas.take_runs(conn, service, len(ids))
+    return await actions.replay(engine, service.id, task_id, key, ids)
+
+
+@post("/cancel", status_code=200, summary="Cancel every live run that a filter means")
+async def cancel_runs(
+    data: JSONBody[Which],  # noqa: ARG001  (for the description)
+    request: AnyRequest,
+    service: Caller,
+    engine: Machine,
+) -> Done:
+    """Cancel up to 10,000 runs; with `dry_run` count them."""
+    which = body.read(await request.body(), Which)
+    found = Done(which.dry_run, 0, more=False)
+    async for piece in _pieces(engine, service, which, LIVE_STATES, found):
+        ids = [run.id for run in piece if isinstance(run, Started)]
+        ended, marked = await actions.cancel(engine, service.id, ids)
+        found.done += len(ended) + sum(not each.running for each in marked)
+        found.aborted += sum(each.running for each in marked)
+    return found
+
+
+async def _pieces(
+    engine: Engine, service: Service, which: Which, able: Sequence[str], found: Done
+) -> AsyncIterator[list[Started | Finished]]:
+    """Yield the runs that are meant in pieces, counted into `found`; none for a dry run.
+
+    Only those in one of the `able` states: a filter without a state means all of them.
+    """
+    query, words = read_query(which.sent(), service.id)
+    states = (query.states or frozenset(able)) & frozenset(able)
+    if not states:
+        raise ValidationFailed.of("state", f"must be one or more of {', '.join(able)}")
+    query = msgspec.structs.replace(query, states=states)
+    after: Place | None = None
+    while True:
+        async with engine.database.api.connect() as connection:
+            conn = await connection.execution_options(isolation_level="REPEATABLE READ")
+            narrow = await of_task(conn, query, which.task or None)
+            now = engine.clock.now_ms()
+            page = await page_of(conn, narrow, words, now, after=after, count=LIMIT_MOST)
+        runs = [run for _, run in page.found if not _is_gap(run)]
+        runs = runs[: MOST - found.matched]
+        found.matched += len(runs)
+        after = page.following
+        if runs and not which.dry_run:
+            yield runs
+        if after is None or found.matched >= MOST:
+            found.more = after is not None
+            return
+
+
+def _is_gap(run: Started | Finished) -> bool:
+    return isinstance(run, Finished) and run.gap is not None and run.gap[0] > 1

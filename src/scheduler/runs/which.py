@@ -1,0 +1,117 @@
+"""Which runs are meant: the filters of `/runs`, for lists and for what is done to many at once."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from scheduler import ledger, task, tasklist
+from scheduler.db import FIRST, LAST, Conn, ms
+from scheduler.errors import ValidationFailed
+from scheduler.ledger import END_STATES, LIVE_STATES, Place, Query
+from scheduler.tasklist import words_of
+
+KINDS = ("task", "manual", "process", "spec")
+LIMIT_MOST = 1000
+TASKS_MOST = 1000
+"""Tasks whose runs `q` looks up one by one; where more fit, it looks at the runs instead."""
+PIECES = 20
+
+
+def read_query(sent: Any, service_id: UUID) -> tuple[Query, str | None]:
+    """Return what a list is filtered by, and its words; not yet its task. Raises."""
+    for name in ("task", "state", "reason", "kind", "q"):
+        if "\x00" in (sent.get(name) or ""):
+            raise ValidationFailed.of(name, "must not hold a NUL character")
+    query = Query(
+        service_id=service_id,
+        states=_words(sent, "state", (*LIVE_STATES, *END_STATES)),
+        kinds=_words(sent, "kind", KINDS),
+        reason=sent.get("reason") or None,
+        since=read_time(sent, "from"),
+        until=read_time(sent, "to"),
+    )
+    return query, (sent.get("q") or "").strip() or None
+
+
+async def of_task(conn: Conn, query: Query, task_id: str | None) -> Query:
+    """Narrow a query to a task: the one that has this id, else those that once had it."""
+    if task_id is None:
+        return query
+    of = await task.find(conn, query.service_id, task_id)
+    if of is None:
+        return msgspec.structs.replace(query, task_id=task_id)
+    return msgspec.structs.replace(query, keys=(of.key,))
+
+
+async def page_of(
+    conn: Conn, query: Query, words: str | None, now: int, *, after: Place | None, count: int
+) -> ledger.Page:
+    """Return a page of the runs that are meant; `words` narrow them to tasks, or name one run."""
+    if words is None:
+        return await ledger.page(conn, query, now, after=after, count=count)
+    run = _uuid(words)
+    if run is not None:
+        one = msgspec.structs.replace(query, run=run)
+        found = await ledger.page(conn, one, now, after=after, count=count)
+        if found.found or after:
+            return found
+    keys = await tasklist.search(conn, query.service_id, words_of(words), TASKS_MOST + 1)
+    if query.keys is not None:
+        fit = await tasklist.fitting(conn, query.service_id, words_of(words), query.keys)
+        keys = list(fit)
+    if len(keys) <= TASKS_MOST:
+        if not keys:
+            return ledger.Page([], None)
+        narrow = msgspec.structs.replace(query, keys=tuple(keys))
+        return await ledger.page(conn, narrow, now, after=after, count=count)
+    return await _sifted(conn, query, words, now, after=after, count=count)
+
+
+async def _sifted(
+    conn: Conn, query: Query, words: str, now: int, *, after: Place | None, count: int
+) -> ledger.Page:
+    """Return the runs whose tasks fit the words, where very many tasks do."""
+    found: list[ledger.Found] = []
+    for _ in range(PIECES):
+        piece = await ledger.page(conn, query, now, after=after, count=LIMIT_MOST)
+        keys = {run.task_key for _, run in piece.found if run.task_key is not None}
+        fit = await tasklist.fitting(conn, query.service_id, words_of(words), list(keys))
+        found += [each for each in piece.found if each[1].task_key in fit]
+        after = piece.following
+        if len(found) > count:
+            return ledger.Page(found[:count], found[count - 1][0])
+        if after is None:
+            break
+    return ledger.Page(found, after)
+
+
+def _uuid(sent: str) -> UUID | None:
+    try:
+        return UUID(sent)
+    except ValueError:
+        return None
+
+
+def _words(sent: Any, field: str, known: tuple[str, ...]) -> frozenset[str]:
+    found = frozenset(word.strip() for word in (sent.get(field) or "").split(",")) - {""}
+    if not found <= set(known):
+        raise ValidationFailed.of(field, f"must be one or more of {', '.join(known)}")
+    return found
+
+
+def read_time(sent: Any, field: str) -> int | None:
+    """Return a time that was sent, in ms since 1970. Raises ValidationFailed."""
+    # A plus sign that was not escaped arrives as a space.
+    text = (sent.get(field) or "").strip().replace(" ", "+")
+    if not text:
+        return None
+    try:
+        at = msgspec.convert(text, datetime)
+        if at.tzinfo is not None and FIRST <= ms(at) <= LAST:
+            return ms(at)
+    except (msgspec.ValidationError, OverflowError, ValueError):
+        pass
+    expected = "must be a time with an offset, such as 2026-01-31T12:00:00Z"
+    raise ValidationFailed.of(field, expected)
