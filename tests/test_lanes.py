@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -20,7 +21,18 @@ from scheduler.task import Definition
 from test_cancel import create
 from test_dispatcher import arrived, no_run_left, once, stored
 from test_planner import edit
-from test_queue import ALICE, BOB, MINUTE, claim, definition, ended, enqueue, now_ms, tried
+from test_queue import (
+    ALICE,
+    BOB,
+    MINUTE,
+    claim,
+    claim_late,
+    definition,
+    ended,
+    enqueue,
+    now_ms,
+    tried,
+)
 
 
 @pytest.fixture
@@ -150,6 +162,16 @@ async def _leave(c, me: UUID, run, luck: float, now: int) -> None:
         await queue.retry(c, me, [tried(run, now)])
     else:
         await queue.settle(c, me, [ended(run)])
+
+
+@pytest.mark.parametrize("most", [1, 2, 100])
+async def test_a_long_backlog_of_one_task_is_claimed_quickly(database, conn, most):
+    of, now = laned(most), now_ms()
+    await enqueue(database, *(new_run(of, now - 4000 - n) for n in range(5000)))
+    await conn.execute("ANALYZE run")
+    started = time.perf_counter()
+    assert len(await claim_late(database, now, room=500)) == most
+    assert time.perf_counter() - started < 2
 
 
 # Whole replicas ----------------------------------------------------------------------------------

@@ -430,7 +430,7 @@ async def create_many(
 ) -> None:
     """Write what `first_plan` made of many tasks."""
     await conn.execute(INSERT_MANY, {name: [row[name] for row in rows] for name in rows[0]})
-    for some in batched(iter(runs), INSERT_AT_ONCE):
+    for some in batched(iter(runs), len(rows)):  # as many as the caller finds bearable
         await queue.enqueue(conn, some, utc(now))
 
 

@@ -253,8 +253,9 @@ class Process:
             say(welcome(self.address, created, self.credentials))
         elif not self.credentials.exists():
             say(
-                f"Scheduler is at {self.address}. {self.credentials} is missing; "
-                "create a service with `scheduler services create NAME`."
+                f"Scheduler is at {self.address}. {self.credentials} is missing; make a new token "
+                "with `scheduler services rotate NAME`, or a service with "
+                "`scheduler services create NAME`."
             )
         else:
             say(f"Scheduler is at {self.address}, credentials in {self.credentials}.")

@@ -169,7 +169,7 @@ def of_finished(run: Finished, service_id: UUID) -> ShownRun:
         started_at=rfc3339(started),
         finished_at=rfc3339(run.finished_at),
         lag_ms=None if started is None else started - run.scheduled_for,
-        duration_ms=None if started is None else run.finished_at - started,
+        duration_ms=_duration(run),
         response=None if run.response is None else run.response.decode("utf-8", "replace"),
         truncated=run.truncated,
         count=count,
@@ -177,6 +177,14 @@ def of_finished(run: Finished, service_id: UUID) -> ShownRun:
         to=rfc3339(last),
         attempts=[_attempt(a) for a in run.attempts],
     )
+
+
+def _duration(run: Finished) -> int | None:
+    """Return how long the last attempt took: a replay may come days after the first."""
+    last = run.attempts[-1] if run.attempts else None
+    if last is None or last.started_at is None or last.finished_at is None:
+        return None
+    return last.finished_at - last.started_at
 
 
 def _attempt(attempt: Attempt) -> ShownAttempt:
