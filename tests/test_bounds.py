@@ -368,7 +368,7 @@ async def test_what_came_after_a_pause_that_nobody_ended_in_time_is_judged_as_mi
     of = until(definition(trigger=every(60, start), misfire="skip"), start + 10 * MINUTE)
     await store(database, of, start)
     await tick(database, start + HOUR + 1000)
-    assert [gap[:2] for gap in await gaps(conn, of)] == [("paused", 10), ("misfire", 49)]
+    assert [gap[:2] for gap in await gaps(conn, of)] == [("paused", 9), ("misfire", 50)]
     assert (await instants(conn, of))[0] == start + HOUR
 
 
@@ -405,9 +405,9 @@ async def test_an_edit_after_the_end_of_a_pause_that_nobody_has_seen_yet_counts_
     await store(database, until(of, start + 4000), start)
     resumed = until(of, start + 4000)
     of = await edit(database, resumed, status="active", paused_until=None)
-    assert await gaps(conn, of) == [("paused", 4, start + 1000, start + 4000)]
+    assert await gaps(conn, of) == [("paused", 3, start + 1000, start + 3000)]
     made = await instants(conn, of)
-    assert made == list(of.trigger.between(start + 4000, made[-1]))
+    assert made == list(of.trigger.between(start + 3999, made[-1]))
 
 
 async def test_what_waited_during_a_pause_is_run_as_the_task_stands_after_it(database, conn):

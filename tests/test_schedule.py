@@ -134,8 +134,8 @@ async def test_a_disabled_task_is_a_conflict_and_an_unknown_one_does_not_exist(
 @pytest.mark.parametrize(
     ("body", "code"),
     [
-        (b"", "invalid_request"), (b"{", "invalid_request"), (b"\xff", "invalid_request"),
-        (b"[" * 5000, "validation_failed"), (b"{} x", "invalid_request"),
+        (b"", "validation_failed"), (b"{", "invalid_request"), (b"\xff", "invalid_request"),
+        (b"[" * 5000, "invalid_request"), (b"{} x", "invalid_request"),
         (b"{}", "validation_failed"), (b"[]", "validation_failed"),
         (b'{"scheduled_at": 5}', "validation_failed"), (b'{"scheduled_at": ""}', "validation_failed"),
         (b'{"at": null}', "validation_failed"), (b'{"when": "now"}', "validation_failed"),
