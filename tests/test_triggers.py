@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scheduler.asked import instant as parse_time
 from scheduler.db import EPOCH, ms, rfc3339, utc
-from scheduler.tasks.edit import parse_time
 from scheduler.triggers import UNIT_MS, Bounded, Bounds, Interval, Once
 
 FIRST = ms(datetime.min.replace(tzinfo=UTC))

@@ -10,7 +10,8 @@ from litestar.datastructures import State
 from litestar.handlers.base import BaseRouteHandler
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
-from scheduler.admin import acts, model
+from scheduler import asked
+from scheduler.admin import acts
 from scheduler.admin.model import Revoke, Rotate, ServiceFields, ShownService
 from scheduler.config import Settings
 from scheduler.engine import Engine
@@ -48,7 +49,7 @@ async def create_service(
     state: State,
 ) -> ShownService:
     """Create a service."""
-    fields = model.read(await request.body(), ServiceFields)
+    fields = asked.body(await request.body(), ServiceFields)
     return await acts.create(_engine(state).database, fields)
 
 
@@ -79,7 +80,7 @@ async def change_service(
 ) -> ShownService:
     """Change a service's name, quotas, or whether it may run commands."""
     engine = _engine(state)
-    fields = model.read(await request.body(), ServiceFields)
+    fields = asked.body(await request.body(), ServiceFields)
     face = await acts.update(engine.database, engine.settings.quotas, service, fields)
     _forget(state, face.service_id)
     return face
@@ -101,7 +102,7 @@ async def rotate_service(
     A new signing secret signs alone, from the next two seconds on. The body may say
     `{"signing": true}` as well.
     """
-    wanted = model.read(await request.body(), Rotate)
+    wanted = asked.body(await request.body(), Rotate)
     face = await acts.rotate(_engine(state).database, service, signing=signing or wanted.signing)
     _forget(state, face.service_id)
     return face
@@ -119,7 +120,7 @@ async def revoke_service(
     token_id: Annotated[str | None, QueryParameter()] = None,
 ) -> ShownService:
     """Revoke the token that `token_id` names, here or in the body; without one the older ones."""
-    wanted = model.read(await request.body(), Revoke).token_id
+    wanted = asked.body(await request.body(), Revoke).token_id
     if token_id:
         try:
             wanted = UUID(token_id)

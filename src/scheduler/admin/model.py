@@ -8,7 +8,6 @@ from msgspec import UNSET, Meta, UnsetType
 
 from scheduler import services
 from scheduler.db import rfc3339
-from scheduler.errors import InvalidRequest, ValidationFailed
 from scheduler.quotas import Usage
 from scheduler.services import Created, Limits, Quotas, Service, Token
 
@@ -55,20 +54,6 @@ class Revoke(msgspec.Struct, forbid_unknown_fields=True):
 
 
 T = TypeVar("T")
-
-
-def read(body: bytes, of: type[T]) -> T:
-    """Read a body strictly: the framework takes "1" for 1. An empty one names nothing.
-
-    Raises ValidationFailed and InvalidRequest.
-    """
-    try:
-        return msgspec.json.decode(body or b"{}", type=of)
-    except msgspec.ValidationError as e:
-        message, _, path = str(e).partition(" - at `")
-        raise ValidationFailed.of(path.strip("`$.") or "body", message) from None
-    except msgspec.DecodeError as e:
-        raise InvalidRequest(f"the body is not valid JSON: {e}") from None
 
 
 class ShownToken(msgspec.Struct):

@@ -12,7 +12,7 @@ from litestar.di import NamedDependency
 from litestar.openapi.spec import OpenAPIFormat, OpenAPIType, Schema
 from litestar.params import FromPath
 
-from scheduler import task
+from scheduler import asked, task
 from scheduler.db import EPOCH
 from scheduler.engine import Engine
 from scheduler.errors import NotFound, ValidationFailed
@@ -23,7 +23,7 @@ from scheduler.runs.actions import cancel_run, replay_run
 from scheduler.runs.many import cancel_runs, replay_runs
 from scheduler.runs.model import ShownRun
 from scheduler.runs.verify import DAY_MS, Job, Verified, resumed, verified
-from scheduler.runs.which import LIMIT_MOST, of_task, page_of, read_query, read_time
+from scheduler.runs.which import LIMIT_MOST, of_task, page_of, read_query
 from scheduler.services import Service
 
 LIMIT = 100
@@ -65,7 +65,7 @@ async def list_runs(request: AnyRequest, service: Caller, engine: Machine) -> Ru
     A page may be short, even empty, before the end: only a null `next_cursor` is the end.
     """
     sent = request.query_params
-    limit = _limit(sent.get("limit"))
+    limit = asked.whole(sent.get("limit"), "limit", LIMIT, 1, LIMIT_MOST)
     after = read_cursor(sent["cursor"]) if sent.get("cursor") else None
     query, words = read_query(sent, service.id)
     now = engine.clock.now_ms()
@@ -94,8 +94,8 @@ async def verify_runs(request: AnyRequest, service: Caller, engine: Machine) -> 
     """
     sent = request.query_params
     now = engine.clock.now_ms()
-    until = read_time(sent, "to") or now + int(engine.settings.planner.window_seconds * 1000)
-    since = read_time(sent, "from")
+    until = asked.time(sent, "to") or now + int(engine.settings.planner.window_seconds * 1000)
+    since = asked.time(sent, "from")
     job = Job(
         url=engine.database.url,
         database=engine.settings.database,
@@ -121,15 +121,6 @@ async def get_run(run_id: FromPath[str], service: Caller, engine: Machine) -> Sh
 
 
 # What is sent ------------------------------------------------------------------------------------
-
-
-def _limit(sent: str | None) -> int:
-    if not sent:
-        return LIMIT
-    value = int(sent) if sent.isascii() and sent.isdecimal() and len(sent) < 5 else 0
-    if not 1 <= value <= LIMIT_MOST:
-        raise ValidationFailed.of("limit", f"must be a whole number from 1 to {LIMIT_MOST}")
-    return value
 
 
 def cursor_of(place: Place) -> str:

@@ -10,7 +10,7 @@ from litestar import Request, post
 from litestar.di import NamedDependency
 from litestar.params import JSONBody
 
-from scheduler import body, quotas
+from scheduler import asked, quotas
 from scheduler.engine import Engine
 from scheduler.errors import Conflict, ValidationFailed
 from scheduler.history import Finished
@@ -77,7 +77,7 @@ async def replay_runs(
     engine: Machine,
 ) -> Done:
     """Replay up to 10,000 runs; with `dry_run` count them. Gaps are not among them."""
-    which = body.read(await request.body(), Which)
+    which = asked.body(await request.body(), Which)
     found = Done(which.dry_run, 0, more=False)
     refused = Counter[str]()
     async for piece in _pieces(engine, service, which, END_STATES, found):
@@ -111,7 +111,7 @@ async def cancel_runs(
     engine: Machine,
 ) -> Done:
     """Cancel up to 10,000 runs; with `dry_run` count them."""
-    which = body.read(await request.body(), Which)
+    which = asked.body(await request.body(), Which)
     found = Done(which.dry_run, 0, more=False)
     async for piece in _pieces(engine, service, which, LIVE_STATES, found):
         ids = [run.id for run in piece if isinstance(run, Started)]

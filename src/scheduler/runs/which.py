@@ -1,13 +1,12 @@
 """Which runs are meant: the filters of `/runs`, for lists and for what is done to many at once."""
 
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 import msgspec
 
-from scheduler import ledger, task, tasklist
-from scheduler.db import FIRST, LAST, Conn, ms
+from scheduler import asked, ledger, task, tasklist
+from scheduler.db import Conn
 from scheduler.errors import ValidationFailed
 from scheduler.ledger import END_STATES, LIVE_STATES, Place, Query
 from scheduler.tasklist import words_of
@@ -29,8 +28,8 @@ def read_query(sent: Any, service_id: UUID) -> tuple[Query, str | None]:
         states=_words(sent, "state", (*LIVE_STATES, *END_STATES)),
         kinds=_words(sent, "kind", KINDS),
         reason=sent.get("reason") or None,
-        since=read_time(sent, "from"),
-        until=read_time(sent, "to"),
+        since=asked.time(sent, "from"),
+        until=asked.time(sent, "to"),
     )
     return query, (sent.get("q") or "").strip() or None
 
@@ -99,19 +98,3 @@ def _words(sent: Any, field: str, known: tuple[str, ...]) -> frozenset[str]:
     if not found <= set(known):
         raise ValidationFailed.of(field, f"must be one or more of {', '.join(known)}")
     return found
-
-
-def read_time(sent: Any, field: str) -> int | None:
-    """Return a time that was sent, in ms since 1970. Raises ValidationFailed."""
-    # A plus sign that was not escaped arrives as a space.
-    text = (sent.get(field) or "").strip().replace(" ", "+")
-    if not text:
-        return None
-    try:
-        at = msgspec.convert(text, datetime)
-        if at.tzinfo is not None and FIRST <= ms(at) <= LAST:
-            return ms(at)
-    except (msgspec.ValidationError, OverflowError, ValueError):
-        pass
-    expected = "must be a time with an offset, such as 2026-01-31T12:00:00Z"
-    raise ValidationFailed.of(field, expected)

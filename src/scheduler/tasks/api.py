@@ -8,7 +8,7 @@ from litestar.di import NamedDependency
 from litestar.openapi.spec import Schema
 from litestar.params import FromPath, JSONBody
 
-from scheduler import clock, executions, lines, planner, quotas, state, task
+from scheduler import asked, clock, executions, lines, planner, quotas, state, task
 from scheduler.db import utc
 from scheduler.engine import Engine
 from scheduler.errors import ValidationFailed
@@ -16,13 +16,12 @@ from scheduler.executions import Execution
 from scheduler.openapi import asks
 from scheduler.services import Service
 from scheduler.standing import awaits
-from scheduler.tasks import edit, listing, model, query
+from scheduler.tasks import edit, listing, model
 from scheduler.tasks.bulk import create_tasks
 from scheduler.tasks.execute import execute_task
 from scheduler.tasks.listing import list_tasks
 from scheduler.tasks.model import CreatedTask, Task, TaskFields
 from scheduler.tasks.preview import preview_new_task, preview_task
-from scheduler.tasks.query import PAGE_MOST
 from scheduler.tasks.schedule import list_scheduled, schedule_task
 
 EXECUTIONS = 10
@@ -132,7 +131,7 @@ class Executions(msgspec.Struct):
     summary="A task's executions, the newest first",
     operation_class=asks(
         pageNumber=Schema(description="From 0; what is no page is 0."),
-        count=Schema(description=f"At most {PAGE_MOST}; what is no count is {EXECUTIONS}."),
+        count=Schema(description=f"At most {asked.PAGE_MOST}; what is no count is {EXECUTIONS}."),
     ),
 )
 async def list_executions(
@@ -140,7 +139,7 @@ async def list_executions(
 ) -> Executions:
     """Return a page of executions; a bad page is 0, a bad count 10."""
     page = _lenient(request.query_params.get("pageNumber"), 0, 0, 10**9)
-    count = _lenient(request.query_params.get("count"), EXECUTIONS, 1, PAGE_MOST)
+    count = _lenient(request.query_params.get("count"), EXECUTIONS, 1, asked.PAGE_MOST)
     async with engine.database.api.connect() as connection:
         # One snapshot: a run that is settled between two of them would be counted twice.
         conn = await connection.execution_options(isolation_level="REPEATABLE READ")
@@ -153,7 +152,7 @@ async def list_executions(
 
 def _lenient(sent: str | None, default: int, least: int, most: int) -> int:
     try:
-        return query.whole(sent, "", default, least, most)
+        return asked.whole(sent, "", default, least, most)
     except ValidationFailed:
         return default
 

@@ -15,10 +15,10 @@ from scheduler.task import Definition, Policy
 from scheduler.tasks.acting import read_action
 from scheduler.tasks.model import Spent, TaskFields
 from scheduler.tasks.policy import read_policy
-from scheduler.tasks.reading import Reader, parse_time
+from scheduler.tasks.reading import Reader
 from scheduler.tasks.timing import read_pause, read_timing
 
-__all__ = ["Edit", "edited", "new_task", "parse_time"]
+__all__ = ["Edit", "edited", "new_task"]
 
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 ROUTES = {"bulk", "scheduled", "preview"}

@@ -9,7 +9,7 @@ from litestar import Request, Response, get
 from litestar.di import NamedDependency
 from litestar.openapi.spec import OpenAPIType, Schema
 
-from scheduler import history, ledger, lines, state, tasklist
+from scheduler import asked, history, ledger, lines, state, tasklist
 from scheduler.db import Conn, utc
 from scheduler.engine import Engine
 from scheduler.errors import ValidationFailed
@@ -18,9 +18,8 @@ from scheduler.services import Service
 from scheduler.standing import awaits, limited
 from scheduler.task import Definition
 from scheduler.tasklist import TOTAL_MOST, Filter, Listed, words_of
-from scheduler.tasks import model, query
+from scheduler.tasks import model
 from scheduler.tasks.model import STATES, Task
-from scheduler.tasks.query import PAGE_MOST
 
 TRIGGERS = ("interval", "once", "cron", "rrule", "none")
 ACTIONS = ("http", "command", "operation")
@@ -39,7 +38,7 @@ AnyRequest = Request[Any, Any, Any]
         tag=Schema(type=OpenAPIType.STRING),
         q=Schema(type=OpenAPIType.STRING),
         pageNumber=whole(0, 10**9),
-        count=whole(1, PAGE_MOST),
+        count=whole(1, asked.PAGE_MOST),
     ),
 )
 async def list_tasks(
@@ -47,7 +46,7 @@ async def list_tasks(
 ) -> Response[list[Task]]:
     """Return a page of tasks, with `X-Total-Count` and `Link` where they apply."""
     sent = request.query_params
-    page, count = query.page(sent)
+    page, count = asked.page(sent)
     wanted, word = read_filter(sent)
     now, offset = engine.clock.now_ms(), page * count
     if word is not None:

@@ -6,8 +6,8 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from scheduler import asked
 from scheduler.db import LAST, rfc3339
-from scheduler.errors import ValidationFailed
 from scheduler.task import Backoff, Definition, Status
 from scheduler.triggers import Cron, Interval
 
@@ -75,12 +75,8 @@ class TaskFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 def read_fields(body: bytes | str) -> TaskFields:
-    """Read a body strictly: the framework takes "1" for 1. Raises ValidationFailed."""
-    try:
-        return msgspec.json.decode(body, type=TaskFields)
-    except msgspec.ValidationError as e:
-        message, _, path = str(e).partition(" - at `")
-        raise ValidationFailed.of(path.strip("`$.") or "body", message) from None
+    """Read a body strictly: the framework takes "1" for 1. Raises."""
+    return asked.body(body, TaskFields)
 
 
 class Task(msgspec.Struct, kw_only=True):

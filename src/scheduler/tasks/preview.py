@@ -11,16 +11,15 @@ from litestar.openapi.spec import OpenAPIFormat, OpenAPIType, Schema
 from litestar.params import FromPath, JSONBody
 from msgspec import UNSET
 
-from scheduler import clock, planner, task
+from scheduler import asked, clock, planner, task
 from scheduler.db import LAST, rfc3339
 from scheduler.engine import Engine
 from scheduler.errors import ValidationFailed
 from scheduler.openapi import asks, whole
 from scheduler.services import Service
 from scheduler.task import Definition
-from scheduler.tasks import edit, model, query
+from scheduler.tasks import edit, model
 from scheduler.tasks.model import Spent, TaskFields
-from scheduler.tasks.query import PAGE_MOST
 from scheduler.triggers import Bounds, Cron, Interval, Once
 from scheduler.triggers.zones import local
 
@@ -36,7 +35,7 @@ Machine = NamedDependency[Engine]
 
 
 INSTANT = Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.DATE_TIME)
-ASKS = asks(count=whole(1, PAGE_MOST), from_=INSTANT)
+ASKS = asks(count=whole(1, asked.PAGE_MOST), from_=INSTANT)
 
 
 class Occurrence(msgspec.Struct):
@@ -107,8 +106,8 @@ async def _preview(
 ) -> Preview:
     sent = request.query_params
     count, start = (
-        query.whole(sent.get("count"), "count", COUNT, 1, PAGE_MOST),
-        query.time(sent, "from"),
+        asked.whole(sent.get("count"), "count", COUNT, 1, asked.PAGE_MOST),
+        asked.time(sent, "from"),
     )
     start = now if start is None else start
     zone = of.trigger.timezone if isinstance(of.trigger, Cron) else "UTC"

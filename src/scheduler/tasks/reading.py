@@ -1,19 +1,14 @@
 """Reading the fields of a body one by one, and gathering everything that is wrong with them."""
 
-import re
-from datetime import UTC, datetime
 from typing import Any
 
 from msgspec import UNSET, UnsetType
 
-from scheduler.db import FIRST, ms
+from scheduler import asked
+from scheduler.db import FIRST
 from scheduler.errors import Detail
 from scheduler.task import Definition
 from scheduler.tasks.model import Spent, TaskFields
-
-RFC3339 = re.compile(
-    r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?([Zz]|[+-]\d\d:\d\d)", re.ASCII
-)
 
 
 class Reader:
@@ -85,7 +80,7 @@ class Reader:
         if not value:
             return None
         try:
-            at = parse_time(value)
+            at = asked.instant(value)
         except ValueError as e:
             self.say(field, str(e))
             return UNSET
@@ -96,23 +91,3 @@ def short(value: object) -> str:
     """Return a value as a message may show it."""
     text = str(value)
     return text if len(text) <= 25 else f"{text[:20]}..."
-
-
-def parse_time(text: str) -> int:
-    """Read an RFC 3339 date-time as milliseconds since 1970.
-
-    Raises ValueError that says what would be right.
-    """
-    found = RFC3339.fullmatch(text)
-    if found is None:
-        bare = re.fullmatch(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(:\d\d(\.\d+)?)?", text, re.ASCII)
-        need = "needs an offset" if bare else "must be an RFC 3339 time"
-        raise ValueError(f"{need}, like 2027-01-31T09:00:00Z or 2027-01-31T09:00:00+01:00")
-    day, clock, fraction, offset = found.groups()
-    millis = (fraction or "").ljust(3, "0")[:3]
-    offset = "+00:00" if offset in "Zz" else offset
-    try:
-        at = datetime.fromisoformat(f"{day}T{clock}.{millis}{offset}")
-        return ms(at.astimezone(UTC))
-    except (ValueError, OverflowError) as e:
-        raise ValueError(f"is no time that exists: {e}") from None

@@ -10,7 +10,7 @@ from litestar.di import NamedDependency
 from litestar.openapi.spec import OpenAPIFormat, OpenAPIType, Schema
 from litestar.params import FromPath, JSONBody
 
-from scheduler import body, clock, lines, planner, queue, quotas, state, task
+from scheduler import asked, clock, lines, planner, queue, quotas, state, task
 from scheduler.clock import Slice
 from scheduler.db import FIRST, LAST, Conn, rfc3339, utc
 from scheduler.engine import Engine
@@ -22,7 +22,7 @@ from scheduler.runs import model as runs
 from scheduler.services import Service
 from scheduler.standing import awaits
 from scheduler.task import Definition
-from scheduler.tasks import edit, listing, query
+from scheduler.tasks import edit, listing
 from scheduler.tasks.execute import check_enabled
 from scheduler.tasks.model import Task, TaskFields
 from scheduler.triggers import Once
@@ -78,12 +78,12 @@ async def schedule_task(
 
 
 def _at(sent_body: bytes) -> int:
-    sent = body.read(sent_body, At)
+    sent = asked.body(sent_body, At)
     text = sent.scheduled_at or sent.at
     if not text:
         raise ValidationFailed.of("scheduled_at", "is needed, like 2027-01-31T09:00:00Z")
     try:
-        at = edit.parse_time(text)
+        at = asked.instant(text)
     except ValueError as e:
         raise ValidationFailed.of("scheduled_at", str(e)) from None
     if at == FIRST:
@@ -141,7 +141,7 @@ async def _besides(
     "/scheduled",
     summary="Tasks that fire in a time to come, the soonest first",
     operation_class=asks(
-        from_=INSTANT, to=INSTANT, pageNumber=whole(0, 10**9), count=whole(1, query.PAGE_MOST)
+        from_=INSTANT, to=INSTANT, pageNumber=whole(0, 10**9), count=whole(1, asked.PAGE_MOST)
     ),
 )
 async def list_scheduled(
@@ -149,7 +149,7 @@ async def list_scheduled(
 ) -> Response[list[Task]]:
     """Return the tasks with a fire time in [from, to], by default the next 24 hours."""
     sent = request.query_params
-    page, count = query.page(sent)
+    page, count = asked.page(sent)
     now = engine.clock.now_ms()
     since, until = _range(sent, now)
     async with engine.database.api.connect() as conn:
@@ -164,7 +164,7 @@ async def list_scheduled(
 
 
 def _range(sent: Any, now: int) -> tuple[int, int]:
-    since, until = query.time(sent, "from"), query.time(sent, "to")
+    since, until = asked.time(sent, "from"), asked.time(sent, "to")
     since = now if since is None else since
     until = min(since + DAY_MS, LAST) if until is None else until
     if until < since:
