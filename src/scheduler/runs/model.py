@@ -57,6 +57,7 @@ class ShownRun(msgspec.Struct, kw_only=True):
     finished_at: str | None = None
     lag_ms: int | None = None
     duration_ms: int | None = None
+    """What the last attempt took."""
     request: ShownRequest | None = None
     """Secrets masked; null where the task has been changed or deleted since."""
     response: str | None = None
