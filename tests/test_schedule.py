@@ -88,6 +88,19 @@ async def test_a_far_time_asked_for_twice_is_the_run_to_come_and_not_the_last_on
     far = "2040-01-01T00:00:00Z"
     one, two = await schedule(alice, far), await schedule(alice, far)
     assert one["run_id"] == two["run_id"] != first["run_id"]
+    assert (await shown(alice, one["run_id"]))["state"] == "scheduled"
+    await alice.patch("/tasks/t", json={"description": "as before, but for this"})
+    three = await schedule(alice, far)
+    assert three["run_id"] == one["run_id"]
+    assert (await alice.post(f"/runs/{one['run_id']}/cancel")).status_code == 200
+    assert await runs(conn) == []
+
+
+async def test_what_a_paused_task_will_not_run_has_no_run_to_name(alice, conn, receiver):
+    await create(alice, receiver, status="paused")
+    for at in (soon(-5), soon(20)):
+        assert (await schedule(alice, at))["run_id"] is None
+    assert await runs(conn) == []
 
 
 async def test_a_time_that_passes_while_the_request_is_served_is_due(alice, conn, receiver):
@@ -135,7 +148,7 @@ async def test_a_disabled_task_is_a_conflict_and_an_unknown_one_does_not_exist(
     ("body", "code"),
     [
         (b"", "validation_failed"), (b"{", "invalid_request"), (b"\xff", "invalid_request"),
-        (b"[" * 5000, "invalid_request"), (b"{} x", "invalid_request"),
+        (b"[" * 5000, "validation_failed"), (b"{} x", "invalid_request"),
         (b"{}", "validation_failed"), (b"[]", "validation_failed"),
         (b'{"scheduled_at": 5}', "validation_failed"), (b'{"scheduled_at": ""}', "validation_failed"),
         (b'{"at": null}', "validation_failed"), (b'{"when": "now"}', "validation_failed"),
@@ -174,6 +187,14 @@ async def test_the_tasks_of_the_next_day_are_listed_the_soonest_first(alice, bob
         "far", "hourly"
     ]  # fmt: skip
     assert await ids(alice, **{"from": soon(50), "to": soon(60)}) == []
+
+
+async def test_a_task_with_a_run_besides_stands_where_it_fires_first(alice, receiver):
+    await create(alice, receiver, "b", frequency=1, unit="hour")
+    await create(alice, receiver, "c", scheduled_at=soon(2 * 3600))
+    assert (await alice.post("/tasks/b/schedule", json={"at": soon(3 * 3600)})).status_code == 200
+    assert await ids(alice) == ["b", "c"]
+    assert await ids(alice, **{"from": "0001-01-01T00:00:00Z"}) == ["b", "c"]
 
 
 async def test_a_page_holds_the_soonest_of_all_however_far_away(alice, receiver):

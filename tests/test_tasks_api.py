@@ -396,6 +396,36 @@ async def test_a_content_type_of_the_task_wins(alice, receiver):
     assert receiver.last.body == b"[1,2]"
 
 
+@pytest.mark.parametrize(
+    "sent", ['{"id":12345678901234567890123}', '{"much":1e400,"little":1.50}', '["\\ud83d\\ude00"]']
+)
+async def test_the_values_of_a_payload_are_sent_as_they_were_written(alice, receiver, sent):
+    body = f'{{"name": "a", "url": "{receiver.url}", "payload": {sent}}}'
+    answer = await alice.post("/tasks", content=body)
+    assert answer.json().get("payload") == sent, answer.text
+    await execute(alice, answer.json())
+    assert receiver.last.body.decode() == sent
+
+
+@pytest.mark.parametrize("sent", ["5", "true", '"\\u0000"'])
+async def test_a_payload_of_another_kind_is_refused_with_its_field(alice, sent):
+    answer = await alice.post("/tasks", content=f'{{"url": "http://h/", "payload": {sent}}}')
+    assert answer.status_code == 400
+    assert "payload" in [detail["field"] for detail in answer.json()["error"]["details"]]
+
+
+async def test_every_field_that_there_is_not_is_named_with_what_was_meant(alice):
+    sent = {"name": "a", "url": "http://h/", "freqency": 2, "foo": 1}
+    answer = (await alice.post("/tasks", json=sent)).json()["error"]
+    assert {detail["field"]: detail["message"] for detail in answer["details"]} == {
+        "freqency": "there is no such field; did you mean frequency?",
+        "foo": "there is no such field",
+    }
+    sent = {"name": "a", "url": "http://h/", "headers": [{"key": "a", "value": "b", "x": 1}]}
+    answer = (await alice.post("/tasks", json=sent)).json()["error"]
+    assert answer["details"][0]["field"] == "headers[0].x"
+
+
 async def test_a_payload_of_text_is_sent_as_it_is(alice, receiver):
     task = await create(alice, receiver.url, payload=' {"a": 1}\n')
     await execute(alice, task)

@@ -52,7 +52,6 @@ from scheduler.gate import Caller, Scale
 from scheduler.runs import api as runs_api
 from scheduler.services import Service
 from scheduler.tasks import api as tasks_api
-from scheduler.tasks.model import nearest
 
 log = structlog.get_logger()
 
@@ -178,7 +177,7 @@ def _engine(state: State) -> Engine:
 
 def answer_error(request: AnyRequest, error: Exception) -> Response[Any]:
     """Turn whatever was raised into the one error shape."""
-    refused = _refused(error, _known(request))
+    refused = _refused(error)
     if refused is None:
         log.error("request failed", url=request.url.path, method=request.method, exc_info=error)
         return _error(500, "internal_error", "something went wrong here; the log knows more")
@@ -215,15 +214,7 @@ async def say_allowed(message: Message, scope: Scope) -> None:
         message["headers"] = [*others, (b"allow", allow.encode())]
 
 
-def _known(request: AnyRequest) -> tuple[str, ...]:
-    """Return the fields that the body of a request may have."""
-    handler = request.scope.get("route_handler")
-    field = handler.parsed_data_field if isinstance(handler, HTTPRouteHandler) else None
-    struct = field.annotation if field else None
-    return getattr(struct, "__struct_fields__", ())
-
-
-def _refused(error: Exception, known: tuple[str, ...] = ()) -> UserError | None:
+def _refused(error: Exception) -> UserError | None:
     """Return what an exception means for the caller; None where the fault is ours."""
     if isinstance(error, UserError):
         return error
@@ -232,7 +223,7 @@ def _refused(error: Exception, known: tuple[str, ...] = ()) -> UserError | None:
     if isinstance(error, UnicodeDecodeError):
         return InvalidRequest("the body is not valid JSON: it is not UTF-8")
     if isinstance(error, ValidationException):
-        return ValidationFailed.all(_details(error, known))
+        return ValidationFailed.all(_details(error))
     if isinstance(error, NotFoundException):
         return NotFound("there is no such address; /docs lists them")
     if isinstance(error, MethodNotAllowedException):
@@ -244,21 +235,11 @@ def _refused(error: Exception, known: tuple[str, ...] = ()) -> UserError | None:
     return Unavailable() if db.is_away(error) else None
 
 
-def _details(error: ValidationException, known: tuple[str, ...]) -> list[Detail]:
-    """Read the framework's findings: `Expected `int`, got `str``, unknown and missing fields."""
-    found = []
+def _details(error: ValidationException) -> list[Detail]:
+    """Read the framework's findings on what it reads of a query: `Expected `int`, got `str``."""
     extras: list[Any] = error.extra if isinstance(error.extra, list) else []
-    for extra in extras:
-        message, field = str(extra.get("message", "")), str(extra.get("key", "body"))
-        if message.startswith("Object contains unknown field `"):
-            name = message.split("`")[1]
-            field = f"{field}.{name}" if field not in ("data", "body") else name
-            message = f"there is no such field{nearest(name, known)}"
-        elif field == "data":
-            field = "body"
-            message = "is needed: a JSON object" if message == "'data'" else message
-        found.append(Detail(field, message))
-    return found or [Detail("body", str(error.detail))]
+    found = [Detail(str(extra.get("key")), str(extra.get("message"))) for extra in extras]
+    return found or [Detail("query", str(error.detail))]
 
 
 def _error(

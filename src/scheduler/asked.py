@@ -1,5 +1,6 @@
 """What a request asks, read strictly and refused clearly: bodies, query values, times."""
 
+import difflib
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -7,28 +8,50 @@ from typing import TypeVar
 
 import msgspec
 
-from scheduler.db import ms
-from scheduler.errors import InvalidRequest, ValidationFailed
+from scheduler.db import FIRST, ms
+from scheduler.errors import Detail, InvalidRequest, ValidationFailed
 
 T = TypeVar("T")
 
+DETAILS_MOST = 100
+UNKNOWN = "Object contains unknown field `"
 RFC3339 = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?([Zz]|[+-]\d\d:\d\d)", re.ASCII
 )
 
 
-def body(sent: bytes | str, of: type[T]) -> T:
-    """Return a body as a struct; an empty one names nothing.
+def body(sent: bytes | str | msgspec.Raw, of: type[T]) -> T:
+    """Return a body read strictly: "1" is not 1, and no field is unknown.
 
     Raises ValidationFailed with the field that is wrong, and InvalidRequest for what is no JSON.
     """
+    if not sent:
+        raise ValidationFailed.of("body", "is needed: JSON")
     try:
-        return msgspec.json.decode(sent or b"{}", type=of)
+        return msgspec.json.decode(sent, type=of)
     except msgspec.ValidationError as e:
         message, _, path = str(e).partition(" - at `")
-        raise ValidationFailed.of(path.strip("`$.") or "body", message) from None
+        field = path.strip("`").lstrip("$").lstrip(".")
+        if not message.startswith(UNKNOWN):
+            raise ValidationFailed.of(field or "body", message) from None
+        if not field:
+            raise ValidationFailed.all(_unknown(sent, of)) from None
+        name = message.removeprefix(UNKNOWN).strip("`")
+        raise ValidationFailed.of(f"{field}.{name}", "there is no such field") from None
     except msgspec.DecodeError as e:
         raise InvalidRequest(f"the body is not valid JSON: {e}") from None
+
+
+def _unknown(sent: bytes | str | msgspec.Raw, of: type) -> list[Detail]:
+    """Name every field that a struct has not: the decoder stops at the first."""
+    known: tuple[str, ...] = of.__struct_encode_fields__  # type: ignore[attr-defined]
+    found = list[Detail]()
+    for name in msgspec.json.decode(sent, type=dict[str, msgspec.Raw]):
+        if name not in known and len(found) < DETAILS_MOST:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            found.append(Detail(name, f"there is no such field{hint}"))
+    return found
 
 
 PAGE_MOST = 1000
@@ -57,9 +80,10 @@ def time(sent: Mapping[str, str], field: str) -> int | None:
         return None
     try:
         # A + that nobody escaped reads as a space.
-        return instant(text.replace(" ", "+") if text[-6:-5] == " " else text)
+        at = instant(text.replace(" ", "+") if text[-6:-5] == " " else text)
     except ValueError as e:
         raise ValidationFailed.of(field, str(e)) from None
+    return None if at == FIRST else at  # the zero time of Go's clients
 
 
 def instant(text: str) -> int:

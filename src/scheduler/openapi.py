@@ -2,15 +2,26 @@
 
 The answers that are no success follow from what an operation is (has it credentials, a body, an
 id in its address?), so that a new route has them without being named here. What a handler reads
-of the query by hand it says itself, with `operation_class=asks(...)`.
+of the query or the body by hand it says itself, with `operation_class=asks(...)`, so that a body
+is read once, and strictly.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from litestar.openapi.config import OpenAPIConfig
-from litestar.openapi.spec import OpenAPI, OpenAPIType, Operation, Parameter, Schema
+from litestar.openapi.spec import (
+    OpenAPI,
+    OpenAPIMediaType,
+    OpenAPIType,
+    Operation,
+    Parameter,
+    Reference,
+    RequestBody,
+    Schema,
+)
 
 from scheduler.errors import (
     Conflict,
@@ -54,6 +65,9 @@ SCHEMES: Json = {
         "description": "The setting metrics.token, where it is set.",
     },
 }
+SCHEMA = "#/components/schemas/"
+BODIES: dict[str, type[msgspec.Struct]] = {}
+"""What handlers read by hand, by name; each says so with `asks`."""
 METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
 ERROR: Json = {
     "type": "object",
@@ -130,11 +144,15 @@ REFUSALS: tuple[type[UserError], ...] = (
 # What a handler says of itself -------------------------------------------------------------------
 
 
-def asks(**parameters: Schema) -> type[Operation]:
-    """Return the operation class of a handler that reads these from the query by hand.
+def asks(
+    body: type[msgspec.Struct] | None = None, *, needed: bool = True, **parameters: Schema
+) -> type[Operation]:
+    """Return the operation class of a handler that reads a body, and these of the query, by hand.
 
     A keyword that Python has taken is written with an underscore behind: `from_`.
     """
+    if body is not None:
+        BODIES[body.__name__] = body
     made = [
         Parameter(name=name.rstrip("_"), param_in="query", schema=schema, required=False)
         for name, schema in parameters.items()
@@ -143,7 +161,10 @@ def asks(**parameters: Schema) -> type[Operation]:
     @dataclass
     class Asking(Operation):
         def __post_init__(self) -> None:
-            self.parameters = [*(self.parameters or []), *made]
+            self.parameters = [*(self.parameters or []), *made] or None
+            if body is not None:
+                sent = OpenAPIMediaType(schema=Reference(ref=SCHEMA + body.__name__))
+                self.request_body = RequestBody({"application/json": sent}, required=needed)
 
     return Asking
 
@@ -177,8 +198,7 @@ class Config(OpenAPIConfig):
 def completed(document: Json) -> Json:
     """Add to a document what all routes share, and put it in order."""
     schemas = document["components"].setdefault("schemas", {})
-    for _, _, operation in operations(document):
-        _close(operation.get("requestBody", {}), schemas, set())
+    schemas |= msgspec.json.schema_components(BODIES.values(), ref_template=SCHEMA + "{name}")[1]
     schemas["Error"] = ERROR
     document["components"] = {
         "schemas": dict(sorted(schemas.items())),
@@ -249,20 +269,3 @@ def statuses(path: str, method: str, operation: Json) -> set[int]:
     if "{" in path:  # the id may be a word that is a route, which has methods of its own
         made |= {404, 405}
     return made
-
-
-def _close(node: Any, schemas: Json, seen: set[str]) -> None:
-    """Say of each object in a body that it takes no other fields than those it names."""
-    if isinstance(node, list):
-        for part in node:
-            _close(part, schemas, seen)
-    if not isinstance(node, dict):
-        return
-    name = str(node.get("$ref", "")).removeprefix("#/components/schemas/")
-    if name in schemas and name not in seen:
-        seen.add(name)
-        _close(schemas[name], schemas, seen)
-    if "properties" in node:
-        node.setdefault("additionalProperties", False)
-    for part in node.values():
-        _close(part, schemas, seen)

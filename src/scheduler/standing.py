@@ -12,7 +12,7 @@ import structlog
 
 from scheduler import history, lines, planner, state, task
 from scheduler.clock import Clock
-from scheduler.db import LAST, Conn, Database, utc
+from scheduler.db import Conn, Database, utc
 from scheduler.planner import Planned
 from scheduler.run import End, Line, Run
 from scheduler.state import Tally
@@ -28,9 +28,9 @@ SLICE_MS = 60_000
 
 
 def awaits(of: Definition, now: int, planned: Planned | None = None) -> bool:
-    """Say whether a task makes anything due after `now` (ms); with `max_runs`, by what is left."""
-    at = of.due.next(now) if of.due else None
-    if at is None or at > LAST:
+    """Say whether a task has an instant after `now` (ms); with `max_runs`, by what is left."""
+    at = of.coming(now)
+    if at is None:
         return False
     most = of.bounds.max_runs
     return most is None or planned is None or planned.runs < most or at <= planned.until

@@ -28,7 +28,7 @@ from sqlalchemy.exc import IntegrityError
 
 from scheduler import db
 from scheduler.actions import Action, Expected
-from scheduler.db import Conn, metadata, times_check
+from scheduler.db import LAST, Conn, metadata, times_check
 from scheduler.errors import Conflict, NotFound
 from scheduler.run import Line, Overlap, bucket_of
 from scheduler.triggers import Bounded, Bounds, Instants, Once, Trigger
@@ -201,6 +201,17 @@ class Definition(msgspec.Struct, kw_only=True, frozen=True, gc=False):
     def due(self) -> Instants | None:
         """Its instants, where it makes anything due now."""
         return self.instants if self.status == "active" and not self.damaged else None
+
+    def coming(self, now: int) -> int | None:
+        """Return the next due instant in ms; that of a paused task is the one it resumes with.
+
+        Whether `max_runs` leaves it is the plan's to say.
+        """
+        if self.instants is None or self.status == "disabled" or self.damaged:
+            return None
+        resumes = self.paused_until if self.status == "paused" else None
+        at = self.instants.next(now if resumes is None else max(now, resumes - 1))
+        return None if at is None or at > LAST else at
 
     @property
     def misfire_grace_ms(self) -> int:

@@ -8,7 +8,7 @@ from litestar import Request, Response, Router, delete, get, post, route
 from litestar.connection import ASGIConnection
 from litestar.datastructures import State
 from litestar.handlers.base import BaseRouteHandler
-from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
+from litestar.params import FromPath, FromQuery, QueryParameter
 
 from scheduler import asked
 from scheduler.admin import acts
@@ -16,6 +16,7 @@ from scheduler.admin.model import Revoke, Rotate, ServiceFields, ShownService
 from scheduler.config import Settings
 from scheduler.engine import Engine
 from scheduler.errors import BearerWanted, Forbidden, ValidationFailed
+from scheduler.openapi import asks
 
 AnyRequest = Request[Any, Any, Any]
 
@@ -42,9 +43,12 @@ def _forget(state: State, service_id: str) -> None:
     state.gate.forget(UUID(service_id))
 
 
-@post("/", summary="Create a service; its token and signing secret are shown once")
+@post(
+    "/",
+    summary="Create a service; its token and signing secret are shown once",
+    operation_class=asks(ServiceFields),
+)
 async def create_service(
-    data: JSONBody[ServiceFields],  # noqa: ARG001  (for the description)
     request: AnyRequest,
     state: State,
 ) -> ShownService:
@@ -71,10 +75,10 @@ async def get_service(service: FromPath[str], state: State) -> ShownService:
     http_method=["PUT", "PATCH"],
     status_code=200,
     summary="Change the fields sent of a service",
+    operation_class=asks(ServiceFields),
 )
 async def change_service(
     service: FromPath[str],
-    data: JSONBody[ServiceFields],  # noqa: ARG001  (for the description)
     request: AnyRequest,
     state: State,
 ) -> ShownService:
@@ -90,6 +94,7 @@ async def change_service(
     "/{service:str}/rotate",
     status_code=200,
     summary="Make a new token, or with signing=true a new signing secret; shown once",
+    operation_class=asks(Rotate, needed=False),
 )
 async def rotate_service(
     service: FromPath[str],
@@ -102,7 +107,7 @@ async def rotate_service(
     A new signing secret signs alone, from the next two seconds on. The body may say
     `{"signing": true}` as well.
     """
-    wanted = asked.body(await request.body(), Rotate)
+    wanted = asked.body(await request.body() or b"{}", Rotate)
     face = await acts.rotate(_engine(state).database, service, signing=signing or wanted.signing)
     _forget(state, face.service_id)
     return face
@@ -112,6 +117,7 @@ async def rotate_service(
     "/{service:str}/revoke",
     status_code=200,
     summary="Revoke one token, or all live ones but the newest",
+    operation_class=asks(Revoke, needed=False),
 )
 async def revoke_service(
     service: FromPath[str],
@@ -120,7 +126,7 @@ async def revoke_service(
     token_id: Annotated[str | None, QueryParameter()] = None,
 ) -> ShownService:
     """Revoke the token that `token_id` names, here or in the body; without one the older ones."""
-    wanted = asked.body(await request.body(), Revoke).token_id
+    wanted = asked.body(await request.body() or b"{}", Revoke).token_id
     if token_id:
         try:
             wanted = UUID(token_id)

@@ -8,13 +8,13 @@ from uuid import UUID
 import msgspec
 from litestar import Request, post
 from litestar.di import NamedDependency
-from litestar.params import JSONBody
 
 from scheduler import asked, quotas
 from scheduler.engine import Engine
 from scheduler.errors import Conflict, ValidationFailed
 from scheduler.history import Finished
 from scheduler.ledger import END_STATES, LIVE_STATES, Place
+from scheduler.openapi import asks
 from scheduler.run import Started
 from scheduler.runs import actions
 from scheduler.runs.which import LIMIT_MOST, of_task, page_of, read_query
@@ -69,9 +69,13 @@ class Done(msgspec.Struct):
     """Why some stayed as they were, and how many."""
 
 
-@post("/replay", status_code=200, summary="Run again every finished run that a filter means")
+@post(
+    "/replay",
+    status_code=200,
+    summary="Run again every finished run that a filter means",
+    operation_class=asks(Which),
+)
 async def replay_runs(
-    data: JSONBody[Which],  # noqa: ARG001  (for the description)
     request: AnyRequest,
     service: Caller,
     engine: Machine,
@@ -103,9 +107,13 @@ async def _replayed(
     return await actions.replay(engine, service.id, task_id, key, ids)
 
 
-@post("/cancel", status_code=200, summary="Cancel every live run that a filter means")
+@post(
+    "/cancel",
+    status_code=200,
+    summary="Cancel every live run that a filter means",
+    operation_class=asks(Which),
+)
 async def cancel_runs(
-    data: JSONBody[Which],  # noqa: ARG001  (for the description)
     request: AnyRequest,
     service: Caller,
     engine: Machine,

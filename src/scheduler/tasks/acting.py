@@ -50,17 +50,24 @@ def _method(reader: Reader, stored: Method | None) -> Method | None:
 
 
 def _payload(reader: Reader, stored: Http) -> tuple[str | None, bool]:
-    payload = reader.fields.payload
-    if payload is UNSET or payload == stored.payload:
+    """Return the payload as text, and whether it was sent as an object or array."""
+    sent = reader.fields.payload
+    if sent is UNSET:
         return stored.payload, stored.json
-    if payload is None or isinstance(payload, str):
-        if payload and "\x00" in payload:
-            reader.say("payload", "must not hold a NUL character")
-        return payload, False
-    encoded = msgspec.json.encode(payload).decode()
-    if "\\u0000" in encoded:
+    kind = bytes(memoryview(sent)[:1])
+    is_json = kind in (b"{", b"[")
+    if is_json:
+        payload = msgspec.json.format(sent, indent=-1).decode()
+    elif kind in (b'"', b"n"):
+        payload = msgspec.json.decode(sent)
+    else:
+        reader.say("payload", "must be a text, an object, an array or null")
+        payload = None
+    if payload == stored.payload:
+        return payload, stored.json
+    if payload and "\x00" in payload:
         reader.say("payload", "must not hold a NUL character")
-    return encoded, True
+    return payload, is_json
 
 
 def _secret_headers(reader: Reader, stored: Http) -> list[str]:

@@ -6,7 +6,7 @@ import msgspec
 from litestar import Request, Router, delete, get, post, route
 from litestar.di import NamedDependency
 from litestar.openapi.spec import Schema
-from litestar.params import FromPath, JSONBody
+from litestar.params import FromPath
 
 from scheduler import asked, clock, executions, lines, planner, quotas, state, task
 from scheduler.db import utc
@@ -31,9 +31,8 @@ Caller = NamedDependency[Service]
 Machine = NamedDependency[Engine]
 
 
-@post("/", summary="Create a task")
+@post("/", summary="Create a task", operation_class=asks(TaskFields))
 async def create_task(
-    data: JSONBody[TaskFields],  # noqa: ARG001  (for the description)
     request: AnyRequest,
     service: Caller,
     engine: Machine,
@@ -70,10 +69,10 @@ async def get_task(task_id: FromPath[str], service: Caller, engine: Machine) -> 
     http_method=["POST", "PUT", "PATCH"],
     status_code=200,
     summary="Change the fields sent of a task",
+    operation_class=asks(TaskFields),
 )
 async def change_task(
     task_id: FromPath[str],
-    data: JSONBody[TaskFields],  # noqa: ARG001  (for the description)
     request: AnyRequest,
     service: Caller,
     engine: Machine,

@@ -1,19 +1,23 @@
 """Tasks as the outside sees them: what is sent in, and what is answered."""
 
-import difflib
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from scheduler import asked
-from scheduler.db import LAST, rfc3339
+from scheduler.db import rfc3339
 from scheduler.task import Backoff, Definition, Status
 from scheduler.triggers import Cron, Interval
 
 STATES = ("created", "pending", "running", "completed", "failed")
 Maybe = UnsetType
 Text = str | Maybe | None
+Payload = Annotated[
+    msgspec.Raw,
+    msgspec.Meta(extra_json_schema={"type": ["string", "object", "array", "null"]}),
+]
+"""Kept as it is written: to read a number of 20 digits and write it again would change it."""
 
 
 class KeyValue(msgspec.Struct, forbid_unknown_fields=True):
@@ -34,7 +38,7 @@ class TaskFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     method: Text = UNSET
     header: dict[str, Any] | Maybe | None = UNSET
     headers: dict[str, Any] | list[KeyValue] | Maybe | None = UNSET
-    payload: str | dict[str, Any] | list[Any] | Maybe | None = UNSET
+    payload: Payload | Maybe = UNSET
     follow_redirects: bool | Maybe | None = UNSET
     secret_headers: list[str] | Maybe | None = UNSET
     frequency: int | Maybe | None = UNSET
@@ -197,28 +201,11 @@ def standing(of: Definition, now: int) -> Status:
 
 
 def next_due(of: Definition, now: int, spent: Spent | None = None) -> int | None:
-    """Return the next due instant in ms; that of a paused task is the one it would resume with.
-
-    Of a task with `max_runs`, `spent` tells which instants are left.
-    """
-    instants, after = of.instants, now
-    if instants is None or of.status == "disabled":
-        return None
-    if of.status == "paused" and of.paused_until is not None:
-        after = max(now, of.paused_until - 1)
-    at = instants.next(after)
-    if at is None or at > LAST:
+    """Return the next due instant in ms; of a task with `max_runs`, by what `spent` leaves."""
+    at = of.coming(now)
+    if at is None:
         return None
     most = of.bounds.max_runs
     if most is not None and spent is not None and spent[0] >= most and at > spent[1]:
         return None
     return at
-
-
-FIELDS = tuple(field.name for field in msgspec.structs.fields(TaskFields))
-
-
-def nearest(field: str, known: tuple[str, ...] = ()) -> str:
-    """Return a hint at the field that was meant, of a task where no others are named."""
-    near = difflib.get_close_matches(field, known or FIELDS, n=1)
-    return f"; did you mean {near[0]}?" if near else ""

@@ -8,7 +8,7 @@ import msgspec
 from litestar import Request, get, post
 from litestar.di import NamedDependency
 from litestar.openapi.spec import OpenAPIFormat, OpenAPIType, Schema
-from litestar.params import FromPath, JSONBody
+from litestar.params import FromPath
 from msgspec import UNSET
 
 from scheduler import asked, clock, planner, task
@@ -35,7 +35,7 @@ Machine = NamedDependency[Engine]
 
 
 INSTANT = Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.DATE_TIME)
-ASKS = asks(count=whole(1, asked.PAGE_MOST), from_=INSTANT)
+COUNTED = whole(1, asked.PAGE_MOST)
 
 
 class Occurrence(msgspec.Struct):
@@ -54,7 +54,11 @@ class Preview(msgspec.Struct):
     occurrences: list[Occurrence]
 
 
-@get("/{task_id:str}/preview", summary="What a task's trigger yields", operation_class=ASKS)
+@get(
+    "/{task_id:str}/preview",
+    summary="What a task's trigger yields",
+    operation_class=asks(count=COUNTED, from_=INSTANT),
+)
 async def preview_task(
     task_id: FromPath[str], request: AnyRequest, service: Caller, engine: Machine
 ) -> Preview:
@@ -71,10 +75,9 @@ async def preview_task(
     "/preview",
     status_code=200,
     summary="What the trigger of a task not saved would yield",
-    operation_class=ASKS,
+    operation_class=asks(TaskFields, count=COUNTED, from_=INSTANT),
 )
 async def preview_new_task(
-    data: JSONBody[TaskFields],  # noqa: ARG001  (for the description)
     request: AnyRequest,
     service: Caller,
     engine: Machine,

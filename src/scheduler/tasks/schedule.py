@@ -8,7 +8,7 @@ import msgspec
 from litestar import Request, Response, get, post
 from litestar.di import NamedDependency
 from litestar.openapi.spec import OpenAPIFormat, OpenAPIType, Schema
-from litestar.params import FromPath, JSONBody
+from litestar.params import FromPath
 
 from scheduler import asked, clock, lines, planner, queue, quotas, state, task
 from scheduler.clock import Slice
@@ -50,10 +50,14 @@ class Scheduled(msgspec.Struct):
     run_id: str | None
 
 
-@post("/{task_id:str}/schedule", status_code=200, summary="Run a task at a time of one's own")
+@post(
+    "/{task_id:str}/schedule",
+    status_code=200,
+    summary="Run a task at a time of one's own",
+    operation_class=asks(At),
+)
 async def schedule_task(
     task_id: FromPath[str],
-    data: JSONBody[At],  # noqa: ARG001  (for the description)
     request: AnyRequest,
     service: NamedDependency[Service],
     engine: NamedDependency[Engine],
@@ -98,17 +102,24 @@ async def _moved(
     fields = TaskFields(scheduled_at=rfc3339(at))
     asked = await clock.database_ms(conn)
     made = edit.edited(fields, of, asked)
-    if made.task.trigger == of.trigger:
-        ran = await lines.newest(conn, of.line) if at <= asked else None
-        return ran or run_id(of.key, of.bucket, "task", at), None
+    if made.task.trigger == of.trigger and at <= asked:
+        return await lines.newest(conn, of.line), None
     await task.change(conn, made.task)
+    # However far ahead: the run is there from now on, to be looked at and to be cancelled.
     earliest = await planner.replan(
-        conn, of, made.task, planned, window_ms=window_ms, at_once=made.at_once, asked=asked
+        conn,
+        of,
+        made.task,
+        planned,
+        window_ms=max(window_ms, at - asked),
+        at_once=made.at_once,
+        asked=asked,
     )
     waits = made.at_once or awaits(made.task, asked)
     await state.stand_one(conn, made.task.line, pending=waits)
     due = at if not made.at_once or earliest is None else earliest
-    return run_id(of.key, of.bucket, "task", due), earliest
+    key = run_id(of.key, of.bucket, "task", due)
+    return key if await runs.find(conn, of.service_id, key, asked) else None, earliest
 
 
 async def _besides(
@@ -187,12 +198,13 @@ async def _firing(
     # Of plans before `since` any may fire first; from there on they come in the order asked for.
     while len(found) < most or (after is not None and after.at < since):
         piece = await planner.coming(conn, service_id, after, until, PIECE)
-        tasks = await task.definitions(conn, [each.key for each in piece if each.key not in found])
+        tasks = await task.definitions(conn, [each.key for each in piece])
         for each in piece:
             of = tasks.get(each.key)
             at = each.first(of, since, until) if of else None
             if of is not None and at is not None:
-                found[each.key] = (at, of)
+                before, _ = found.get(each.key, (at, of))
+                found[each.key] = (min(before, at), of)
             await turn.give_way()
         if len(piece) < PIECE:
             break
