@@ -34,10 +34,10 @@ async def test_a_row_is_made_changed_and_deleted_with_its_task(alice, conn):
     await agrees(alice, conn, "t", "created")
     await alice.put("/tasks/t", json={"frequency": 1, "unit": "day"})
     await agrees(alice, conn, "t", "pending")
-    for status, state, comes in (("paused", "pending", True), ("disabled", "created", False)):
+    for status, word, comes in (("paused", "pending", True), ("disabled", "created", False)):
         changed = (await alice.put("/tasks/t", json={"status": status})).json()
         assert (changed["scheduled_at"] is not None) == comes
-        await agrees(alice, conn, "t", state)
+        await agrees(alice, conn, "t", word)
     await alice.delete("/tasks/t")
     assert await conn.fetchval("SELECT count(*) FROM task_state") == 0
 
