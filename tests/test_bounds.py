@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from conftest import eventually
 from scheduler import config, lines, planner, queue, task
 from scheduler.db import Database, ms, utc
+from scheduler.definition import Definition
 from scheduler.planner import plan
 from scheduler.run import NewRun, run_id
-from scheduler.task import Definition
 from scheduler.triggers import Bounds, Interval, Once, Without
 from test_dispatcher import arrived, stored
 from test_planner import HOUR, NOW, WINDOW, edit, every, gaps, instants, store, tick

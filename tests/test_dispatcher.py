@@ -14,10 +14,10 @@ from conftest import eventually
 from receiver import Receiver
 from scheduler import planner, task
 from scheduler.db import Database, ms, utc
+from scheduler.definition import Definition
 from scheduler.engine import Engine
 from scheduler.holdings import Rate, Ready
 from scheduler.run import run_id
-from scheduler.task import Definition
 from scheduler.triggers import Interval, Once
 from test_planner import edit
 from test_queue import ALICE, BOB, definition, enqueue, now_ms

@@ -24,8 +24,8 @@ from sqlalchemy import text
 
 from scheduler import clock, config, lines, partitions, planner, queue, task
 from scheduler.db import Database, ms, utc
+from scheduler.definition import Definition
 from scheduler.run import Attempt, End, NewRun, Retry, Run, run_id
-from scheduler.task import Definition
 from scheduler.triggers import Bounds, Interval
 from test_queue import ALICE, definition
 

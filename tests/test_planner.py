@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from conftest import eventually
 from scheduler import config, planner, queue, task
 from scheduler.db import Database, ms, utc
+from scheduler.definition import Definition
 from scheduler.planner import plan
 from scheduler.run import run_id
-from scheduler.task import Definition
 from scheduler.triggers import Interval, Once
 from test_queue import ALICE, ME, MINUTE, claim, definition, enqueue, now_ms
 

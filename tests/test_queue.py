@@ -18,6 +18,7 @@ from conftest import eventually
 from scheduler import config, executions, history, lines, planner, queue, task, tasklist
 from scheduler.actions import Http
 from scheduler.db import Conn, Database, ms, utc
+from scheduler.definition import Definition, Policy, Status
 from scheduler.lines import Stance
 from scheduler.planner import new_run
 from scheduler.queue import Judgement
@@ -34,7 +35,6 @@ from scheduler.run import (
     encode,
     run_id,
 )
-from scheduler.task import Definition, Policy
 from scheduler.triggers import Interval, Once
 
 ALICE, BOB = UUID(int=0xA11CE), UUID(int=0xB0B)
@@ -61,7 +61,7 @@ def definition(
     service: UUID = ALICE,
     url: str = "http://127.0.0.1:9/",
     key: UUID | None = None,
-    status: task.Status = "active",
+    status: Status = "active",
     **policy,
 ) -> Definition:
     """A task that nobody has stored yet."""

@@ -27,12 +27,12 @@ from sqlalchemy import (
 
 from scheduler import clock, history, lines, metrics, queue, task
 from scheduler.db import FIRST, LAST, Conn, metadata, ms, times_check, utc
+from scheduler.definition import Definition
 from scheduler.errors import NotFound
 from scheduler.history import Gap
 from scheduler.lines import Stance
 from scheduler.queue import Judgement
 from scheduler.run import Line, NewRun, run_id
-from scheduler.task import Definition
 from scheduler.triggers import Bounded, Instants, without
 
 log = structlog.get_logger()

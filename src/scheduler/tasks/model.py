@@ -8,7 +8,7 @@ from msgspec import UNSET, UnsetType
 
 from scheduler import asked
 from scheduler.db import LAST, rfc3339
-from scheduler.task import Backoff, Definition, Status
+from scheduler.definition import Backoff, Definition, Status
 from scheduler.triggers import Cron, Interval
 
 STATES = ("created", "pending", "running", "completed", "failed")

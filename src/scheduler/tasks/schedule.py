@@ -13,6 +13,7 @@ from litestar.params import FromPath, JSONBody
 from scheduler import asked, clock, lines, planner, queue, quotas, state, task
 from scheduler.clock import Slice
 from scheduler.db import FIRST, LAST, Conn, rfc3339, utc
+from scheduler.definition import Definition
 from scheduler.engine import Engine
 from scheduler.errors import ValidationFailed
 from scheduler.openapi import asks, whole
@@ -21,7 +22,6 @@ from scheduler.run import NewRun, run_id
 from scheduler.runs import model as runs
 from scheduler.services import Service
 from scheduler.standing import awaits
-from scheduler.task import Definition
 from scheduler.tasks import edit, listing
 from scheduler.tasks.execute import check_enabled
 from scheduler.tasks.model import Task, TaskFields
