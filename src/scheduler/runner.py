@@ -17,8 +17,8 @@ from scheduler.clock import Clock
 from scheduler.db import Conn
 from scheduler.definition import Backoff, Definition, Policy
 from scheduler.run import Attempt, End, Retry, Run
-from scheduler.services import Secrets
 from scheduler.settler import Outcome
+from scheduler.signing import Secrets
 
 log = structlog.get_logger()
 

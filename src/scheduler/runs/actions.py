@@ -17,7 +17,7 @@ from scheduler.history import Finished
 from scheduler.lines import Marked
 from scheduler.runs import model
 from scheduler.runs.model import ShownRun
-from scheduler.services import Service
+from scheduler.service import Service
 
 SETTLED_S = 2.0
 """How long an answer waits for the end of a run that had not started."""

@@ -14,7 +14,7 @@ from scheduler.engine import Engine
 from scheduler.errors import ValidationFailed
 from scheduler.executions import Execution
 from scheduler.openapi import asks
-from scheduler.services import Service
+from scheduler.service import Service
 from scheduler.standing import awaits
 from scheduler.tasks import edit, listing, model
 from scheduler.tasks.bulk import create_tasks

@@ -21,7 +21,7 @@ from scheduler.openapi import asks
 from scheduler.run import NewRun, Run, run_id
 from scheduler.runs import model as runs
 from scheduler.runs.model import ShownRun
-from scheduler.services import Service
+from scheduler.service import Service
 
 WAIT_SLACK_S = 0.5
 """Past a task's timeout, so that a run that timed out is still answered as ended."""

@@ -15,7 +15,7 @@ from scheduler.definition import Definition
 from scheduler.engine import Engine
 from scheduler.errors import ValidationFailed
 from scheduler.openapi import asks, whole
-from scheduler.services import Service
+from scheduler.service import Service
 from scheduler.standing import awaits, limited
 from scheduler.tasklist import TOTAL_MOST, Filter, Listed, words_of
 from scheduler.tasks import model

@@ -20,7 +20,7 @@ from scheduler.openapi import asks, whole
 from scheduler.planner import Planned
 from scheduler.run import NewRun, run_id
 from scheduler.runs import model as runs
-from scheduler.services import Service
+from scheduler.service import Service
 from scheduler.standing import awaits
 from scheduler.tasks import edit, listing
 from scheduler.tasks.execute import check_enabled
