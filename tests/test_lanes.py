@@ -16,7 +16,7 @@ from conftest import eventually
 from scheduler import config, planner, queue, task
 from scheduler.db import Database
 from scheduler.definition import Definition
-from scheduler.planner import new_run
+from scheduler.planning import new_run
 from scheduler.run import run_id
 from test_cancel import create
 from test_dispatcher import arrived, no_run_left, once, stored

@@ -19,7 +19,7 @@ from scheduler.db import Database
 from scheduler.definition import Backoff, Definition
 from scheduler.egress import Rules
 from scheduler.outbound import Outbound, Response
-from scheduler.planner import new_run
+from scheduler.planning import new_run
 from scheduler.run import Attempt, End, Retry, Run
 from scheduler.runner import EXCERPT_BYTES, UNKNOWN_MOST, Runner
 from scheduler.settler import Outcome

@@ -14,7 +14,7 @@ from scheduler import history, lines, planner, state, task
 from scheduler.clock import Clock
 from scheduler.db import LAST, Conn, Database, utc
 from scheduler.definition import Definition
-from scheduler.planner import Planned
+from scheduler.planning import Planned
 from scheduler.run import End, Line, Run
 from scheduler.state import Tally
 

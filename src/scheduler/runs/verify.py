@@ -25,7 +25,7 @@ from scheduler.db import EPOCH, Conn, Database, rfc3339
 from scheduler.definition import Definition
 from scheduler.errors import TooManyRequests, Unavailable, ValidationFailed
 from scheduler.ledger import Span
-from scheduler.planner import Planned
+from scheduler.planning import Planned
 
 log = structlog.get_logger()
 

@@ -10,14 +10,14 @@ from litestar.di import NamedDependency
 from litestar.openapi.spec import OpenAPIFormat, OpenAPIType, Schema
 from litestar.params import FromPath, JSONBody
 
-from scheduler import asked, clock, lines, planner, queue, quotas, state, task
+from scheduler import asked, clock, edits, lines, planner, queue, quotas, state, task
 from scheduler.clock import Slice
 from scheduler.db import FIRST, LAST, Conn, rfc3339, utc
 from scheduler.definition import Definition
 from scheduler.engine import Engine
 from scheduler.errors import ValidationFailed
 from scheduler.openapi import asks, whole
-from scheduler.planner import Planned
+from scheduler.planning import Planned
 from scheduler.run import NewRun, run_id
 from scheduler.runs import model as runs
 from scheduler.service import Service
@@ -102,7 +102,7 @@ async def _moved(
         ran = await lines.newest(conn, of.line) if at <= asked else None
         return ran or run_id(of.key, of.bucket, "task", at), None
     await task.change(conn, made.task)
-    earliest = await planner.replan(
+    earliest = await edits.replan(
         conn, of, made.task, planned, window_ms=window_ms, at_once=made.at_once, asked=asked
     )
     waits = made.at_once or awaits(made.task, asked)
