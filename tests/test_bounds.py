@@ -11,11 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from conftest import eventually
-from scheduler import config, lines, planner, queue, task
+from scheduler import config, lines, planner, planning, queue, task
 from scheduler.db import Database, ms, utc
-from scheduler.planner import plan
+from scheduler.definition import Definition
+from scheduler.planning import plan
 from scheduler.run import NewRun, run_id
-from scheduler.task import Definition
 from scheduler.triggers import Bounds, Interval, Once, Without
 from test_dispatcher import arrived, stored
 from test_planner import HOUR, NOW, WINDOW, edit, every, gaps, instants, store, tick
@@ -240,7 +240,7 @@ async def test_a_run_that_is_to_be_cancelled_by_its_holder_is_not_made_anew(data
 async def test_what_was_asked_for_by_hand_outlives_an_edit_while_it_is_held(database, conn):
     start = now_ms()
     of = await store(database, definition(trigger=every(60, start + HOUR)), start)
-    extra = planner.new_run(of, start + 900)
+    extra = planning.new_run(of, start + 900)
     extra.kind, extra.id = "manual", run_id(of.key, of.bucket, "manual", 0, "x")
     await enqueue(database, extra)
     assert len(await claim(database, start)) == 1

@@ -13,7 +13,7 @@ from sqlalchemy import text
 
 from conftest import App, eventually
 from receiver import Receiver
-from scheduler import config, lines, planner, queue
+from scheduler import config, lines, planning, queue
 from scheduler.db import Database, utc
 from scheduler.engine import Engine
 from scheduler.run import run_id
@@ -284,7 +284,7 @@ async def test_a_run_of_a_replica_that_died_after_the_cancel_ends_cancelled(
     engine = await replica()
     of = definition(trigger=Once(now_ms() - 100), url=receiver.url)
     await stored(engine.database, definition("other"), of)
-    run = planner.new_run(of, now_ms() - 100)
+    run = planning.new_run(of, now_ms() - 100)
     run.claimed_by = ME
     await enqueue(engine.database, run)
     await conn.execute("UPDATE run SET cancelled = true")
@@ -346,7 +346,7 @@ async def test_only_a_run_of_ones_own_can_be_cancelled(alice, bob, conn, receive
 async def test_a_cancel_names_what_ended_here_and_what_its_holder_ends(database_url, conn):
     database, now = Database(database_url, config.Database()), now_ms()
     of = definition(overlap="allow")
-    runs = [planner.new_run(of, now + at) for at in (-1000, -500, 900, 30_000)]
+    runs = [planning.new_run(of, now + at) for at in (-1000, -500, 900, 30_000)]
     await enqueue(database, *runs)
     held = await claim(database, now, room=3)
     async with database.engine.begin() as c:

@@ -12,12 +12,12 @@ from sqlalchemy import text
 
 from conftest import eventually
 from receiver import Receiver
-from scheduler import planner, task
+from scheduler import planner, planning, task
 from scheduler.db import Database, ms, utc
+from scheduler.definition import Definition
 from scheduler.engine import Engine
 from scheduler.holdings import Rate, Ready
 from scheduler.run import run_id
-from scheduler.task import Definition
 from scheduler.triggers import Interval, Once
 from test_planner import edit
 from test_queue import ALICE, BOB, definition, enqueue, now_ms
@@ -142,7 +142,7 @@ async def test_the_overdue_of_every_service_is_claimed(replica, receiver, conn):
         of = definition(service=service, url=f"{receiver.url}/{n}")
         async with engine.database.engine.begin() as c:
             await task.create(c, of)
-        await enqueue(engine.database, planner.new_run(of, now - 30_000))
+        await enqueue(engine.database, planning.new_run(of, now - 30_000))
     engine.dispatcher._services_at = 0.0
     await eventually(arrived(receiver, 3))
     assert {r.path for r in receiver.requests} == {"/0", "/1", "/2"}
@@ -295,7 +295,7 @@ async def test_runs_that_name_this_process_and_that_it_does_not_know_are_adopted
     of = definition(url=receiver.url + "/")
     async with engine.database.engine.begin() as c:
         await task.create(c, of)
-    run = planner.new_run(of, now_ms())
+    run = planning.new_run(of, now_ms())
     run.claimed_by = engine.membership.me  # committed, but the answer was lost
     await enqueue(engine.database, run)
     engine.dispatcher._adopt_at = 0.0
@@ -308,7 +308,7 @@ async def test_a_run_about_to_be_handed_over_is_not_adopted(replica, receiver, c
     of = definition(url=receiver.url + "/")
     async with engine.database.engine.begin() as c:
         await task.create(c, of)
-    run = planner.new_run(of, now_ms())
+    run = planning.new_run(of, now_ms())
     run.claimed_by = engine.dispatcher.expect(run.id)
     await enqueue(engine.database, run)
     async with engine.database.auto.connect() as c:
@@ -396,7 +396,7 @@ async def test_two_runs_of_a_line_that_one_process_holds_go_one_after_the_other(
         await task.create(c, of)
     first_may_end, now = asyncio.Event(), now_ms()
     receiver.then(after=first_may_end)
-    runs = [planner.new_run(of, now - n) for n in range(3)]
+    runs = [planning.new_run(of, now - n) for n in range(3)]
     for run in runs:  # as if they had been claimed before an edit made them a line
         run.claimed_by = engine.membership.me
     await enqueue(engine.database, *runs)

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from conftest import eventually
-from scheduler import planner, queue, task
+from scheduler import planner, planning, queue, task
 from scheduler.db import utc
 from scheduler.triggers import Once
 from test_dispatcher import _services, arrived, no_run_left
@@ -27,7 +27,7 @@ async def test_a_service_whose_target_hangs_delays_nobody_elses_runs(replica, re
     # Half is long overdue, half has just come due.
     await enqueue(
         engine.database,
-        *(planner.new_run(of, now - 30_000 * (n % 2) - n) for n, of in enumerate(hanging)),
+        *(planning.new_run(of, now - 30_000 * (n % 2) - n) for n, of in enumerate(hanging)),
     )
     engine.dispatcher._services_at = 0.0
     engine.dispatcher.wake()
@@ -71,7 +71,7 @@ async def test_backlogs_of_two_services_are_worked_off_side_by_side(replica, rec
             of = definition(f"t{n}", service=service, url=f"{receiver.url}/{path}")
             await task.create(c, of)
             # The smaller backlog is the younger one.
-            await queue.enqueue(c, [planner.new_run(of, now - 60_000 + n)], utc(now))
+            await queue.enqueue(c, [planning.new_run(of, now - 60_000 + n)], utc(now))
     engine.dispatcher._services_at = 0.0
     engine.dispatcher.wake()
     await eventually(arrived(receiver, 300), 15)
@@ -96,7 +96,7 @@ async def test_a_service_that_hangs_does_not_fill_all_that_may_be_held(
         for of in hanging:
             await task.create(c, of)
     engine.dispatcher._services_at = 0.0
-    await enqueue(engine.database, *(planner.new_run(of, now - age) for of in hanging))
+    await enqueue(engine.database, *(planning.new_run(of, now - age) for of in hanging))
     engine.dispatcher.wake()
     await eventually(arrived(receiver, 6))
     of = definition("q", Once(now_ms() + 1000), service=quick, url=f"{receiver.url}/quick")
@@ -125,7 +125,7 @@ async def test_a_lone_service_waits_for_no_poll_while_it_has_more_to_do(
     async with engine.database.engine.begin() as c:
         for of in tasks:
             await task.create(c, of)
-    await enqueue(engine.database, *(planner.new_run(of, now - age) for of in tasks))
+    await enqueue(engine.database, *(planning.new_run(of, now - age) for of in tasks))
     engine.dispatcher._services_at = engine.dispatcher._late_at = 0.0
     engine.dispatcher.wake()
     await eventually(arrived(receiver, 200), 5)
@@ -142,7 +142,7 @@ async def test_a_backlog_held_before_a_slow_second_keeps_nobody_else_out(replica
     async with engine.database.engine.begin() as c:
         for of in hanging:
             await task.create(c, of)
-    await enqueue(engine.database, *(planner.new_run(of, now) for of in hanging))
+    await enqueue(engine.database, *(planning.new_run(of, now) for of in hanging))
     engine.dispatcher.wake()
 
     def all_held() -> None:

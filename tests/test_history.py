@@ -9,7 +9,7 @@ import pytest
 from scheduler import config, executions, history, queue
 from scheduler.db import Database, ms, utc
 from scheduler.history import Gap
-from scheduler.planner import new_run
+from scheduler.planning import new_run
 from scheduler.run import Attempt, run_id
 from test_queue import ALICE, BOB, ME, claim, definition, enqueue, now_ms, tried
 

@@ -15,9 +15,9 @@ import pytest
 from conftest import eventually
 from scheduler import config, planner, queue, task
 from scheduler.db import Database
-from scheduler.planner import new_run
+from scheduler.definition import Definition
+from scheduler.planning import new_run
 from scheduler.run import run_id
-from scheduler.task import Definition
 from test_cancel import create
 from test_dispatcher import arrived, no_run_left, once, stored
 from test_planner import edit

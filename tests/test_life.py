@@ -22,10 +22,11 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import text
 
-from scheduler import clock, config, lines, partitions, planner, queue, task
+from scheduler import clock, config, edits, lines, partitions, planner, queue, task
 from scheduler.db import Database, ms, utc
+from scheduler.definition import Definition
 from scheduler.run import Attempt, End, NewRun, Retry, Run, run_id
-from scheduler.task import Definition
+from scheduler.sweep import Sweep
 from scheduler.triggers import Bounds, Interval
 from test_queue import ALICE, definition
 
@@ -116,7 +117,7 @@ class Life(RuleBasedStateMachine):
             async with self.database.engine.begin() as conn:
                 planned = await planner.lock(conn, before.line)
                 await task.change(conn, after)
-                await planner.replan(conn, before, after, planned, window_ms=WINDOW)
+                await edits.replan(conn, before, after, planned, window_ms=WINDOW)
             await self.recall(told)
 
         told.pass_to(self.now)
@@ -190,7 +191,7 @@ class Life(RuleBasedStateMachine):
     def sweep(self) -> None:
         async def work() -> None:
             async with self.database.engine.begin() as conn:
-                await planner.Sweep(QUEUE_MOST).step(conn, self.now)
+                await Sweep(QUEUE_MOST).step(conn, self.now)
 
         self.do(work())
 

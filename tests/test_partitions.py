@@ -13,7 +13,7 @@ from conftest import RunApp, eventually
 from scheduler import config, history, partitions, queue
 from scheduler.db import Database, utc
 from scheduler.partitions import Week, outlived, partition_of, prune, week_of
-from scheduler.planner import new_run
+from scheduler.planning import new_run
 from test_history import finish
 from test_queue import ALICE, ME, claim, definition, ended, enqueue, now_ms
 

@@ -13,11 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import eventually
-from scheduler import config, planner, queue, task
+from scheduler import config, edits, planner, planning, queue, task
 from scheduler.db import Database, ms, utc
-from scheduler.planner import plan
+from scheduler.definition import Definition
+from scheduler.planning import plan
 from scheduler.run import run_id
-from scheduler.task import Definition
+from scheduler.sweep import Sweep
 from scheduler.triggers import Interval, Once
 from test_queue import ALICE, ME, MINUTE, claim, definition, enqueue, now_ms
 
@@ -103,7 +104,7 @@ def test_a_long_stretch_is_made_in_slices_that_meet():
     planned_until, made, passes = NOW, [], 0
     while planned_until < NOW + HOUR:
         done = plan(of, planned_until, 0, NOW, NOW + HOUR)
-        assert len(done.instants) <= planner.MOST_AT_ONCE
+        assert len(done.instants) <= planning.MOST_AT_ONCE
         made += done.instants
         planned_until, passes = done.planned_until, passes + 1
     assert made == list(range(NOW + 1000, NOW + HOUR + 1, 1000))
@@ -247,7 +248,7 @@ async def test_instants_that_nobody_planned_in_time_become_one_gap(database, con
 async def test_a_long_window_is_made_in_slices(database, conn):
     start = now_ms()
     of = await store(database, definition(trigger=every(1, start)), start, window=HOUR)
-    assert len(await instants(conn, of)) == planner.MOST_AT_ONCE
+    assert len(await instants(conn, of)) == planning.MOST_AT_ONCE
     await tick(database, start, window=HOUR)
     made = await instants(conn, of)
     assert made == list(range(start + 1000, made[-1] + 1, 1000))
@@ -334,7 +335,7 @@ async def edit(
         planned = await planner.lock(conn, before.line)
         assert planned is not None
         await task.change(conn, after)
-        await planner.replan(conn, before, after, planned, window_ms=WINDOW, at_once=at_once)
+        await edits.replan(conn, before, after, planned, window_ms=WINDOW, at_once=at_once)
     return after
 
 
@@ -455,8 +456,8 @@ async def test_an_edit_of_an_overdue_task_settles_what_it_owed_by_its_old_rule(
 
 
 async def test_what_an_edit_cannot_catch_up_with_is_a_gap(database, conn, monkeypatch):
-    monkeypatch.setattr(planner, "MOST_AT_ONCE", 10)
-    monkeypatch.setattr(planner, "CATCH_UP_PASSES", 3)
+    monkeypatch.setattr(planning, "MOST_AT_ONCE", 10)
+    monkeypatch.setattr(edits, "CATCH_UP_PASSES", 3)
     start = now_ms() - 100_500
     of = definition(trigger=every(1, start), misfire="all")
     await store(database, of, start, window=1)
@@ -525,7 +526,7 @@ async def test_a_deleted_tasks_plan_is_forgotten(database, conn):
 
 
 async def sweep(database: Database, now: int) -> int:
-    walk, skipped, done = planner.Sweep(100), 0, False
+    walk, skipped, done = Sweep(100), 0, False
     while not done:
         async with database.engine.begin() as conn:
             n, done = await walk.step(conn, now)
@@ -536,7 +537,7 @@ async def sweep(database: Database, now: int) -> int:
 async def test_what_was_planned_and_then_not_claimed_is_judged_by_its_own_rule(
     database, conn, monkeypatch
 ):
-    monkeypatch.setattr(planner.Sweep, "PIECE", 3)
+    monkeypatch.setattr(Sweep, "PIECE", 3)
     now = now_ms()
     tasks = {
         name: definition(name, every(MINUTE // 1000, 0), service=ALICE, **policy)
@@ -550,7 +551,7 @@ async def test_what_was_planned_and_then_not_claimed_is_judged_by_its_own_rule(
     for of in tasks.values():
         await store(database, msgspec.structs.replace(of, trigger=None), now)
         await enqueue(
-            database, *(planner.new_run(of, now - age * MINUTE) for age in range(10, 1, -1))
+            database, *(planning.new_run(of, now - age * MINUTE) for age in range(10, 1, -1))
         )
     assert await sweep(database, now) == 8 + 9
     left = {name: len(await instants(conn, of)) for name, of in tasks.items()}
@@ -564,7 +565,7 @@ async def test_what_was_planned_and_then_not_claimed_is_judged_by_its_own_rule(
 async def test_the_sweep_cuts_a_queue_at_a_hundred(database, conn):
     now = now_ms()
     of = await store(database, definition(overlap="queue", misfire="all"), now)
-    await enqueue(database, *(planner.new_run(of, now - MINUTE - n) for n in range(130)))
+    await enqueue(database, *(planning.new_run(of, now - MINUTE - n) for n in range(130)))
     assert await sweep(database, now) == 30
     assert await instants(conn, of) == [now - MINUTE - n for n in range(129, 29, -1)]
 
@@ -574,7 +575,7 @@ async def test_a_damaged_policy_does_not_stop_the_sweep(database, conn, policy):
     now = now_ms()
     for name in ("bad", "good"):
         of = await store(database, definition(name, misfire="skip"), now)
-        await enqueue(database, planner.new_run(of, now - HOUR))
+        await enqueue(database, planning.new_run(of, now - HOUR))
     await conn.execute("UPDATE task SET policy = $1::text::jsonb WHERE id = 'bad'", policy)
     assert await sweep(database, now) == 1
 
@@ -582,7 +583,7 @@ async def test_a_damaged_policy_does_not_stop_the_sweep(database, conn, policy):
 async def test_the_sweep_leaves_runs_that_are_claimed_waiting_or_by_hand(database, conn):
     now = now_ms()
     of = await store(database, definition(misfire="skip", overlap="allow"), now)
-    runs = [planner.new_run(of, now - HOUR - n) for n in range(3)]
+    runs = [planning.new_run(of, now - HOUR - n) for n in range(3)]
     runs[2].kind = "manual"
     await enqueue(database, *runs)
     await conn.execute("UPDATE run SET claimed_by = $1 WHERE id = $2", ME, runs[0].id)

@@ -15,11 +15,22 @@ from hypothesis import strategies as st
 from sqlalchemy import event
 
 from conftest import eventually
-from scheduler import config, executions, history, lines, planner, queue, task, tasklist
+from scheduler import (
+    config,
+    executions,
+    history,
+    lines,
+    planner,
+    planning,
+    queue,
+    task,
+    tasklist,
+)
 from scheduler.actions import Http
 from scheduler.db import Conn, Database, ms, utc
+from scheduler.definition import Definition, Policy, Status
 from scheduler.lines import Stance
-from scheduler.planner import new_run
+from scheduler.planning import new_run
 from scheduler.queue import Judgement
 from scheduler.run import (
     BUCKETS,
@@ -34,7 +45,7 @@ from scheduler.run import (
     encode,
     run_id,
 )
-from scheduler.task import Definition, Policy
+from scheduler.sweep import Sweep
 from scheduler.triggers import Interval, Once
 
 ALICE, BOB = UUID(int=0xA11CE), UUID(int=0xB0B)
@@ -61,7 +72,7 @@ def definition(
     service: UUID = ALICE,
     url: str = "http://127.0.0.1:9/",
     key: UUID | None = None,
-    status: task.Status = "active",
+    status: Status = "active",
     **policy,
 ) -> Definition:
     """A task that nobody has stored yet."""
@@ -573,7 +584,7 @@ async def test_the_overdue_are_walked_in_order_without_what_is_claimed_or_tried(
     await enqueue(database, *runs)
     await conn.execute("UPDATE run SET claimed_by = $1 WHERE id = $2", ME, runs[3].id)
     await conn.execute("UPDATE run SET attempts_n = 1 WHERE id = $1", runs[4].id)
-    after, found = planner.Sweep.START, []
+    after, found = Sweep.START, []
     async with database.engine.begin() as c:
         while piece := await queue.overdue(c, after, utc(now), 7):
             found += piece
@@ -769,7 +780,7 @@ async def _touch_everything(c: Conn, of: Definition, now: int) -> None:
     await queue.skip_overlapped(c, [(of.key, now - 1000, now)], at)
     await queue.sweep_misfired(c, [Judgement(of.key, now, latest=True)], at)
     await queue.cut_queues(c, [of.key, claimed[0].task_key], 100, at)
-    await queue.overdue(c, planner.Sweep.START, at, 100)
+    await queue.overdue(c, Sweep.START, at, 100)
     await lines.take_back(c, of.line, at)
     await lines.standing(c, of.line, at)
     await lines.reversion(c, of.line, Stance(2, "skip", 1, 0), at, [of.key])
@@ -788,7 +799,7 @@ async def _touch_everything(c: Conn, of: Definition, now: int) -> None:
     await planner.tick(c, now, window_ms=60_000, batch=100)
     await planner.lock(c, of.line)
     await planner.lock_many(c, ALICE, [of.key])
-    await planner.coming(c, ALICE, planner.Coming(of.key, now, 0), now + 60_000, 100)
+    await planner.coming(c, ALICE, planning.Coming(of.key, now, 0), now + 60_000, 100)
     await lines.due_tasks(c, ALICE, at, utc(now + 60_000), 100)
     await lines.newest(c, of.line)
     await lines.tasks_of(c, ALICE, [claimed[0].id])

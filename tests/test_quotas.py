@@ -15,7 +15,7 @@ from receiver import Receiver
 from scheduler import config
 from scheduler.errors import PayloadTooLarge
 from scheduler.gate import Scale
-from scheduler.services import Limits, Quotas
+from scheduler.service import Limits, Quotas
 
 BEARER = {"Authorization": "Bearer admin-token"}
 NOWHERE = "http://127.0.0.1:9/"

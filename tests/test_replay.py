@@ -11,7 +11,7 @@ import pytest
 
 from conftest import eventually
 from receiver import Answer
-from scheduler import config, lines, planner, queue, task
+from scheduler import config, lines, planner, planning, queue, task
 from scheduler.actions.http import HttpPerformer
 from scheduler.db import Database, utc
 from scheduler.queue import Judgement
@@ -219,7 +219,7 @@ async def database(database_url: str):
 
 async def settled(database: Database, of: Any, at: int) -> Any:
     """A finished run of a task that is stored, due at `at`."""
-    run = planner.new_run(of, at)
+    run = planning.new_run(of, at)
     run.claimed_by = ME
     await enqueue(database, run)
     async with database.engine.begin() as c:
@@ -242,7 +242,7 @@ async def test_no_rule_about_lateness_skips_a_replay(database, conn, overlap):
         await task.create(c, of)
     run = await settled(database, of, now - DAY)
     assert await replay(database, of, run.id) == [run.id]
-    await enqueue(database, planner.new_run(of, now - 2 * MINUTE))  # a later one, due
+    await enqueue(database, planning.new_run(of, now - 2 * MINUTE))  # a later one, due
     await conn.execute("UPDATE run SET due = due - interval '1 h'")
     assert await sweep(database, now) == (overlap != "queue")
     async with database.engine.begin() as c:
@@ -257,7 +257,7 @@ async def test_a_replay_goes_first_in_its_line(database):
     now = now_ms()
     of = definition(overlap="queue")
     run = await settled(database, of, now - DAY)
-    await enqueue(database, planner.new_run(of, now - 100), planner.new_run(of, now - 2000))
+    await enqueue(database, planning.new_run(of, now - 100), planning.new_run(of, now - 2000))
     await replay(database, of, run.id)
     assert [r.id for r in await claim(database, now_ms())] == [run.id]
     assert await claim_late(database, now) == []
@@ -279,7 +279,7 @@ async def test_several_are_replayed_at_once_and_what_is_live_stays(database, con
     now = now_ms()
     of = definition(overlap="allow")
     runs = [await settled(database, of, now - n * 1000) for n in range(1, 6)]
-    live = planner.new_run(of, now)
+    live = planning.new_run(of, now)
     await enqueue(database, live)
     moved = await replay(database, of, *(r.id for r in runs), live.id, uuid.uuid4(), retries=2)
     assert set(moved) == {r.id for r in runs}

@@ -8,7 +8,7 @@ import pytest
 from conftest import eventually
 from scheduler import config, queue
 from scheduler.db import Database, ms, utc
-from scheduler.planner import new_run
+from scheduler.planning import new_run
 from scheduler.replicas import BEAT_S, FRESH_S, STILL_S, Membership
 from test_queue import claim, definition, enqueue, now_ms
 

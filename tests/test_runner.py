@@ -16,13 +16,13 @@ from scheduler import actions, config, task
 from scheduler.actions.http import Http, HttpPerformer, retry_after_s
 from scheduler.clock import Clock
 from scheduler.db import Database
+from scheduler.definition import Backoff, Definition
 from scheduler.egress import Rules
 from scheduler.outbound import Outbound, Response
-from scheduler.planner import new_run
+from scheduler.planning import new_run
 from scheduler.run import Attempt, End, Retry, Run
 from scheduler.runner import EXCERPT_BYTES, UNKNOWN_MOST, Runner
 from scheduler.settler import Outcome
-from scheduler.task import Backoff, Definition
 from scheduler.triggers import Interval
 from test_queue import ME, MINUTE, definition, now_ms
 

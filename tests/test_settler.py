@@ -12,7 +12,7 @@ from scheduler import actions, config, partitions
 from scheduler.actions import Http
 from scheduler.clock import Clock
 from scheduler.db import Database, ms, utc
-from scheduler.planner import new_run
+from scheduler.planning import new_run
 from scheduler.run import Attempt, Retry, Run
 from scheduler.runner import Runner
 from scheduler.settler import GROUP, Outcome, Settler

@@ -12,7 +12,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 from conftest import App, RunApp, eventually
 from receiver import Received
 from scheduler import services
-from scheduler.services import Secrets
+from scheduler.signing import Secrets, shown_secret
 
 ADMIN = {"Authorization": "Bearer admin-token"}
 
@@ -32,7 +32,7 @@ async def admin(app: App) -> AsyncIterator[httpx.AsyncClient]:
 async def secret_of(app: App, name: str) -> str:
     async with app.database.api.connect() as conn:
         service = UUID(app.ids[name])
-        return services.shown_secret((await services.signing_secrets(conn, [service]))[service])
+        return shown_secret((await services.signing_secrets(conn, [service]))[service])
 
 
 def verified(request: Received, secret: str) -> None:

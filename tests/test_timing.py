@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scheduler.db import ms, rfc3339
+from scheduler.definition import Definition
 from scheduler.errors import ValidationFailed
-from scheduler.task import Definition
 from scheduler.tasks import edit, model
 from scheduler.triggers import Bounds, Cron, Interval, Once
 

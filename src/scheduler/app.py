@@ -50,7 +50,7 @@ from scheduler.errors import (
 )
 from scheduler.gate import Caller, Scale
 from scheduler.runs import api as runs_api
-from scheduler.services import Service
+from scheduler.service import Service
 from scheduler.tasks import api as tasks_api
 
 log = structlog.get_logger()

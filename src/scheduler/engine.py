@@ -20,6 +20,7 @@ from scheduler.runner import Performers, Runner
 from scheduler.settler import Settler
 from scheduler.signals import Signals
 from scheduler.standing import Standing
+from scheduler.sweep import Sweep
 
 log = structlog.get_logger()
 
@@ -76,7 +77,7 @@ class Engine:
         )
         self._gate = gate
         self._sole = sole
-        self._sweep = planner.Sweep(settings.worker.queue_most)
+        self._sweep = Sweep(settings.worker.queue_most)
         self._orphans_at = 0.0
         self._repairs: list[tuple[int, int]] = []
         self._tasks: list[asyncio.Task[None]] = []

@@ -12,7 +12,7 @@ import msgspec
 from scheduler import config, db, services
 from scheduler.db import Conn
 from scheduler.errors import PayloadTooLarge, Unauthorized
-from scheduler.services import Service
+from scheduler.service import Service
 
 
 class Caller(msgspec.Struct, frozen=True):

@@ -22,7 +22,7 @@ from sqlalchemy import (
 from scheduler import clock, queue, services, task
 from scheduler.db import Conn, metadata, utc
 from scheduler.errors import TooManyRequests
-from scheduler.services import Service
+from scheduler.service import Service
 
 USAGE = Table(
     "service_usage",

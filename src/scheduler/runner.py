@@ -15,10 +15,10 @@ from scheduler import actions, config, metrics, task
 from scheduler.actions import Call, Performer
 from scheduler.clock import Clock
 from scheduler.db import Conn
+from scheduler.definition import Backoff, Definition, Policy
 from scheduler.run import Attempt, End, Retry, Run
-from scheduler.services import Secrets
 from scheduler.settler import Outcome
-from scheduler.task import Backoff, Definition
+from scheduler.signing import Secrets
 
 log = structlog.get_logger()
 
@@ -217,7 +217,7 @@ class Runner:
             return None if unknown >= UNKNOWN_MOST else min(2.0**unknown, 300.0)
         if outcome.succeeded or not outcome.retryable:
             return None
-        policy = work.task.policy if work else task.Policy()
+        policy = work.task.policy if work else Policy()
         most = self._worker.max_retries if policy.max_retries is None else policy.max_retries
         most = most if run.max_retries is None else run.max_retries
         failures = sum(a.outcome == "failed" for a in run.tries)

@@ -32,7 +32,7 @@ from scheduler.gate import Gate
 from scheduler.masking import mask
 from scheduler.outbound import Outbound
 from scheduler.protocol import Protocol
-from scheduler.services import Created
+from scheduler.service import Created
 
 log = structlog.get_logger()
 

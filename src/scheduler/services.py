@@ -1,12 +1,9 @@
-"""Services, their tokens, their signing secrets, and what each may use."""
+"""Services: their rows, their tokens' rows, and every verb on both."""
 
-import base64
 import hashlib
 import secrets
-import time
 import uuid
-from collections.abc import Callable, Collection, Sequence
-from datetime import datetime
+from collections.abc import Collection, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -31,6 +28,7 @@ from sqlalchemy.exc import IntegrityError
 from scheduler import config, db
 from scheduler.db import Conn, metadata
 from scheduler.errors import Conflict, NotFound, StartupError, ValidationFailed
+from scheduler.service import Created, Issued, Quotas, Service, Token
 
 SERVICE = Table(
     "service",
@@ -72,82 +70,11 @@ TOKEN = Table(
     Index("token_service", "service_id"),
 )
 
-REVOKED_KEPT = 10
-"""Revoked tokens of a service that are still listed."""
-SECRET_BYTES = 32
-"""Of a new signing secret; Standard Webhooks asks for 24 to 64."""
 
-
-class Limits(msgspec.Struct, frozen=True):
-    """What a service may use; 0 for no limit."""
-
-    max_tasks: int = 0
-    max_runs_per_minute: int = 0
-    max_in_flight: int = 0
-    max_body_bytes: int = 0
-
-
-class Quotas(msgspec.Struct, frozen=True):
-    """What is set for one service; None leaves it to the settings, 0 is no limit."""
-
-    max_tasks: int | None = None
-    max_runs_per_minute: int | None = None
-    max_in_flight: int | None = None
-    max_body_bytes: int | None = None
-
-    def within(self, settings: config.Quotas) -> Limits:
-        """Return the limits in force."""
-        own = msgspec.structs.asdict(self)
-        return Limits(
-            **{
-                name: getattr(settings, name) if value is None else value
-                for name, value in own.items()
-            }
-        )
-
-
-class Service(msgspec.Struct, frozen=True):
-    """A tenant."""
-
-    id: UUID
-    name: str
-    allow_commands: bool
-    created_at: datetime
-    updated_at: datetime
-    quotas: Quotas = Quotas()
-    """Its own."""
-    limits: Limits = Limits()
-    """Those in force, where the gate let it in."""
-
-
-class Token(msgspec.Struct, frozen=True):
-    """What is known of a token, which is not the token."""
-
-    id: UUID
-    created_at: datetime
-    last_used_at: datetime | None
-    revoked_at: datetime | None
-
-
-class Issued(msgspec.Struct, frozen=True):
-    """A token just made, for the one sight of it."""
-
-    id: UUID
-    token: str
-
-
-class Created(msgspec.Struct, frozen=True):
-    """A service just created, with the one sight of its secrets."""
-
-    service: Service
-    token: str
-    token_id: UUID
-    signing_secret: bytes
-
+# Services -----------------------------------------------------------------------------------------
 
 COLUMNS = """id, name, allow_commands, created_at, updated_at,
        max_tasks, max_runs_per_minute, max_in_flight, max_body_bytes"""
-
 INSERT = text(f"""
 INSERT INTO service ({COLUMNS}, signing_secret)
 VALUES (:id, :name, :allow_commands, now(), now(),
@@ -167,49 +94,7 @@ LIST = text(f"SELECT {COLUMNS} FROM service ORDER BY name")
 ANY = text("SELECT EXISTS (SELECT FROM service)")
 IDS = text("SELECT id FROM service")
 FIND = text(f"SELECT {COLUMNS} FROM service WHERE id = :id OR name = :name")
-
-# Made under the service's lock, so that the clock, and not the transaction's start, orders them.
-INSERT_TOKEN = text("""
-INSERT INTO token (id, service_id, hash, created_at)
-VALUES (:id, :service_id, :hash, clock_timestamp())
-""")
-TOKENS = text("""
-SELECT id, created_at, last_used_at, revoked_at FROM token WHERE service_id = :service_id
-ORDER BY created_at DESC, id
-""")
-REVOKE = text("""
-UPDATE token SET revoked_at = now()
-WHERE service_id = :service_id AND id = ANY(:ids) AND revoked_at IS NULL
-""")
-REVOKE_ALL = text("""
-UPDATE token SET revoked_at = now() WHERE service_id = :service_id AND revoked_at IS NULL
-""")
-FORGET_TOKENS = text("DELETE FROM token WHERE service_id = :service_id AND id = ANY(:ids)")
-TOUCH = text("""
-UPDATE token SET last_used_at = now() WHERE id = ANY(:ids)
-""")
-# By the token alone, so that an unknown service and a wrong token cost the same.
-CHECK = text("""
-SELECT t.id AS token_id, s.id, s.name, s.allow_commands, s.created_at, s.updated_at,
-       s.max_tasks, s.max_runs_per_minute, s.max_in_flight, s.max_body_bytes
-FROM token t JOIN service s ON s.id = t.service_id
-WHERE t.hash = :hash AND t.revoked_at IS NULL AND (s.id = :id OR s.name = :name)
-""")
-SIGNING = text("SELECT id, signing_secret FROM service WHERE id = ANY(:ids)")
-SET_SIGNING = text("UPDATE service SET signing_secret = :secret WHERE id = :service_id")
-
-
-def digest(token: str) -> bytes:
-    """Return what is stored of a token: SHA-256; its 256 random bits need no slower hash."""
-    return hashlib.sha256(token.encode()).digest()
-
-
-def shown_secret(secret: bytes) -> str:
-    """Return a signing secret as Standard Webhooks writes it."""
-    return "whsec_" + base64.b64encode(secret).decode()
-
-
-# Services ----------------------------------------------------------------------------------------
+IN_FLIGHT = text("SELECT id, max_in_flight FROM service WHERE max_in_flight IS NOT NULL OR :all")
 
 
 async def create(
@@ -230,6 +115,36 @@ async def create(
     return Created(_service(row), issued.token, issued.id, secret)
 
 
+async def _written(conn: Conn, statement: Any, values: dict[str, Any]) -> Any:
+    try:
+        return (await conn.execute(statement, values)).one()
+    except IntegrityError as e:
+        if db.violated(e) == "service_name_key":
+            raise Conflict(f"there is a service named {values['name']} already") from None
+        raise
+
+
+async def bootstrap(
+    conn: Conn, auth: config.Auth, *, allow_commands: bool = False
+) -> Created | None:
+    """Create the first service of an empty database; None where there is one.
+
+    Of two replicas at once one creates it. Raises StartupError for preset values that cannot be.
+    """
+    await conn.execute(text("SELECT pg_advisory_xact_lock(hashtext('bootstrap'))"))
+    if (await conn.execute(ANY)).scalar_one():
+        return None
+    try:
+        return await create(
+            conn,
+            auth.bootstrap_service or "default",
+            allow_commands=allow_commands,
+            token=auth.bootstrap_token or None,
+        )
+    except ValidationFailed as e:
+        raise StartupError(f"auth.bootstrap_service: {e.message}") from None
+
+
 def check_name(name: str) -> None:
     """Raise ValidationFailed where a service cannot be named so."""
     if not 1 <= len(name) <= 200 or not name.isprintable() or name != name.strip() or ":" in name:
@@ -240,13 +155,12 @@ def check_name(name: str) -> None:
         raise ValidationFailed.of("name", "a name that reads as a UUID would be taken for an id")
 
 
-async def _written(conn: Conn, statement: Any, values: dict[str, Any]) -> Any:
+def as_id(value: str) -> UUID | None:
+    """Return the UUID that a text reads as, or None."""
     try:
-        return (await conn.execute(statement, values)).one()
-    except IntegrityError as e:
-        if db.violated(e) == "service_name_key":
-            raise Conflict(f"there is a service named {values['name']} already") from None
-        raise
+        return UUID(value)
+    except ValueError:
+        return None
 
 
 async def list_all(conn: Conn) -> list[Service]:
@@ -257,9 +171,6 @@ async def list_all(conn: Conn) -> list[Service]:
 async def ids(conn: Conn) -> list[UUID]:
     """Return every service's id."""
     return list((await conn.execute(IDS)).scalars())
-
-
-IN_FLIGHT = text("SELECT id, max_in_flight FROM service WHERE max_in_flight IS NOT NULL OR :all")
 
 
 async def in_flight_limits(conn: Conn, quotas: config.Quotas) -> dict[UUID, int]:
@@ -321,28 +232,48 @@ async def remove(conn: Conn, service_id: UUID) -> None:
     await conn.execute(DELETE, {"service_id": service_id})
 
 
-async def bootstrap(
-    conn: Conn, auth: config.Auth, *, allow_commands: bool = False
-) -> Created | None:
-    """Create the first service of an empty database; None where there is one.
-
-    Of two replicas at once one creates it. Raises StartupError for preset values that cannot be.
-    """
-    await conn.execute(text("SELECT pg_advisory_xact_lock(hashtext('bootstrap'))"))
-    if (await conn.execute(ANY)).scalar_one():
-        return None
-    try:
-        return await create(
-            conn,
-            auth.bootstrap_service or "default",
-            allow_commands=allow_commands,
-            token=auth.bootstrap_token or None,
-        )
-    except ValidationFailed as e:
-        raise StartupError(f"auth.bootstrap_service: {e.message}") from None
+def _service(row: Any) -> Service:
+    quotas = Quotas(row.max_tasks, row.max_runs_per_minute, row.max_in_flight, row.max_body_bytes)
+    return Service(row.id, row.name, row.allow_commands, row.created_at, row.updated_at, quotas)
 
 
-# Tokens ------------------------------------------------------------------------------------------
+# Tokens -------------------------------------------------------------------------------------------
+
+REVOKED_KEPT = 10
+"""Revoked tokens of a service that are still listed."""
+
+# Made under the service's lock, so that the clock, and not the transaction's start, orders them.
+INSERT_TOKEN = text("""
+INSERT INTO token (id, service_id, hash, created_at)
+VALUES (:id, :service_id, :hash, clock_timestamp())
+""")
+TOKENS = text("""
+SELECT id, created_at, last_used_at, revoked_at FROM token WHERE service_id = :service_id
+ORDER BY created_at DESC, id
+""")
+REVOKE = text("""
+UPDATE token SET revoked_at = now()
+WHERE service_id = :service_id AND id = ANY(:ids) AND revoked_at IS NULL
+""")
+REVOKE_ALL = text("""
+UPDATE token SET revoked_at = now() WHERE service_id = :service_id AND revoked_at IS NULL
+""")
+FORGET_TOKENS = text("DELETE FROM token WHERE service_id = :service_id AND id = ANY(:ids)")
+TOUCH = text("""
+UPDATE token SET last_used_at = now() WHERE id = ANY(:ids)
+""")
+# By the token alone, so that an unknown service and a wrong token cost the same.
+CHECK = text("""
+SELECT t.id AS token_id, s.id, s.name, s.allow_commands, s.created_at, s.updated_at,
+       s.max_tasks, s.max_runs_per_minute, s.max_in_flight, s.max_body_bytes
+FROM token t JOIN service s ON s.id = t.service_id
+WHERE t.hash = :hash AND t.revoked_at IS NULL AND (s.id = :id OR s.name = :name)
+""")
+
+
+def digest(token: str) -> bytes:
+    """Return what is stored of a token: SHA-256; its 256 random bits need no slower hash."""
+    return hashlib.sha256(token.encode()).digest()
 
 
 async def tokens(conn: Conn, service_id: UUID) -> list[Token]:
@@ -404,7 +335,13 @@ async def touch(conn: Conn, token_ids: Sequence[UUID]) -> None:
     await conn.execute(TOUCH, {"ids": list(token_ids)})
 
 
-# Signing secrets ---------------------------------------------------------------------------------
+# Signing secrets ----------------------------------------------------------------------------------
+
+SECRET_BYTES = 32
+"""Of a new signing secret; Standard Webhooks asks for 24 to 64."""
+
+SIGNING = text("SELECT id, signing_secret FROM service WHERE id = ANY(:ids)")
+SET_SIGNING = text("UPDATE service SET signing_secret = :secret WHERE id = :service_id")
 
 
 async def rotate_signing(conn: Conn, service_id: UUID) -> bytes:
@@ -418,40 +355,3 @@ async def signing_secrets(conn: Conn, service_ids: Collection[UUID]) -> dict[UUI
     """Return the signing secrets of services; those that are gone are left out."""
     rows = await conn.execute(SIGNING, {"ids": list(service_ids)})
     return {row.id: row.signing_secret for row in rows}
-
-
-class Secrets:
-    """The signing secrets at hand, so that a call costs no query; each two seconds old at most."""
-
-    FRESH_S = 2.0
-
-    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self._monotonic = monotonic
-        self._known: dict[UUID, tuple[float, bytes | None]] = {}
-
-    async def refresh(self, conn: Conn, service_ids: Collection[UUID]) -> None:
-        """Read again what of these is missing or old: one statement, or none."""
-        now = self._monotonic()
-        known = self._known
-        old = {key for key in service_ids if key not in known or known[key][0] < now - self.FRESH_S}
-        if old:
-            found = await signing_secrets(conn, old)
-            known.update({key: (now, found.get(key)) for key in old})
-
-    def of(self, service_id: UUID) -> bytes | None:
-        """Return a service's secret as last read; None where there is no such service."""
-        known = self._known.get(service_id)
-        return known[1] if known else None
-
-
-def as_id(value: str) -> UUID | None:
-    """Return the UUID that a text reads as, or None."""
-    try:
-        return UUID(value)
-    except ValueError:
-        return None
-
-
-def _service(row: Any) -> Service:
-    quotas = Quotas(row.max_tasks, row.max_runs_per_minute, row.max_in_flight, row.max_body_bytes)
-    return Service(row.id, row.name, row.allow_commands, row.created_at, row.updated_at, quotas)

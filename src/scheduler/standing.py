@@ -13,10 +13,10 @@ import structlog
 from scheduler import history, lines, planner, state, task
 from scheduler.clock import Clock
 from scheduler.db import Conn, Database, utc
-from scheduler.planner import Planned
+from scheduler.definition import Definition
+from scheduler.planning import Planned
 from scheduler.run import End, Line, Run
 from scheduler.state import Tally
-from scheduler.task import Definition
 
 log = structlog.get_logger()
 

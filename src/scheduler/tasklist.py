@@ -15,7 +15,8 @@ from sqlalchemy import text
 
 from scheduler.actions import Action
 from scheduler.db import Conn, walk_in_order
-from scheduler.task import COLUMNS, Definition, definition
+from scheduler.definition import Definition
+from scheduler.task import COLUMNS, definition
 
 TOTAL_MOST = 10_000
 COUNT_WALK = 20_000

@@ -21,7 +21,8 @@ from scheduler.admin.model import (
 )
 from scheduler.db import Conn, Database
 from scheduler.errors import ValidationFailed
-from scheduler.services import Quotas
+from scheduler.service import Quotas
+from scheduler.signing import shown_secret
 
 BATCH = 2000
 """Rows that one transaction deletes."""
@@ -72,7 +73,7 @@ async def signing_secret(database: Database, ref: str) -> str:
     async with database.api.connect() as conn:
         service = await services.get(conn, ref)
         found = await services.signing_secrets(conn, [service.id])
-    return services.shown_secret(found[service.id])
+    return shown_secret(found[service.id])
 
 
 async def update(
@@ -98,7 +99,7 @@ async def rotate(database: Database, ref: str, *, signing: bool) -> ShownService
         face = shown(service)
         if signing:
             secret = await services.rotate_signing(conn, service.id)
-            face.signing_secret = services.shown_secret(secret)
+            face.signing_secret = shown_secret(secret)
         else:
             issued = await services.rotate(conn, service.id)
             face.token, face.token_id = issued.token, str(issued.id)

@@ -6,10 +6,10 @@ from uuid import UUID
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from scheduler import services
 from scheduler.db import rfc3339
 from scheduler.quotas import Usage
-from scheduler.services import Created, Limits, Quotas, Service, Token
+from scheduler.service import Created, Limits, Quotas, Service, Token
+from scheduler.signing import shown_secret
 
 Amount = Annotated[int, Meta(ge=0, le=2**31 - 1)] | UnsetType | None
 QUOTAS = tuple(field.name for field in msgspec.structs.fields(Quotas))
@@ -104,7 +104,7 @@ def shown_created(of: Created) -> ShownService:
     """Return a service just created, with its secrets."""
     face = shown(of.service)
     face.token, face.token_id = of.token, str(of.token_id)
-    face.signing_secret = services.shown_secret(of.signing_secret)
+    face.signing_secret = shown_secret(of.signing_secret)
     return face
 
 

@@ -10,14 +10,14 @@ from litestar.params import FromPath
 
 from scheduler import clock, history, lines, planner, task
 from scheduler.db import Conn, utc
+from scheduler.definition import Definition
 from scheduler.engine import Engine
 from scheduler.errors import Conflict, NotFound
 from scheduler.history import Finished
 from scheduler.lines import Marked
 from scheduler.runs import model
 from scheduler.runs.model import ShownRun
-from scheduler.services import Service
-from scheduler.task import Definition
+from scheduler.service import Service
 
 SETTLED_S = 2.0
 """How long an answer waits for the end of a run that had not started."""

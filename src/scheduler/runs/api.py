@@ -24,7 +24,7 @@ from scheduler.runs.many import cancel_runs, replay_runs
 from scheduler.runs.model import ShownRun
 from scheduler.runs.verify import DAY_MS, Job, Verified, resumed, verified
 from scheduler.runs.which import LIMIT_MOST, of_task, page_of, read_query
-from scheduler.services import Service
+from scheduler.service import Service
 
 LIMIT = 100
 TEXT = Schema(type=OpenAPIType.STRING)

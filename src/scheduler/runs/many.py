@@ -18,7 +18,7 @@ from scheduler.openapi import asks
 from scheduler.run import Started
 from scheduler.runs import actions
 from scheduler.runs.which import LIMIT_MOST, of_task, page_of, read_query
-from scheduler.services import Service
+from scheduler.service import Service
 
 MOST = 10_000
 """Runs that one call acts on; the answer says where there are more."""

@@ -7,10 +7,10 @@ import msgspec
 
 from scheduler import history, lines, task
 from scheduler.db import Conn, rfc3339
+from scheduler.definition import Definition
 from scheduler.errors import NotFound
 from scheduler.history import Finished
 from scheduler.run import Attempt, NewRun, Started
-from scheduler.task import Definition
 from scheduler.triggers import kind_of
 
 Kinds = Mapping[UUID, tuple[int, str]]

@@ -22,10 +22,10 @@ import structlog
 
 from scheduler import config, ledger, planner, task
 from scheduler.db import EPOCH, Conn, Database, rfc3339
+from scheduler.definition import Definition
 from scheduler.errors import TooManyRequests, Unavailable, ValidationFailed
 from scheduler.ledger import Span
-from scheduler.planner import Planned
-from scheduler.task import Definition
+from scheduler.planning import Planned
 
 log = structlog.get_logger()
 

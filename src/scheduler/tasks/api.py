@@ -8,13 +8,13 @@ from litestar.di import NamedDependency
 from litestar.openapi.spec import Schema
 from litestar.params import FromPath
 
-from scheduler import asked, clock, executions, lines, planner, quotas, state, task
+from scheduler import asked, clock, edits, executions, lines, planner, quotas, state, task
 from scheduler.db import utc
 from scheduler.engine import Engine
 from scheduler.errors import ValidationFailed
 from scheduler.executions import Execution
 from scheduler.openapi import asks
-from scheduler.services import Service
+from scheduler.service import Service
 from scheduler.standing import awaits
 from scheduler.tasks import edit, listing, model
 from scheduler.tasks.bulk import create_tasks
@@ -84,7 +84,7 @@ async def change_task(
         asked, spent = await clock.database_ms(conn), (planned.runs, planned.until)
         made = edit.edited(fields, before, asked, spent)
         await task.change(conn, made.task)
-        earliest = await planner.replan(
+        earliest = await edits.replan(
             conn,
             before,
             made.task,

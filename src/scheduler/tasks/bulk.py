@@ -25,7 +25,7 @@ from scheduler.db import Conn
 from scheduler.engine import Engine
 from scheduler.errors import Conflict, Detail, InvalidRequest, ValidationFailed
 from scheduler.run import NewRun
-from scheduler.services import Service
+from scheduler.service import Service
 from scheduler.standing import awaits
 from scheduler.tasks import edit, model
 from scheduler.tasks.edit import Edit

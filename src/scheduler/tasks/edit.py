@@ -9,9 +9,9 @@ from msgspec import UNSET
 
 from scheduler.actions.http import Http
 from scheduler.db import utc
+from scheduler.definition import Definition, Policy
 from scheduler.errors import ValidationFailed
 from scheduler.run import bucket_of
-from scheduler.task import Definition, Policy
 from scheduler.tasks.acting import read_action
 from scheduler.tasks.model import Spent, TaskFields
 from scheduler.tasks.policy import read_policy

@@ -13,6 +13,7 @@ from litestar.params import FromPath
 
 from scheduler import executions, history, lines, planner, queue, quotas
 from scheduler.db import Conn, utc
+from scheduler.definition import Definition
 from scheduler.engine import Engine
 from scheduler.errors import Conflict, NotFound, ValidationFailed
 from scheduler.executions import Execution
@@ -20,8 +21,7 @@ from scheduler.openapi import asks
 from scheduler.run import NewRun, Run, run_id
 from scheduler.runs import model as runs
 from scheduler.runs.model import ShownRun
-from scheduler.services import Service
-from scheduler.task import Definition
+from scheduler.service import Service
 
 WAIT_SLACK_S = 0.5
 """Past a task's timeout, so that a run that timed out is still answered as ended."""

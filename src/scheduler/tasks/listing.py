@@ -11,12 +11,12 @@ from litestar.openapi.spec import OpenAPIType, Schema
 
 from scheduler import asked, history, ledger, lines, state, tasklist
 from scheduler.db import Conn, utc
+from scheduler.definition import Definition
 from scheduler.engine import Engine
 from scheduler.errors import ValidationFailed
 from scheduler.openapi import asks, whole
-from scheduler.services import Service
+from scheduler.service import Service
 from scheduler.standing import awaits, limited
-from scheduler.task import Definition
 from scheduler.tasklist import TOTAL_MOST, Filter, Listed, words_of
 from scheduler.tasks import model
 from scheduler.tasks.model import STATES, Task

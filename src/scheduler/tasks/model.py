@@ -7,7 +7,7 @@ from msgspec import UNSET, UnsetType
 
 from scheduler import asked
 from scheduler.db import rfc3339
-from scheduler.task import Backoff, Definition, Status
+from scheduler.definition import Backoff, Definition, Status
 from scheduler.triggers import Cron, Interval
 
 STATES = ("created", "pending", "running", "completed", "failed")

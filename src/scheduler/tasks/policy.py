@@ -2,7 +2,7 @@
 
 from msgspec import UNSET
 
-from scheduler.task import MOST_CONCURRENT, Backoff, Policy
+from scheduler.definition import MOST_CONCURRENT, Backoff, Policy
 from scheduler.tasks.reading import Reader
 
 

@@ -13,11 +13,11 @@ from msgspec import UNSET
 
 from scheduler import asked, clock, planner, task
 from scheduler.db import LAST, rfc3339
+from scheduler.definition import Definition
 from scheduler.engine import Engine
 from scheduler.errors import ValidationFailed
 from scheduler.openapi import asks, whole
-from scheduler.services import Service
-from scheduler.task import Definition
+from scheduler.service import Service
 from scheduler.tasks import edit, model
 from scheduler.tasks.model import Spent, TaskFields
 from scheduler.triggers import Bounds, Cron, Interval, Once

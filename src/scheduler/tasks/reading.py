@@ -6,8 +6,8 @@ from msgspec import UNSET, UnsetType
 
 from scheduler import asked
 from scheduler.db import FIRST
+from scheduler.definition import Definition
 from scheduler.errors import Detail
-from scheduler.task import Definition
 from scheduler.tasks.model import Spent, TaskFields
 
 

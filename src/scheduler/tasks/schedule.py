@@ -10,18 +10,18 @@ from litestar.di import NamedDependency
 from litestar.openapi.spec import OpenAPIFormat, OpenAPIType, Schema
 from litestar.params import FromPath
 
-from scheduler import asked, clock, lines, planner, queue, quotas, state, task
+from scheduler import asked, clock, edits, lines, planner, queue, quotas, state, task
 from scheduler.clock import Slice
 from scheduler.db import FIRST, LAST, Conn, rfc3339, utc
+from scheduler.definition import Definition
 from scheduler.engine import Engine
 from scheduler.errors import ValidationFailed
 from scheduler.openapi import asks, whole
-from scheduler.planner import Planned
+from scheduler.planning import Planned
 from scheduler.run import NewRun, run_id
 from scheduler.runs import model as runs
-from scheduler.services import Service
+from scheduler.service import Service
 from scheduler.standing import awaits
-from scheduler.task import Definition
 from scheduler.tasks import edit, listing
 from scheduler.tasks.execute import check_enabled
 from scheduler.tasks.model import Task, TaskFields
@@ -106,7 +106,7 @@ async def _moved(
         return await lines.newest(conn, of.line), None
     await task.change(conn, made.task)
     # However far ahead: the run is there from now on, to be looked at and to be cancelled.
-    earliest = await planner.replan(
+    earliest = await edits.replan(
         conn,
         of,
         made.task,

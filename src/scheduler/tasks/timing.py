@@ -5,7 +5,7 @@ from typing import get_args
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from scheduler.task import Definition, Status
+from scheduler.definition import Definition, Status
 from scheduler.tasks.model import STATES, next_due, standing
 from scheduler.tasks.reading import Reader, short
 from scheduler.triggers import UNIT_MS, Bounds, Cron, Interval, Once, Trigger

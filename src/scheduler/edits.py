@@ -1,0 +1,89 @@
+"""An edit, as the machine sees it: what its task owes is settled, the rest is planned anew."""
+
+import msgspec
+
+from scheduler import clock, lines, planner, planning, queue
+from scheduler.db import Conn, utc
+from scheduler.definition import Definition
+from scheduler.history import Gap
+from scheduler.planning import Plan, Planned, new_run
+
+CATCH_UP_PASSES = 20
+"""How much of an overdue task an edit makes up for; the rest is a gap."""
+
+
+async def replan(
+    conn: Conn, before: Definition, after: Definition, planned: Planned, *, window_ms: int,
+    at_once: bool = False, asked: int | None = None,
+) -> int | None:  # fmt: skip
+    """Make the runs of an edited task, whose plan is locked; return the earliest instant made.
+
+    What was due before the edit stays due; what some replica holds already and is still wanted
+    gets the new version, and the holder drops the rest when it hears of it. An instant of the new
+    trigger that passes while this waits for locks is due: `asked` is when the edit was read, in ms.
+    """
+    start = await clock.database_ms(conn) if asked is None else asked
+    owed = await _catch_up(conn, before, planned, start)
+    taken = await lines.take_back(conn, after.line, utc(start))
+    standing = await lines.standing(conn, after.line, utc(start))
+    now = await clock.database_ms(conn)
+    passed = before.due.between(start, now) if before.due else ()
+    runs = [run for run in (new_run(after, at) for at in passed) if run.id in taken]
+    # What is planned anew counts anew: not what passed meanwhile, has ended, or was never counted,
+    # because the edit before this one did not want it.
+    held = {s.id for s in standing if not s.fixed and s.at > now}
+    again = sum(s.id in held and s.version >= before.version for s in standing)
+    at_once = at_once and after.due is not None
+    kept = planned.runs + owed.spent - len(taken) - again + len(runs) + at_once
+    gone = [s.at for s in standing if s.id not in held] + [run.at for run in runs]
+    made = planning.plan(after, start, kept, start, start + window_ms, gone=gone)
+    runs += [new_run(after, now)] if at_once else []
+    # In this order: what its holder drops before is made again, and after it is not dropped.
+    await lines.reversion(conn, after.line, planner.stance_of(after), utc(now), made.ids)
+    runs += made.runs
+    await queue.enqueue(conn, runs, utc(now))
+    counted = Plan(after, [], made.planned_until, made.next_plan_at, owed.gaps)
+    counted.back = planned.runs + sum(g.count for g in owed.gaps) - kept - len(made.instants)
+    await planner.write(conn, [counted], utc(now))
+    return min((run.at for run in runs), default=None)
+
+
+class Owed(msgspec.Struct):
+    """What an edit settled of the time before it."""
+
+    gaps: list[Gap]
+    made: int = 0
+    """Overdue instants that became runs."""
+
+    @property
+    def spent(self) -> int:
+        """How many instants that is."""
+        return self.made + sum(gap.count for gap in self.gaps)
+
+
+async def _catch_up(conn: Conn, before: Definition, planned: Planned, now: int) -> Owed:
+    """Settle what the task owed before an edit: overdue instants, or the gap of a pause."""
+    planned_until, owed, gone = planned.until, Owed([]), list[int]()
+    if before.status == "paused":
+        until = now if before.paused_until is None else min(now, before.paused_until - 1)
+        gone = await planner.kept(conn, before, planned_until)
+        owed.gaps += planning.paused(before, planned_until, planned.runs, until, gone)
+        if until == now:
+            return owed
+        # The pause is over, and no tick has come by yet.
+        before = msgspec.structs.replace(before, status="active", paused_until=None)
+        planned_until = max(planned_until, until)
+    for _ in range(CATCH_UP_PASSES):
+        if before.due is None or planned_until >= now:
+            return owed
+        made = planning.plan(before, planned_until, planned.runs + owed.spent, now, now, gone=gone)
+        await queue.enqueue(conn, list(made.runs), utc(now))
+        owed.gaps += made.gaps
+        owed.made += len(made.instants)
+        if made.next_plan_at is None or made.planned_until == planned_until:
+            return owed
+        planned_until = made.planned_until
+    due = planning.within(before, before.due, planned_until, planned.runs + owed.spent, now)
+    rest = planning.gap(before, due, planned_until, now, "misfire")
+    owed.gaps += [rest] if rest else []
+    return owed

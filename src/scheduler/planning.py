@@ -1,0 +1,215 @@
+"""Planning one task: which of its instants become runs, and which are passed over.
+
+Pure: from a definition, how far it is planned, and the time. Times are ms since 1970.
+"""
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from uuid import UUID
+
+import msgspec
+
+from scheduler.db import LAST
+from scheduler.definition import Definition
+from scheduler.history import Gap
+from scheduler.run import Line, NewRun, run_id
+from scheduler.triggers import Bounded, Instants, without
+
+MOST_AT_ONCE = 1000
+"""Instants of one task that one pass makes; the next pass makes more."""
+
+
+class Plan(msgspec.Struct):
+    """What one pass makes of one task; times in ms since 1970."""
+
+    task: Definition
+    instants: list[int]
+    planned_until: int
+    next_plan_at: int | None
+    gaps: list[Gap] = []
+    line: Line | None = None
+    """The plan's own row, where that is not the task's: someone moved it by hand."""
+    back: int = 0
+    """How many instants an edit took back."""
+    resumed: bool = False
+    """It ends a pause."""
+
+    @property
+    def spent(self) -> int:
+        """How many instants it makes of those that `max_runs` counts; skipped ones are some."""
+        return len(self.instants) + sum(gap.count for gap in self.gaps) - self.back
+
+    @property
+    def runs(self) -> Iterator[NewRun]:
+        """The instants as runs."""
+        return (new_run(self.task, at) for at in self.instants)
+
+    @property
+    def ids(self) -> set[UUID]:
+        """The ids of those runs."""
+        return {run.id for run in self.runs}
+
+
+def new_run(of: Definition, at: int) -> NewRun:
+    """Return the run that an instant of a task becomes."""
+    return NewRun(
+        id=run_id(of.key, of.bucket, "task", at),
+        bucket=of.bucket,
+        service_id=of.service_id,
+        task_key=of.key,
+        task_id=of.id,
+        kind="task",
+        version=of.version,
+        overlap=of.overlap,
+        at=at,
+        lanes=of.lanes,
+        priority=of.policy.priority,
+    )
+
+
+def plan(
+    of: Definition,
+    planned_until: int,
+    spent: int,
+    now: int,
+    horizon: int,
+    *,
+    gone: Iterable[int] = (),
+    at_once: int | None = None,
+) -> Plan:
+    """Decide what to make of the instants in (planned_until, horizon] that are not `gone`. Pure.
+
+    Instants that nobody planned in time (the database or every replica was away) are judged by
+    the task's misfire rule; those that are passed over become one gap. `spent` is how many
+    instants were made before, those that are gone too, of the `max_runs` that ever will be; of
+    the present ones `at_once` are made at most.
+    """
+    due = within(of, without(of.due, gone), planned_until, spent, max(now, horizon))
+    if due is None:
+        return Plan(of, [], planned_until, resume_at(of, horizon - now))
+    at_once = at_once or MOST_AT_ONCE
+    start, gap = _judge(of, due, planned_until, now)
+    instants = list(islice(due.between(start, min(horizon, LAST)), at_once))
+    until = instants[-1] if len(instants) == at_once else horizon
+    made = Plan(of, instants, max(until, planned_until), None, [gap] if gap else [])
+    most = of.bounds.max_runs
+    if most is None or spent + made.spent < most:
+        made.next_plan_at = _next(due, until)
+    else:  # none is due after the last that was made
+        last = max([planned_until, *instants[-1:], *(gap.last for gap in made.gaps)])
+        made.planned_until = last
+    return made
+
+
+def resume_at(of: Definition, window_ms: int) -> int | None:
+    """Return when to look at a paused task again; what is taken is taken half a window ahead."""
+    if of.status != "paused" or of.paused_until is None:
+        return None
+    return min(of.paused_until + window_ms // 2, LAST)
+
+
+def _next(due: Instants, after: int) -> int | None:
+    at = due.next(after)
+    return at if at is not None and at <= LAST else None
+
+
+def within(
+    of: Definition, instants: Instants | None, after: int, spent: int, until: int
+) -> Instants | None:
+    """Return a task's instants up to the last one that `max_runs` leaves; None where none is."""
+    most = of.bounds.max_runs
+    if instants is None or most is None:
+        return instants
+    if spent >= most:
+        return None
+    if instants.count(after, until) <= most - spent:
+        return instants
+    return Bounded(instants, 0, None, _nth(instants, after, until, most - spent))
+
+
+def _nth(instants: Instants, after: int, until: int, n: int) -> int:
+    """Return the `n`-th instant later than `after`; there are more of them up to `until`."""
+    low, high = after, until
+    while low < high:
+        middle = (low + high) // 2
+        if instants.count(after, middle) < n:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+def _judge(of: Definition, due: Instants, planned_until: int, now: int) -> tuple[int, Gap | None]:
+    """Return from when on instants are made, and the gap before it."""
+    rule = of.policy.misfire or "latest"
+    too_late = now - of.misfire_grace_ms
+    if rule == "all" or planned_until >= too_late:
+        return planned_until, None
+    if not due.count(planned_until, too_late):
+        return planned_until, None
+    start = too_late
+    if rule == "latest":
+        last = due.last(planned_until, now)
+        start = too_late if last is None or last > too_late else last - 1
+    return start, gap(of, due, planned_until, start, "misfire")
+
+
+def gap(
+    of: Definition, instants: Instants | None, after: int, until: int, reason: str
+) -> Gap | None:
+    """Return the gap row for a task's instants in (after, until], if there are any."""
+    if instants is None:
+        return None
+    count = instants.count(after, until)
+    first, last = instants.next(after), instants.last(after, until)
+    if not count or first is None or last is None:
+        return None
+    return Gap(
+        line=of.line,
+        task_id=of.id,
+        version=of.version,
+        reason=reason,
+        count=count,
+        first=first,
+        last=last,
+    )
+
+
+def paused(
+    of: Definition, planned_until: int, spent: int, until: int, gone: Iterable[int]
+) -> list[Gap]:
+    """Return the gap of a pause up to `until`; what ended or runs by itself is not in it."""
+    instants = within(of, without(of.instants, gone), planned_until, spent, until)
+    passed = gap(of, instants, planned_until, until, "paused")
+    return [passed] if passed else []
+
+
+class Planned(msgspec.Struct, frozen=True):
+    """How far a task is planned: up to when (ms), and how many instants were made so far."""
+
+    until: int
+    runs: int
+
+
+class Coming(msgspec.Struct, frozen=True):
+    """A task with instants that are not planned yet, the first of them at `at` (ms).
+
+    A paused task's is when it is looked at again.
+    """
+
+    key: UUID
+    at: int
+    runs: int
+    """How many instants were made so far."""
+
+    def first(self, of: Definition, since: int, until: int) -> int | None:
+        """Return the first of them in [since, until], if nothing changes until then."""
+        begin = self.at
+        if of.status == "paused":
+            if of.paused_until is None or of.damaged:
+                return None
+            begin = of.paused_until
+            of = msgspec.structs.replace(of, status="active")
+        due = within(of, of.due, begin - 1, self.runs, until)
+        at = due.next(max(begin, since) - 1) if due else None
+        return at if at is not None and at <= until else None
