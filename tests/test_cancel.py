@@ -89,7 +89,7 @@ async def there(app: App, replica: Any) -> Engine:
     other: Engine = await replica()
     await app.engine._beat()
     await other.signals.listening.wait()
-    app.engine.dispatcher._services = []
+    app.engine.dispatcher._claims._services = []
     app.engine.dispatcher.begin_stop()
     return other
 

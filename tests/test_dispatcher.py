@@ -143,7 +143,7 @@ async def test_the_overdue_of_every_service_is_claimed(replica, receiver, conn):
         async with engine.database.engine.begin() as c:
             await task.create(c, of)
         await enqueue(engine.database, planning.new_run(of, now - 30_000))
-    engine.dispatcher._services_at = 0.0
+    engine.dispatcher._claims._services_at = 0.0
     await eventually(arrived(receiver, 3))
     assert {r.path for r in receiver.requests} == {"/0", "/1", "/2"}
 
@@ -298,7 +298,7 @@ async def test_runs_that_name_this_process_and_that_it_does_not_know_are_adopted
     run = planning.new_run(of, now_ms())
     run.claimed_by = engine.membership.me  # committed, but the answer was lost
     await enqueue(engine.database, run)
-    engine.dispatcher._adopt_at = 0.0
+    engine.dispatcher._claims._adopt_at = 0.0
     await eventually(arrived(receiver, 1))
     await eventually(lambda: no_run_left(conn))
 
@@ -312,13 +312,13 @@ async def test_a_run_about_to_be_handed_over_is_not_adopted(replica, receiver, c
     run.claimed_by = engine.dispatcher.expect(run.id)
     await enqueue(engine.database, run)
     async with engine.database.auto.connect() as c:
-        await engine.dispatcher._adopt(c)
+        await engine.dispatcher._claims.adopt(c)
     assert receiver.requests == []
     handed = run_of(of, run.at, claimed_by=run.claimed_by)
     engine.runner.equip(handed, of)
     engine.dispatcher.hand_over(handed)
     async with engine.database.auto.connect() as c:
-        await engine.dispatcher._adopt(c)
+        await engine.dispatcher._claims.adopt(c)
     await eventually(lambda: no_run_left(conn))
     assert len(receiver.requests) == 1
 
@@ -400,7 +400,7 @@ async def test_two_runs_of_a_line_that_one_process_holds_go_one_after_the_other(
     for run in runs:  # as if they had been claimed before an edit made them a line
         run.claimed_by = engine.membership.me
     await enqueue(engine.database, *runs)
-    engine.dispatcher._adopt_at = 0.0
+    engine.dispatcher._claims._adopt_at = 0.0
     await eventually(arrived(receiver, 1))
 
     async def given_back() -> None:

@@ -29,7 +29,7 @@ async def test_a_service_whose_target_hangs_delays_nobody_elses_runs(replica, re
         engine.database,
         *(planning.new_run(of, now - 30_000 * (n % 2) - n) for n, of in enumerate(hanging)),
     )
-    engine.dispatcher._services_at = 0.0
+    engine.dispatcher._claims._services_at = 0.0
     engine.dispatcher.wake()
     await eventually(arrived(receiver, 30))
     now = now_ms()
@@ -72,7 +72,7 @@ async def test_backlogs_of_two_services_are_worked_off_side_by_side(replica, rec
             await task.create(c, of)
             # The smaller backlog is the younger one.
             await queue.enqueue(c, [planning.new_run(of, now - 60_000 + n)], utc(now))
-    engine.dispatcher._services_at = 0.0
+    engine.dispatcher._claims._services_at = 0.0
     engine.dispatcher.wake()
     await eventually(arrived(receiver, 300), 15)
     order = [r.path for r in receiver.requests]
@@ -95,7 +95,7 @@ async def test_a_service_that_hangs_does_not_fill_all_that_may_be_held(
     async with engine.database.engine.begin() as c:
         for of in hanging:
             await task.create(c, of)
-    engine.dispatcher._services_at = 0.0
+    engine.dispatcher._claims._services_at = 0.0
     await enqueue(engine.database, *(planning.new_run(of, now - age) for of in hanging))
     engine.dispatcher.wake()
     await eventually(arrived(receiver, 6))
@@ -126,7 +126,7 @@ async def test_a_lone_service_waits_for_no_poll_while_it_has_more_to_do(
         for of in tasks:
             await task.create(c, of)
     await enqueue(engine.database, *(planning.new_run(of, now - age) for of in tasks))
-    engine.dispatcher._services_at = engine.dispatcher._late_at = 0.0
+    engine.dispatcher._claims._services_at = engine.dispatcher._claims._late_at = 0.0
     engine.dispatcher.wake()
     await eventually(arrived(receiver, 200), 5)
     await eventually(lambda: no_run_left(conn))

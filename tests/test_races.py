@@ -243,7 +243,7 @@ async def test_a_run_under_way_ends_and_is_recorded_as_it_was_performed(
 async def test_a_run_under_way_on_another_replica_is_a_conflict(
     app, alice, there, conn, receiver, change
 ):
-    app.engine.dispatcher._services = []
+    app.engine.dispatcher._claims._services = []
     async with app.engine.dispatcher._claiming:
         may_end = asyncio.Event()
         receiver.then(after=may_end)

@@ -12,27 +12,21 @@ from uuid import UUID
 
 import structlog
 
-from scheduler import config, db, metrics, queue, services, task
+from scheduler import config, db, metrics, queue
+from scheduler.claims import Claims
 from scheduler.clock import Clock
-from scheduler.crew import STALL_S, Crew
+from scheduler.crew import Crew
 from scheduler.db import Conn, Database
 from scheduler.holdings import Holdings, Rate
 from scheduler.replicas import Membership
+from scheduler.returns import Returns
 from scheduler.run import End, Run
 from scheduler.runner import Runner, why_cancelled
 from scheduler.settler import Outcome, Settler
 
 log = structlog.get_logger()
 
-ADOPT_S = 10.0
-SERVICES_S = 5.0
-LATE_EVERY_S = 2.0
-"""How often late runs are looked for where there were none: they are late anyway."""
 BACKOFF_MOST_S = 2.0
-LATE_PIECE = 500
-"""Late runs of one service held at a time."""
-CROWDED = 0.75
-"""The part of what may be held that one service takes before others' runs go first."""
 SLICE = 256
 """Runs made ready in one go."""
 
@@ -56,7 +50,9 @@ class Dispatcher:
         self._settler = settler
         self._settings = settings
         self._rate = Rate(settings.max_held, min(2 * settings.count, settings.max_held))
-        self._holdings = Holdings()
+        self._holdings = holdings = Holdings()
+        self._claims = Claims(membership, holdings, self._rate, settings, self._take_in)
+        self._returns = Returns(clock, membership, holdings, settler)
         self.crew: Crew[Outcome | None] = Crew(
             clock,
             settings.count,
@@ -66,10 +62,6 @@ class Dispatcher:
             done=self._done,
         )
         self._timer: asyncio.TimerHandle | None = None
-        self._returns: list[Run] = []
-        """Withdrawn, to be given back at the next look at the queue."""
-        self._recalls: set[UUID] = set()
-        self._expected: set[UUID] = set()
         self._cancels: set[UUID] = set()
         """Of runs that are not held yet, and may be about to."""
         self._waiters: dict[UUID, asyncio.Future[Outcome]] = {}
@@ -80,10 +72,6 @@ class Dispatcher:
 
         self._wake = asyncio.Event()
         self._claiming = asyncio.Lock()
-        self._more = False
-        """The last look left something behind, for want of room."""
-        self._adopt_at = self._late_at = self._services_at = 0.0
-        self._services: list[UUID] = []
         self._stop_at: float | None = None
 
     # What others ask -----------------------------------------------------------------------------
@@ -102,22 +90,22 @@ class Dispatcher:
         """Reconsider the held runs of a task, unsent so far: it was edited, deleted or executed."""
         self._runner.forget(task_key)
         if task_key in self._holdings.tasks:
-            self._recalls.add(task_key)
+            self._returns.tasks.add(task_key)
             self._wake.set()
 
     def expect(self, run_id: UUID) -> UUID:
         """Announce a run about to be inserted as claimed by this process; return who that is."""
-        self._expected.add(run_id)
+        self._claims.expected.add(run_id)
         return self._membership.me
 
     def unexpect(self, run_id: UUID) -> None:
         """Take the announcement back: the insert failed, or the run is here."""
-        self._expected.discard(run_id)
+        self._claims.expected.discard(run_id)
 
     def hand_over(self, run: Run) -> None:
         """Take in a run that was inserted as claimed by this process."""
         self._hold([run])
-        self._expected.discard(run.id)
+        self._claims.expected.discard(run.id)
 
     def holds(self, run_id: UUID) -> Run | None:
         """Return a run that this process has claimed and not settled, or None."""
@@ -189,7 +177,7 @@ class Dispatcher:
                 wait = 0.05
             except Exception as e:
                 metrics.ERRORS.labels("claim").inc()
-                self._adopt_at = 0.0  # it may have been committed
+                self._claims.doubt()
                 if db.is_away(e):
                     log.warning("the queue cannot be reached", error=type(e).__name__)
                 else:
@@ -217,11 +205,10 @@ class Dispatcher:
         await self.crew.cut()
 
     async def _give_back(self) -> None:
-        runs = self._holdings.withdraw_where(lambda _: True) + self._returns
-        self._returns = []
+        runs = self._returns.withdraw_all()
         try:
             async with self._database.engine.begin() as conn:
-                await self._release(conn, runs)
+                await self._returns.release(conn, runs)
         except Exception as e:
             if not db.is_away(e):
                 raise
@@ -229,10 +216,9 @@ class Dispatcher:
 
     def fenced(self) -> None:
         """Drop what is unsent: another replica has freed this process's runs."""
-        for run in self._holdings.withdraw_where(lambda _: True) + self._returns:
+        for run in self._returns.withdraw_all():
             self._holdings.forget(run)
-        self._returns.clear()
-        self._adopt_at = 0.0
+        self._claims.doubt()
         self._wake.set()
 
     # Claiming ------------------------------------------------------------------------------------
@@ -242,86 +228,17 @@ class Dispatcher:
         now = self._clock.now_ms()
         alone = self._membership.alone
         hung, stalled = (False, set()) if alone else (self.crew.hung, self.crew.stalled())
-        self._leave_to_others(stalled, now, everything=hung)
+        self._returns.leave_to_others(stalled, now, everything=hung)
         async with self._database.engine.connect() as connection:
             conn = await connection.execution_options(isolation_level="AUTOCOMMIT")
-            if self._returns or self._recalls:
-                await self._reconsider(conn)
-            if time.monotonic() >= self._adopt_at:
-                await self._adopt(conn)
+            await self._returns.reconsider(conn)
+            if self._claims.in_doubt:
+                await self._claims.adopt(conn)
             if self._membership.fresh and not hung:
-                await self._claim_on_time(conn, now, stalled)
-                await self._claim_late(conn, now, stalled)
+                await self._claims.on_time(conn, now, stalled)
+                await self._claims.late(conn, now, stalled)
 
-    def _leave_to_others(self, stalled: set[UUID], now: int, *, everything: bool) -> None:
-        """Give back what is overdue here for want of workers: another replica may have some."""
-        if not stalled and not everything:
-            return
-        overdue = now - int(STALL_S * 1000)
-        self._returns += self._holdings.withdraw_where(
-            lambda run: run.due < overdue and (everything or run.service_id in stalled)
-        )
-
-    @property
-    def _crowd(self) -> int:
-        """How many runs of one service may be held."""
-        return max(1, int(self._rate.room * CROWDED))
-
-    def _room(self) -> int:
-        """Return how many runs to claim at once.
-
-        Of a service only its crowd counts: what it held before a slow second shuts nobody out.
-        """
-        holdings, crowd = self._holdings, self._crowd
-        counted = sum(min(n, crowd) for n in holdings.waiting_of.values())
-        most = self._settings.max_held - len(holdings.waiting)
-        return min(self._rate.room - counted, most, self._settings.claim_batch)
-
-    async def _claim_on_time(self, conn: Conn, now: int, stalled: set[UUID]) -> None:
-        ahead = int(self._settings.ahead_seconds * 1000)
-        waiting_of = self._holdings.waiting_of
-        self._more = True
-        while (room := self._room()) > 0:
-            crowded = [key for key, n in waiting_of.items() if n >= self._crowd]
-            most = max((n for n in waiting_of.values() if n < self._crowd), default=0)
-            # They may all be of one service; but a burst is not claimed row by row.
-            room = min(room, max(self._crowd - most, self._rate.room // 20))
-            started = time.perf_counter()
-            me = self._membership.me
-            runs = await queue.claim_on_time(
-                conn, me, now, ahead_ms=ahead, room=room, crowded=[*crowded, *stalled]
-            )
-            await self._take_in(conn, runs, started)
-            if len(runs) < room:
-                self._more = bool(crowded)
-                return
-
-    async def _claim_late(self, conn: Conn, now: int, stalled: set[UUID]) -> None:
-        if self._room() <= 0 or time.monotonic() < self._late_at:
-            return
-        if not await queue.any_late(conn, now):
-            self._late_at = time.monotonic() + LATE_EVERY_S
-            return
-        if time.monotonic() - self._services_at > SERVICES_S:
-            self._services = await services.ids(conn)
-            self._services_at = time.monotonic()
-        able = [service for service in self._services if service not in stalled]
-        for service in await queue.late_services(conn, able, now):
-            piece = min(LATE_PIECE, self._crowd)
-            room = min(self._room(), piece - self._holdings.waiting_of[service])
-            if room <= 0:
-                self._more = True
-                continue
-            started = time.perf_counter()
-            me = self._membership.me
-            runs = await queue.claim_late(conn, me, now, service=service, room=room)
-            await self._take_in(conn, runs, started)
-            self._more |= len(runs) == room
-
-    async def _take_in(self, conn: Conn, runs: Sequence[Run], started: float) -> None:
-        if not runs:
-            return
-        metrics.CLAIM.observe(time.perf_counter() - started)
+    async def _take_in(self, conn: Conn, runs: Sequence[Run]) -> None:
         await self._runner.prepare(conn, runs)  # where this fails, they are adopted later
         self._hold(runs)
         for run in runs:
@@ -329,74 +246,8 @@ class Dispatcher:
                 self.cancel(run.id)
                 continue
             if run.work is not None and run.work.task.version > run.version and run.task_key:
-                self._recalls.add(run.task_key)  # edited between the claim and here
+                self._returns.tasks.add(run.task_key)  # edited between the claim and here
                 self._wake.set()
-
-    async def _adopt(self, conn: Conn) -> None:
-        """Take in runs that name this process and that it does not know: a lost answer."""
-        held, expected = self._holdings.held, self._expected
-        known = held.keys() | expected  # one that is settled meanwhile is still in the answer
-        runs = await queue.adopt(conn, self._membership.me)
-        lost = [r for r in runs if r.id not in known and r.id not in held and r.id not in expected]
-        if lost:
-            log.info("claimed runs adopted", runs=len(lost))
-            await self._take_in(conn, lost, time.perf_counter())
-        self._adopt_at = time.monotonic() + ADOPT_S
-
-    async def _reconsider(self, conn: Conn) -> None:
-        keys, self._recalls = self._recalls, set()
-        recalled = self._holdings.withdraw_where(lambda run: run.task_key in keys)
-        returns, self._returns = self._returns, []
-        try:
-            await self._recalled(conn, recalled)
-            await self._release(conn, returns)
-        except Exception:
-            self._returns += [r for r in [*recalled, *returns] if r.id in self._holdings.held]
-            raise
-
-    async def _recalled(self, conn: Conn, runs: Sequence[Run]) -> None:
-        """Drop what an edit or a delete took back; give the rest back, to be claimed afresh.
-
-        The tasks are read first: a row read after them is as new as its task, or the edit that
-        made the task did not want it. An edit in between only makes the row newer.
-        """
-        if not runs:
-            return
-        me, now = self._membership.me, self._clock.now_ms()
-        tasks = await task.definitions(conn, [run.task_key for run in runs if run.task_key])
-        versions = await queue.versions(conn, me, [run.id for run in runs])
-        stale: dict[int | None, list[Run]] = {}
-        wanted: list[Run] = []
-        for run in runs:
-            current = tasks.get(run.task_key) if run.task_key else None
-            if run.id not in versions:
-                self._holdings.forget(run)  # not ours any more
-            elif current is None and (run.attempts or run.due <= now):
-                end = End(run, "cancelled", "the task was deleted", None, now)
-                self._settler.add(Outcome(end))
-            elif current is None or versions[run.id] < current.version:
-                stale.setdefault(current.version if current else None, []).append(run)
-            else:
-                wanted.append(run)
-        for version, some in stale.items():
-            await self._take_back(conn, some, version)
-        await self._release(conn, wanted)
-
-    async def _take_back(self, conn: Conn, runs: Sequence[Run], version: int | None) -> None:
-        """Drop what the edit to `version` did not want, but for what was tried: that goes on."""
-        untried = [run.id for run in runs if not run.attempts]
-        gone = await queue.drop(conn, self._membership.me, untried, version)
-        for run in runs:
-            if run.id in gone:
-                self._holdings.forget(run)
-        await self._release(conn, [run for run in runs if run.id not in gone], version)
-
-    async def _release(self, conn: Conn, runs: Sequence[Run], version: int | None = None) -> None:
-        for holder in {run.claimed_by for run in runs}:
-            ids = [run.id for run in runs if run.claimed_by == holder]
-            await queue.release(conn, holder, ids, version)
-        for run in runs:
-            self._holdings.forget(run)
 
     # Sending -------------------------------------------------------------------------------------
 
@@ -426,26 +277,26 @@ class Dispatcher:
         if not holdings.ready or not self.may_send:
             return None
         while (run := holdings.ready.pop(self.crew.busy, self.crew.share)) is not None:
-            if not holdings.is_waiting(run) or run.task_key in self._recalls:
+            if not holdings.is_waiting(run) or run.task_key in self._returns.tasks:
                 continue  # withdrawn, or about to be reconsidered
             holdings.withdraw(run)
             if run.claimed_by != self._membership.me:
                 holdings.forget(run)  # freed, while its claim was being answered
             elif run.task_key and 0 < (run.lanes or 0) <= self.crew.lines[run.task_key]:
                 # As many of its task as may be are under way here: back to the queue, behind them.
-                self._returns.append(run)
+                self._returns.runs.append(run)
             else:
                 return run
         return None
 
     def _done(self, run: Run, outcome: Outcome | None) -> None:
         if outcome is None:
-            self._returns.append(run)
+            self._returns.runs.append(run)
         else:
             self._settler.add(outcome)
         # Runs that wait for their service's share alone say nothing of what this process can do.
         self._rate.done(saturated=bool(self._holdings.ready) and not self.crew.has_idle)
-        if self._more and self._room() * 2 >= min(self._rate.room, self._settings.claim_batch):
+        if self._claims.more and self._claims.room() * 2 >= self._claims.at_once:
             self._wake.set()
 
     def settled(self, outcome: Outcome) -> None:
