@@ -7,7 +7,7 @@ anybody else's run.
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from uuid import UUID
 
 import structlog
@@ -42,6 +42,7 @@ class Dispatcher:
         runner: Runner,
         settler: Settler,
         settings: config.Worker,
+        judge: Callable[[], Awaitable[None]],
     ) -> None:
         self._database = database
         self._clock = clock
@@ -49,6 +50,8 @@ class Dispatcher:
         self._runner = runner
         self._settler = settler
         self._settings = settings
+        self._judge = judge
+        self._away = False
         self._rate = Rate(settings.max_held, min(2 * settings.count, settings.max_held))
         self._holdings = holdings = Holdings()
         self._claims = Claims(membership, holdings, self._rate, settings, self._take_in)
@@ -174,6 +177,9 @@ class Dispatcher:
             if self._stop_at is not None:
                 return
             try:
+                if self._away:
+                    await self._judge()  # before the first claim, as at the start
+                    self._away = False
                 async with self._claiming:
                     self._cancels.clear()
                     await self._round()
@@ -182,6 +188,7 @@ class Dispatcher:
                 metrics.ERRORS.labels("claim").inc()
                 self._claims.doubt()
                 if db.is_away(e):
+                    self._away = True
                     log.warning("the queue cannot be reached", error=type(e).__name__)
                 else:
                     log.exception("claiming failed")

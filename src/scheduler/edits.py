@@ -54,15 +54,27 @@ class Owed(msgspec.Struct):
     gaps: list[Gap]
     made: int = 0
     """Overdue instants that became runs."""
+    late: int = 0
+    """Instants in the gaps that had been made, and counted, before."""
 
     @property
     def spent(self) -> int:
         """How many instants that is."""
-        return self.made + sum(gap.count for gap in self.gaps)
+        return self.made + sum(gap.count for gap in self.gaps) - self.late
 
 
 async def _catch_up(conn: Conn, before: Definition, planned: Planned, now: int) -> Owed:
     """Settle what the task owed before an edit: overdue instants, or the gap of a pause."""
+    owed = await _owed(conn, before, planned, now)
+    if owed.made or owed.gaps:  # its plan lay behind
+        behind = [before] if before.due is not None else []
+        late = (await planner.late_of(conn, behind, now)).get(before.key, [])
+        owed.gaps = planning.with_late(owed.gaps, before, late)
+        owed.late = len(late)
+    return owed
+
+
+async def _owed(conn: Conn, before: Definition, planned: Planned, now: int) -> Owed:
     planned_until, owed, gone = planned.until, Owed([]), list[int]()
     if before.status == "paused":
         until = now if before.paused_until is None else min(now, before.paused_until - 1)
