@@ -585,6 +585,21 @@ async def test_what_was_planned_before_a_downtime_and_what_was_not_are_judged_as
     assert planned.runs == 30 + len(await instants(conn, of)) - left
 
 
+async def test_an_edit_of_other_things_leaves_a_backlog_as_it_is(database, conn):
+    start = now_ms()
+    of = await store(database, definition(trigger=every(1, start), misfire="all"), start)
+    now = start + 8 * HOUR
+    async with database.engine.begin() as c:
+        _, planned = await planner.locked(c, of.service_id, of.id)
+        named = msgspec.structs.replace(of, name="another", version=of.version + 1)
+        await edits.replan(c, of, named, planned, window_ms=WINDOW, asked=now)
+        _, after = await planner.locked(c, of.service_id, of.id)
+    assert after == planned
+    assert await conn.fetchval("SELECT count(*) FROM history") == 0
+    rows = await conn.fetch("SELECT version, count(*) FROM run GROUP BY version")
+    assert [tuple(row) for row in rows] == [(named.version, 60)]
+
+
 async def test_a_queue_whose_head_is_under_way_waits_for_it_and_was_not_missed(database, conn):
     now = now_ms()
     of = await store(database, definition(overlap="queue", misfire="skip"), now)

@@ -239,10 +239,8 @@ async def test_a_task_whose_pause_ends_in_time_and_one_that_is_spent_are_told_ap
 ):
     await create(alice, receiver, "back", frequency=1, unit="hour", status="paused")
     await create(alice, receiver, "spent", frequency=1, unit="hour")
-    await conn.execute("UPDATE task SET paused_until = now() + interval '3 h' WHERE id = 'back'")
-    await conn.execute("UPDATE task SET bounds = '{\"max_runs\": 2}' WHERE id = 'spent'")
-    for name in ("back", "spent"):
-        await alice.patch(f"/tasks/{name}", json={"description": "x"})
+    await alice.patch("/tasks/back", json={"paused_until": soon(3 * 3600)})
+    await alice.patch("/tasks/spent", json={"max_runs": 2})
     assert await ids(alice) == ["spent", "back"]
     assert await ids(alice, to=soon(2.5 * 3600)) == ["spent"]
     assert await ids(alice, **{"from": soon(2.5 * 3600)}) == ["back"]

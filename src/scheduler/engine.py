@@ -109,9 +109,13 @@ class Engine:
 
     def resume_at(self, at: int | None) -> None:
         """Plan at `at` (ms), when a pause ends, and not only at the next tick; a day ahead."""
-        wait = RESUME_AHEAD_S if at is None else max(self.clock.until_s(at), 0.0)
-        if wait < RESUME_AHEAD_S:
-            asyncio.get_running_loop().call_later(wait, self.planning.set)
+        if at is None or self.clock.until_s(at) > RESUME_AHEAD_S:
+            return
+        if self.clock.now_ms() >= at:
+            self.planning.set()
+        else:  # a timer may wake too early, and is then set again
+            wait = max(self.clock.until_s(at), 0.001)
+            asyncio.get_running_loop().call_later(wait, self.resume_at, at)
 
     def _settled(self, outcome: object) -> None:
         to = outcome.to  # type: ignore[attr-defined]
