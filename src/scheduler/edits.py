@@ -2,7 +2,7 @@
 
 import msgspec
 
-from scheduler import clock, lines, planner, planning, queue
+from scheduler import clock, lines, planner, planning, queue, versions
 from scheduler.db import Conn, utc
 from scheduler.definition import Definition
 from scheduler.history import Gap
@@ -23,6 +23,7 @@ async def replan(
     trigger that passes while this waits for locks is due: `asked` is when the edit was read, in ms.
     """
     start = await clock.database_ms(conn) if asked is None else asked
+    await versions.keep(conn, before, after, utc(start))
     owed = await _catch_up(conn, before, planned, start)
     taken = await lines.take_back(conn, after.line, utc(start))
     standing = await lines.standing(conn, after.line, utc(start))

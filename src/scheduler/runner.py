@@ -173,6 +173,7 @@ class Runner:
             at=started,
             secret=self.secrets.of(run.service_id),
         )
+        run.version = work.task.version  # an edit may have come between the claim and the reading
         outcome = await work.performer.perform(work.prepared, call)
         if outcome is None:
             return None

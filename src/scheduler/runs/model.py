@@ -1,20 +1,20 @@
 """A run as the outside sees it, live or finished."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 import msgspec
 
-from scheduler import history, lines, task
+from scheduler import history, lines, task, versions
 from scheduler.db import Conn, rfc3339
 from scheduler.definition import Definition
 from scheduler.errors import NotFound
 from scheduler.history import Finished
-from scheduler.run import Attempt, NewRun, Started
-from scheduler.triggers import kind_of
+from scheduler.run import Attempt, NewRun, Started, bucket_in
+from scheduler.versions import Face, ShownRequest
 
-Kinds = Mapping[UUID, tuple[int, str]]
-"""Of task keys: the version, and the kind of trigger."""
+Kinds = Mapping[UUID, str | None]
+"""Of runs: the kind of trigger that made them."""
 
 
 class ShownAttempt(msgspec.Struct):
@@ -27,15 +27,6 @@ class ShownAttempt(msgspec.Struct):
     status_code: int | None
     error: str | None
     response: str | None
-
-
-class ShownRequest(msgspec.Struct):
-    """What is sent to the target, but for the headers that every call carries."""
-
-    method: str
-    url: str
-    header: dict[str, str]
-    payload: str | None
 
 
 class ShownRun(msgspec.Struct, kw_only=True):
@@ -59,7 +50,7 @@ class ShownRun(msgspec.Struct, kw_only=True):
     duration_ms: int | None = None
     """What the last attempt took."""
     request: ShownRequest | None = None
-    """Secrets masked; null where the task has been changed or deleted since."""
+    """As its task stood at the last attempt, secrets masked; null where nobody knows any more."""
     response: str | None = None
     truncated: bool = False
     count: int | None = None
@@ -86,10 +77,37 @@ async def find(conn: Conn, service_id: UUID, run_id: UUID, now: int) -> ShownRun
         shown = of_live(run, service_id, now)
     else:
         shown = of_finished(run, service_id)
-    of = await task.find(conn, service_id, run.task_id) if run.task_id else None
-    if of is not None and not of.damaged and (of.key, of.version) == (run.task_key, run.version):
-        describe(shown, of)
-    return shown
+    return _described(shown, await _face(conn, service_id, run))
+
+
+async def _face(conn: Conn, service_id: UUID, run: Started | Finished) -> Face:
+    """Return what a run shows of its task: what replaced its version later is looked at last."""
+    if run.task_key is None or run.task_id is None:
+        return Face(None, None)
+    of = await task.find(conn, service_id, run.task_id)
+    of = of if of is not None and of.key == run.task_key else None
+    if of is None or of.version != run.version:
+        version = (run.task_key, bucket_in(run.id), run.version)
+        replaced = await versions.find(conn, service_id, version)
+        if replaced is not None:
+            return replaced
+    return Face(None, None) if of is None else versions.face(of)
+
+
+async def triggers(conn: Conn, service_id: UUID, runs: Sequence[Started | Finished]) -> Kinds:
+    """Map runs to the kind of trigger that made them; ask in one snapshot."""
+    of_tasks = {
+        run.id: (run.task_key, bucket_in(run.id), run.version)
+        for run in runs
+        if run.kind == "task" and run.task_key is not None
+    }
+    present = await task.triggers(conn, service_id, list({key for key, _, _ in of_tasks.values()}))
+    old = {v for v in of_tasks.values() if v[0] not in present or present[v[0]][0] != v[2]}
+    replaced = await versions.triggers(conn, service_id, old) if old else {}
+    return {
+        run: replaced[v] if v in replaced else present.get(v[0], (0, None))[1]
+        for run, v in of_tasks.items()
+    }
 
 
 def listed(run: Started | Finished, service_id: UUID, now: int, kinds: Kinds) -> ShownRun:
@@ -100,17 +118,14 @@ def listed(run: Started | Finished, service_id: UUID, now: int, kinds: Kinds) ->
         shown = of_finished(run, service_id)
     for attempt in shown.attempts:
         attempt.response = None
-    if run.kind == "task" and run.task_key is not None:
-        version, trigger = kinds.get(run.task_key, (None, None))
-        shown.trigger = trigger if version == run.version else None
+    shown.trigger = kinds.get(run.id)
     return shown
 
 
-def describe(shown: ShownRun, of: Definition) -> ShownRun:
+def _described(shown: ShownRun, face: Face) -> ShownRun:
     """Add to a run what its task says of it."""
-    action = of.action
-    shown.trigger = kind_of(of.trigger) if shown.kind == "task" else None
-    shown.request = ShownRequest(action.verb, action.url, action.masked(), action.payload)
+    shown.trigger = face.trigger if shown.kind == "task" else None
+    shown.request = face.request
     return shown
 
 
@@ -128,7 +143,7 @@ def of_new(run: NewRun, of: Definition) -> ShownRun:
         attempts=[],
         claimed=run.claimed_by is not None,
     )
-    return describe(of_live(live, of.service_id, run.at), of)
+    return _described(of_live(live, of.service_id, run.at), versions.face(of))
 
 
 def of_live(run: Started, service_id: UUID, now: int) -> ShownRun:
