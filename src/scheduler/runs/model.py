@@ -27,6 +27,9 @@ class ShownAttempt(msgspec.Struct):
     status_code: int | None
     error: str | None
     response: str | None
+    """The beginning, where another attempt followed; the last one's is the run's."""
+    truncated: bool
+    """There was more of its response than is kept."""
 
 
 class ShownRun(msgspec.Struct, kw_only=True):
@@ -52,7 +55,9 @@ class ShownRun(msgspec.Struct, kw_only=True):
     request: ShownRequest | None = None
     """As its task stood at the last attempt, secrets masked; null where nobody knows any more."""
     response: str | None = None
+    """Of the last attempt."""
     truncated: bool = False
+    """There was more of it than is kept."""
     count: int | None = None
     """Of a gap: how many instants it stands for, the first and the last of them."""
     from_: str | None = msgspec.field(default=None, name="from")
@@ -191,8 +196,15 @@ def of_finished(run: Finished, service_id: UUID) -> ShownRun:
         count=count,
         from_=rfc3339(first),
         to=rfc3339(last),
-        attempts=[_attempt(a) for a in run.attempts],
+        attempts=_attempts(run),
     )
+
+
+def _attempts(run: Finished) -> list[ShownAttempt]:
+    shown = [_attempt(a) for a in run.attempts]
+    if shown and shown[-1].response is None:  # it is the run's
+        shown[-1].truncated |= run.truncated
+    return shown
 
 
 def _duration(run: Finished) -> int | None:
@@ -212,4 +224,5 @@ def _attempt(attempt: Attempt) -> ShownAttempt:
         status_code=attempt.status_code,
         error=attempt.error,
         response=attempt.response,
+        truncated=attempt.truncated,
     )
