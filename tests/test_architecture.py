@@ -31,6 +31,7 @@ from scheduler import (
     task,
     tasklist,
     triggers,
+    versions,
 )
 from scheduler.db import metadata
 from scheduler.ledger import Query
@@ -219,6 +220,7 @@ OWNERS = {
     "replica": {"replicas.py"},
     "service_usage": {"quotas.py"},
     "task_state": {"state.py"},
+    "task_version": {"versions.py"},
 }
 """`queue.py` and `lines.py` make the moves between `run` and `history`; READERS write nothing."""
 READERS = {"tasklist.py", "ledger.py", "executions.py"}
@@ -291,6 +293,8 @@ MACHINE = {
     "planner.ADVANCE": "plans for every service",
     "history.ENDED_BETWEEN": "repairs the states of every service's tasks",
     "history.STREAKS": "repairs the states of every service's tasks",
+    "versions.OLDEST": "goes by when history ends, for every service",
+    "versions.PRUNE": "goes by when history ends, for every service",
 }
 """The statements that work for every service, and why; no face may come by one of them."""
 BY_KEY = {"executions.TOTAL", "executions.PAGE"}
@@ -308,8 +312,9 @@ MODULES = {
     "ledger": ledger,
     "executions": executions,
     "tasklist": tasklist,
+    "versions": versions,
 }
-THEIRS = {"task", "task_plan", "task_state", "run", "history", "service_usage"}
+THEIRS = {"task", "task_plan", "task_state", "task_version", "run", "history", "service_usage"}
 
 
 def _statements() -> Iterator[tuple[str, str]]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from receiver import Receiver
-from scheduler import actions, config, task
+from scheduler import actions, codec, config, task
 from scheduler.actions.http import Http, HttpPerformer, retry_after_s
 from scheduler.clock import Clock
 from scheduler.db import Database
@@ -265,8 +265,21 @@ async def test_of_an_attempt_that_another_follows_the_beginning_is_kept():
     body = "é".encode() * 5000
     again = msgspec.structs.replace(AGAIN, body=body)
     outcome = await perform(Says(again), definition())
-    kept = outcome.run.attempts[0].response
-    assert kept == body[:EXCERPT_BYTES].decode("utf-8", "replace")
+    kept = outcome.run.attempts[0]
+    assert kept.response == body[:EXCERPT_BYTES].decode("utf-8", "replace")
+    assert kept.truncated
+
+
+@pytest.mark.parametrize(
+    ("body", "cut", "truncated"),
+    [(None, False, False), (b"", False, False), (b"x" * EXCERPT_BYTES, False, False),
+     (b"x" * EXCERPT_BYTES, True, True), (b"x" * (EXCERPT_BYTES + 1), False, True)],
+)  # fmt: skip
+async def test_an_attempt_says_if_there_was_more_and_takes_no_room_if_not(body, cut, truncated):
+    again = msgspec.structs.replace(AGAIN, body=body, truncated=cut)
+    (attempt,) = (await perform(Says(again), definition())).run.attempts
+    assert attempt.truncated == truncated
+    assert ("truncated" in codec.encode([attempt])) == truncated
 
 
 @pytest.mark.parametrize("size", [0, 65_536, 65_537, 1 << 20])

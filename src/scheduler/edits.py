@@ -2,7 +2,7 @@
 
 import msgspec
 
-from scheduler import clock, lines, planner, planning, queue
+from scheduler import clock, lines, planner, planning, queue, versions
 from scheduler.db import Conn, utc
 from scheduler.definition import Definition
 from scheduler.history import Gap
@@ -24,6 +24,7 @@ async def replan(
     trigger that passes while this waits for locks is due: `asked` is when the edit was read, in ms.
     """
     start = await clock.database_ms(conn) if asked is None else asked
+    await versions.keep(conn, before, after, utc(start))
     if _stays(before, after) and not at_once:
         await _renew(conn, before, after, start)
         return None

@@ -9,7 +9,7 @@ from uuid import UUID
 import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
-from scheduler import config, db, metrics, partitions, planner, queue, services, settler
+from scheduler import config, db, metrics, partitions, planner, queue, services, settler, versions
 from scheduler.clock import Clock
 from scheduler.db import Conn, Database, ms, utc
 from scheduler.dispatcher import Dispatcher
@@ -341,6 +341,9 @@ class Engine:
         await partitions.make(self.database.engine, now)
         pruned = await partitions.prune(self.database, now, self.settings.history)
         metrics.HISTORY_BYTES.set(pruned.bytes)
+        async with self.database.auto.connect() as conn:
+            while await versions.prune(conn, pruned.kept_from):
+                pass
         if pruned.left:
             asyncio.get_running_loop().call_later(PRUNE_AGAIN_S, self.pruning.set)
 

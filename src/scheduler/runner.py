@@ -173,6 +173,7 @@ class Runner:
             at=started,
             secret=self.secrets.of(run.service_id),
         )
+        run.version = work.task.version  # an edit may have come between the claim and the reading
         outcome = await work.performer.perform(work.prepared, call)
         if outcome is None:
             return None
@@ -197,7 +198,7 @@ class Runner:
         if run.cancelled and not outcome.succeeded and (outcome.unknown or wait_s is not None):
             return Outcome(End(run, "cancelled", why_cancelled(run), first, now), overlapped)
         if wait_s is not None:
-            attempt.response = _excerpt(outcome.body)
+            attempt.response, attempt.truncated = _excerpt(outcome)
             # `now` is rounded down, and Retry-After is not to be undercut.
             return Outcome(Retry(run, now + math.ceil(wait_s * 1000) + 1), overlapped)
         most = self._runs.response_max_bytes
@@ -269,5 +270,10 @@ def _overlapped(run: Run, work: Work | None, until: int) -> tuple[UUID, int, int
     return run.task_key, since, until
 
 
-def _excerpt(body: bytes | None) -> str | None:
-    return None if body is None else body[:EXCERPT_BYTES].decode("utf-8", "replace")
+def _excerpt(outcome: actions.Outcome) -> tuple[str | None, bool]:
+    """Return the beginning of a body, and whether there was more."""
+    body = outcome.body
+    if body is None:
+        return None, False
+    beginning = body[:EXCERPT_BYTES].decode("utf-8", "replace")
+    return beginning, outcome.truncated or len(body) > EXCERPT_BYTES

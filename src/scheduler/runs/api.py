@@ -12,7 +12,7 @@ from litestar.di import NamedDependency
 from litestar.openapi.spec import OpenAPIFormat, OpenAPIType, Schema
 from litestar.params import FromPath
 
-from scheduler import asked, task
+from scheduler import asked
 from scheduler.db import EPOCH
 from scheduler.engine import Engine
 from scheduler.errors import NotFound, ValidationFailed
@@ -73,8 +73,7 @@ async def list_runs(request: AnyRequest, service: Caller, engine: Machine) -> Ru
         conn = await connection.execution_options(isolation_level="REPEATABLE READ")
         query = await of_task(conn, query, sent.get("task") or None)
         page = await page_of(conn, query, words, now, after=after, count=limit)
-        keys = {run.task_key for _, run in page.found if run.task_key is not None}
-        kinds = await task.triggers(conn, service.id, list(keys))
+        kinds = await model.triggers(conn, service.id, [run for _, run in page.found])
     return RunList(
         [model.listed(run, service.id, now, kinds) for _, run in page.found],
         page.following and cursor_of(page.following),

@@ -8,7 +8,18 @@ from litestar.di import NamedDependency
 from litestar.openapi.spec import Schema
 from litestar.params import FromPath
 
-from scheduler import asked, clock, edits, executions, lines, planner, quotas, state, task
+from scheduler import (
+    asked,
+    clock,
+    edits,
+    executions,
+    lines,
+    planner,
+    quotas,
+    state,
+    task,
+    versions,
+)
 from scheduler.db import utc
 from scheduler.engine import Engine
 from scheduler.errors import ValidationFailed
@@ -109,8 +120,10 @@ async def delete_task(task_id: FromPath[str], service: Caller, engine: Machine) 
     """Delete a task; what runs ends and is recorded, what is overdue ends cancelled."""
     async with engine.database.api.begin() as conn:
         of, _ = await planner.locked(conn, service.id, task_id)
-        await lines.remove(conn, of.line, utc(await clock.database_ms(conn)))
+        now = utc(await clock.database_ms(conn))
+        await lines.remove(conn, of.line, now)
         await planner.remove(conn, of.line)
+        await versions.keep(conn, of, None, now)
         await task.remove(conn, of.line)
         await state.remove(conn, of.line)
     engine.recall(of.key)
