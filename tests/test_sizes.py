@@ -1,8 +1,13 @@
 """How much a task may hold, and how much of what it holds is in memory at once."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
+
+from conftest import eventually
+from scheduler.task import get, outlines_of_all
 
 KB = 1024
 SMALL = {"TASKS_PAYLOAD_MAX_BYTES": "2048", "TASKS_HEADER_MAX_BYTES": "1024"}
@@ -92,3 +97,30 @@ async def test_what_was_stored_before_a_limit_runs_and_can_be_edited(run_app, re
         assert wrong(await alice.patch("/tasks/t", json={"header": {"a": "c" * 2000}}))
         smaller = {"payload": "y" * 2048, "header": {"a": "c" * 1023}}
         assert (await alice.patch("/tasks/t", json=smaller)).status_code == 200
+
+
+# What is in memory at once -----------------------------------------------------------------------
+
+
+async def test_a_task_that_was_paused_resumes_with_all_it_holds(app, alice, receiver):
+    more = {"description": "d", "payload": "x" * 10_000, "header": {"a": "b"}}
+    more |= {"frequency": 1, "unit": "second", "status": "paused"}
+    at = datetime.now(UTC) + timedelta(seconds=1)
+    made = await alice.post("/tasks", json=task(receiver, paused_until=at.isoformat(), **more))
+
+    def check() -> None:
+        assert receiver.last.body == b"x" * 10_000
+        assert receiver.last.header("a") == "b"
+
+    await eventually(check)
+    there = (await alice.get("/tasks/t")).json()
+    assert {name: there[name] for name in ("description", "payload", "header")} == {
+        name: made.json()[name] for name in ("description", "payload", "header")
+    }
+    async with app.database.engine.connect() as conn:
+        (of,) = (
+            await outlines_of_all(conn, [(await get(conn, UUID(app.ids["alice"]), "t")).key])
+        ).values()
+    assert (of.status, of.description, of.action.payload, of.action.header) == (
+        "active", None, None, {},
+    )  # fmt: skip

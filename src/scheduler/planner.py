@@ -119,7 +119,7 @@ async def tick(
     rows = (await conn.execute(TAKE, values)).all()
     if not rows:
         return Passed()
-    tasks = await task.definitions(conn, [row.key for row in rows])
+    tasks = await task.outlines_of_all(conn, [row.key for row in rows])
     plans: list[Plan] = []
     at_once = max(LEAST_AT_ONCE, MOST_A_PASS // len(rows)) if overdue else None
     made, turn = 0, clock.Slice()

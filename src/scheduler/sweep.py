@@ -35,7 +35,9 @@ class Sweep:
         skipped = 0
         if keys:
             skipped += await queue.cut_queues(conn, keys, self._queue_most, utc(now))
-            judged = [_judgement(of, now) for of in (await task.definitions(conn, keys)).values()]
+            judged = [
+                _judgement(of, now) for of in (await task.outlines_of_all(conn, keys)).values()
+            ]
             wanted = [j for j in judged if j is not None]
             if wanted:
                 skipped += await queue.sweep_misfired(conn, wanted, utc(now))
