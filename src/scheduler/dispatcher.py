@@ -67,7 +67,7 @@ class Dispatcher:
         self._timer: asyncio.TimerHandle | None = None
         self._cancels: set[UUID] = set()
         """Of runs that are not held yet, and may be about to."""
-        self._waiters: dict[UUID, asyncio.Future[Outcome]] = {}
+        self._waiters: dict[UUID, set[asyncio.Future[Outcome]]] = {}
 
         self.limits: dict[UUID, int] = {}
         """How many runs a service may have in flight, where it has a quota."""
@@ -119,11 +119,16 @@ class Dispatcher:
 
     def wait_for(self, run_id: UUID) -> asyncio.Future[Outcome]:
         """Return a future of a held run's next outcome, once that has been written."""
-        return self._waiters.setdefault(run_id, asyncio.get_running_loop().create_future())
+        waiter: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._waiters.setdefault(run_id, set()).add(waiter)
+        return waiter
 
-    def give_up(self, run_id: UUID) -> None:
-        """Wait no longer for an outcome."""
-        self._waiters.pop(run_id, None)
+    def give_up(self, run_id: UUID, waiter: asyncio.Future[Outcome]) -> None:
+        """Wait no longer for an outcome; others may wait for the same."""
+        waiters = self._waiters.get(run_id, set())
+        waiters.discard(waiter)
+        if not waiters:
+            self._waiters.pop(run_id, None)
 
     def cancel(self, run_id: UUID) -> bool:
         """End a run that this process holds, or cut its call short; False where it holds it not.
@@ -313,9 +318,9 @@ class Dispatcher:
         """Take note that an outcome has been written."""
         run = outcome.run
         self._holdings.forget(run)
-        waiter = self._waiters.pop(run.id, None)
-        if waiter is not None and not waiter.done():
-            waiter.set_result(outcome)
+        for waiter in self._waiters.pop(run.id, ()):
+            if not waiter.done():
+                waiter.set_result(outcome)
         to = outcome.to
         if isinstance(to, End):
             if run.in_line and (outcome.overlapped or self._next_is_near(run, to.finished_at)):

@@ -146,7 +146,7 @@ async def _pass(
     """Move the plans ahead that are locked; `at_once` instants are made of each at most."""
     if not rows:
         return Passed()
-    tasks = await task.definitions(conn, [row.key for row in rows])
+    tasks = await task.outlines_of_all(conn, [row.key for row in rows])
     behind: list[Definition] = []
     plans: list[Plan] = []
     made, turn = 0, clock.Slice()

@@ -57,7 +57,8 @@ class Sweep:
             return Swept(0, done, keys)
         async with self._database.auto.connect() as conn:
             skipped = await queue.cut_queues(conn, keys, self._queue_most, utc(now))
-            judged = [_judgement(of, now) for of in (await task.definitions(conn, keys)).values()]
+            tasks = await task.outlines_of_all(conn, keys)
+        judged = (_judgement(of, now) for of in tasks.values())
         wanted = [j for j in judged if j is not None]
         if not wanted:
             return Swept(skipped, done, keys)

@@ -52,7 +52,7 @@ async def create_task(
     fields = model.read_fields(await request.body())
     async with engine.database.api.begin() as conn:
         now = await clock.database_ms(conn)
-        made = edit.new_task(fields, service.id, now)
+        made = edit.new_task(fields, service.id, now, engine.settings.tasks)
         await quotas.check_tasks(conn, service)
         await task.create(conn, made.task)
         pending = made.at_once or awaits(made.task, now)
@@ -93,7 +93,7 @@ async def change_task(
     async with engine.database.api.begin() as conn:
         before, planned = await planner.locked(conn, service.id, task_id)
         asked, spent = await clock.database_ms(conn), (planned.runs, planned.until)
-        made = edit.edited(fields, before, asked, spent)
+        made = edit.edited(fields, before, asked, engine.settings.tasks, spent)
         await task.change(conn, made.task)
         earliest = await edits.replan(
             conn,
