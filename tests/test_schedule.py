@@ -250,7 +250,8 @@ async def test_a_task_whose_pause_ends_in_time_and_one_that_is_spent_are_told_ap
 
 @pytest.mark.parametrize(
     "query", ["from=x", "to=2030-01-01", "count=0", "count=1001", "pageNumber=-1",
-              "from=2030-01-02T00:00:00Z&to=2030-01-01T00:00:00Z"],
+              "from=2030-01-02T00:00:00Z&to=2030-01-01T00:00:00Z", "from=9000-01-01T00:00:00Z",
+              "to=2190-01-01T00:00:00Z", "from=1900-01-01T00:00:00Z"],
 )  # fmt: skip
 async def test_a_range_that_is_none_is_refused(alice, query):
     answer = await alice.get(f"/tasks/scheduled?{query}")

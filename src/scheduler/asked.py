@@ -54,6 +54,8 @@ def _unknown(sent: bytes | str | msgspec.Raw, of: type) -> list[Detail]:
     return found
 
 
+CENTURY_MS = 36_525 * 86_400_000
+"""A hundred years: as far away as anything here has to be."""
 PAGE_MOST = 1000
 
 
@@ -84,6 +86,16 @@ def time(sent: Mapping[str, str], field: str) -> int | None:
     except ValueError as e:
         raise ValidationFailed.of(field, str(e)) from None
     return None if at == FIRST else at  # the zero time of Go's clients
+
+
+def near(sent: Mapping[str, str], field: str, now: int) -> int | None:
+    """Return a time of the query, within a hundred years of `now` (ms): triggers are reckoned
+    with from there on, or up to there. Raises ValidationFailed.
+    """
+    at = time(sent, field)
+    if at is not None and abs(at - now) > CENTURY_MS:
+        raise ValidationFailed.of(field, "must lie within 100 years from now, in either direction")
+    return at
 
 
 def instant(text: str) -> int:

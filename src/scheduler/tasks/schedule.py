@@ -12,7 +12,7 @@ from litestar.params import FromPath
 
 from scheduler import asked, clock, edits, lines, planner, queue, quotas, state, task
 from scheduler.clock import Slice
-from scheduler.db import FIRST, LAST, Conn, rfc3339, utc
+from scheduler.db import FIRST, Conn, rfc3339, utc
 from scheduler.definition import Definition
 from scheduler.engine import Engine
 from scheduler.errors import ValidationFailed
@@ -158,7 +158,10 @@ async def _besides(
 async def list_scheduled(
     request: AnyRequest, service: NamedDependency[Service], engine: NamedDependency[Engine]
 ) -> Response[list[Task]]:
-    """Return the tasks with a fire time in [from, to], by default the next 24 hours."""
+    """Return the tasks with a fire time in [from, to], by default the next 24 hours.
+
+    Both lie within 100 years from now.
+    """
     sent = request.query_params
     page, count = asked.page(sent)
     now = engine.clock.now_ms()
@@ -175,9 +178,9 @@ async def list_scheduled(
 
 
 def _range(sent: Any, now: int) -> tuple[int, int]:
-    since, until = asked.time(sent, "from"), asked.time(sent, "to")
+    since, until = asked.near(sent, "from", now), asked.near(sent, "to", now)
     since = now if since is None else since
-    until = min(since + DAY_MS, LAST) if until is None else until
+    until = since + DAY_MS if until is None else until
     if until < since:
         raise ValidationFailed.of("to", "must not lie before from, by default now")
     return since, until
@@ -201,7 +204,7 @@ async def _firing(
         tasks = await task.definitions(conn, [each.key for each in piece])
         for each in piece:
             of = tasks.get(each.key)
-            at = each.first(of, since, until) if of else None
+            at = await each.first(of, since, until, turn) if of else None
             if of is not None and at is not None:
                 before, _ = found.get(each.key, (at, of))
                 found[each.key] = (min(before, at), of)
