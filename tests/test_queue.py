@@ -27,6 +27,7 @@ from scheduler import (
     tasklist,
 )
 from scheduler.actions import Http
+from scheduler.codec import decode, encode
 from scheduler.db import Conn, Database, ms, utc
 from scheduler.definition import Definition, Policy, Status
 from scheduler.lines import Stance
@@ -41,8 +42,6 @@ from scheduler.run import (
     Run,
     bucket_in,
     bucket_of,
-    decode,
-    encode,
     run_id,
 )
 from scheduler.sweep import Sweep

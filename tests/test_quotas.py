@@ -169,6 +169,49 @@ async def test_what_made_no_run_takes_none(app, alice, receiver):
     refused(await execute(alice), "max_runs_per_minute")
 
 
+async def ended_badly(client: httpx.AsyncClient, n: int) -> list[str]:
+    """Execute so often; return the runs once they have failed."""
+    for _ in range(n):
+        assert (await execute(client)).status_code == 202
+
+    async def check() -> list[str]:
+        found = (await client.get("/runs", params={"state": "failed"})).json()["runs"]
+        assert len(found) == n
+        return [run["id"] for run in found]
+
+    return await eventually(check)
+
+
+async def test_a_replay_is_a_run_by_hand_and_what_moves_nothing_takes_none(app, alice, receiver):
+    receiver.then(400).then(400)
+    await with_task(alice, receiver)
+    first, second = await ended_badly(alice, 2)
+    await limit(app, "alice", max_runs_per_minute=1)
+    await alice.patch("/tasks/t", json={"status": "disabled"})
+    assert (await alice.post(f"/runs/{first}/replay")).status_code == 409
+    await alice.patch("/tasks/t", json={"status": "active"})
+    assert (await alice.post(f"/runs/{first}/replay")).status_code == 202
+    refused(await alice.post(f"/runs/{second}/replay"), "max_runs_per_minute")
+    assert (await alice.get(f"/runs/{second}")).json()["state"] == "failed"
+
+
+async def test_a_replay_by_filter_goes_as_far_as_the_quota_and_says_what_is_left(
+    app, alice, receiver, conn
+):
+    for _ in range(5):
+        receiver.then(400)
+    await with_task(alice, receiver)
+    await ended_badly(alice, 5)
+    await limit(app, "alice", max_runs_per_minute=3)
+    for done, left in ((3, 2), (2, 0)):
+        found = (await alice.post("/runs/replay", json={"state": "failed"})).json()
+        assert (found["matched"], found["done"], found["more"]) == (done + left, done, left > 0)
+        assert [(n, "max_runs_per_minute" in why) for why, n in found["refused"].items()] == (
+            [(left, True)] if left else []
+        )
+        await conn.execute("UPDATE service_usage SET at = at - interval '1 hour'")
+
+
 async def test_the_runs_of_triggers_are_not_counted(app, alice, receiver):
     await limit(app, "alice", max_runs_per_minute=1)
     await with_task(alice, receiver, frequency=1, unit="second")

@@ -20,7 +20,7 @@ from conftest import App, eventually, running
 from receiver import Receiver
 from scheduler.db import ms
 from test_cancel import CUT, create, ends, only_run, shown, soon
-from test_dispatcher import arrived, no_run_left
+from test_dispatcher import arrived, no_run_left, past
 from test_queue import now_ms
 
 HELD = "SELECT FROM run FOR UPDATE"
@@ -217,6 +217,40 @@ async def test_an_execute_puts_the_run_that_another_replica_holds_behind_it(
         assert [tuple(r) for r in rows] == [("skipped", "overlap")]
 
     await eventually(skipped)
+
+
+WHILE_CLAIMED = {
+    "edit": ({"url": "/new"}, ["/new"], [("succeeded", None)]),
+    "pause": ({"status": "paused"}, [], []),
+    "disable": ({"status": "disabled"}, [], []),
+}
+
+
+@pytest.mark.parametrize("change", [*WHILE_CLAIMED, "delete"])
+async def test_what_is_asked_of_a_task_while_its_run_is_being_claimed_is_heard(
+    app, alice, conn, receiver, monkeypatch, change
+):
+    """Nothing holds the run yet that could be recalled, and what was read of its task is old."""
+    body, paths, ends_as = WHILE_CLAIMED.get(change, ({}, [], []))
+    if "url" in body:
+        body = {"url": receiver.url + "/new"}
+    secrets, answered = app.engine.runner.secrets, []
+    refresh = secrets.refresh
+
+    async def refresh_slowly(*values: Any) -> None:
+        if not answered and await conn.fetchval("SELECT count(*) FROM run WHERE task_id = 't'"):
+            method = "DELETE" if change == "delete" else "PATCH"
+            asked = await alice.request(method, "/tasks/t", json=body or None)
+            answered.append(asked.status_code)
+        await refresh(*values)
+
+    await create(alice, receiver, scheduled_at=soon(0.9))
+    monkeypatch.setattr(secrets, "refresh", refresh_slowly)
+    await eventually(lambda: no_run_left(conn))
+    assert answered == [204 if change == "delete" else 200]
+    await past(app.engine, now_ms() + 1000)
+    assert [r.path for r in receiver.requests] == paths
+    assert await states(conn) == ends_as
 
 
 # A run under way ---------------------------------------------------------------------------------

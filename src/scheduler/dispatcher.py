@@ -87,9 +87,12 @@ class Dispatcher:
             self._wake.set()
 
     def recall(self, task_key: UUID) -> None:
-        """Reconsider the held runs of a task, unsent so far: it was edited, deleted or executed."""
+        """Reconsider the held runs of a task, unsent so far: it was edited, deleted or executed.
+
+        Those that are being claimed now, too: their answer may be older than what was done.
+        """
         self._runner.forget(task_key)
-        if task_key in self._holdings.tasks:
+        if task_key in self._holdings.tasks or self._claiming.locked():
             self._returns.tasks.add(task_key)
             self._wake.set()
 

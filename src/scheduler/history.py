@@ -23,8 +23,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
+from scheduler import codec
 from scheduler.db import Conn, metadata, ms, times_check, utc
-from scheduler.run import Attempt, Line, bucket_in, encode, run_id
+from scheduler.run import Attempt, Line, bucket_in, run_id
 
 HISTORY = Table(
     "history",
@@ -155,7 +156,7 @@ async def record_damaged(
     """Write a failed run for a task whose definition cannot be read, so that someone sees it."""
     values = {"id": run_id(line.key, line.bucket, "damaged", ms(now)), "task_id": task_id}
     values |= {"version": version, "reason": reason, "now": now}
-    values["attempts"] = encode([Attempt(number=1, outcome="failed", error=reason)])
+    values["attempts"] = codec.encode([Attempt(number=1, outcome="failed", error=reason)])
     await conn.execute(DAMAGED, {**line.values, **values})
 
 

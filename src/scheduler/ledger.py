@@ -16,9 +16,10 @@ from uuid import UUID
 import msgspec
 from sqlalchemy import text
 
+from scheduler import codec
 from scheduler.db import Conn, ms, utc, walk_in_order
 from scheduler.history import Finished, finished
-from scheduler.run import Started, bucket_in, decode
+from scheduler.run import Started, bucket_in
 
 SCAN = 20_000
 LIVE_STATES = ("scheduled", "running", "retrying")
@@ -252,7 +253,7 @@ def _read(walk: _Walk, row: Any) -> Started | Finished:
         scheduled_for=ms(row.scheduled_for),
         due=ms(row.due),
         created_at=ms(row.created_at),
-        attempts=decode(row.attempts, row.attempts_n)[0],
+        attempts=codec.decode(row.attempts, row.attempts_n)[0],
         claimed=row.claimed,
     )
 

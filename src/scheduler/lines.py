@@ -1,6 +1,6 @@
-"""A task's own runs, and one run by its id: what its service asks for and changes.
+"""What a service asks of its live runs and changes: a task's, one by its id, or all of them.
 
-Verbs on a line (a task's address) or on an id; each names the service. None commits.
+Verbs on a line (a task's address), on ids, or on the service; each names it. None commits.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,8 +11,9 @@ from uuid import UUID
 import msgspec
 from sqlalchemy import text
 
+from scheduler import codec
 from scheduler.db import Conn, ms
-from scheduler.run import Attempts, Line, Started, bucket_in, decode, encode
+from scheduler.run import Attempts, Line, Started, bucket_in
 
 FUTURE = text("""
 DELETE FROM run WHERE task_key = :key AND bucket = :bucket AND service_id = :service_id
@@ -186,30 +187,14 @@ async def live(
 
 async def of_task(conn: Conn, line: Line, now: datetime) -> list[Started]:
     """Return a task's live runs that were tried, or are being tried, the newest first."""
-    return [_started(row) for row in await conn.execute(OF_TASK, {**line.values, "now": now})]
+    return [codec.started(row) for row in await conn.execute(OF_TASK, {**line.values, "now": now})]
 
 
 async def get(conn: Conn, service_id: UUID, run_id: UUID) -> Started | None:
     """Return a live run of a service, or None."""
     values = {"id": run_id, "bucket": bucket_in(run_id), "service_id": service_id}
     row = (await conn.execute(BY_ID, values)).first()
-    return _started(row) if row else None
-
-
-def _started(row: Any) -> Started:
-    return Started(
-        id=row.id,
-        kind=row.kind,
-        task_key=row.task_key,
-        task_id=row.task_id,
-        version=row.version,
-        scheduled_for=ms(row.scheduled_for),
-        due=ms(row.due),
-        created_at=ms(row.created_at),
-        attempts=decode(row.attempts, row.attempts_n)[0],
-        claimed=row.claimed,
-        replayed=row.replayed,
-    )
+    return codec.started(row) if row else None
 
 
 # Cancel and replay --------------------------------------------------------------------------------
@@ -336,7 +321,7 @@ async def replay(
         **msgspec.structs.asdict(stance),
         "ids": [row.id for row in found],
         "finished": [row.finished_at for row in found],
-        "attempts": [encode(tried) for tried in attempts],
+        "attempts": [codec.encode(tried) for tried in attempts],
         "attempts_n": [len(tried) for tried in attempts],
         "max_retries": max_retries,
         "now": now,
@@ -346,7 +331,40 @@ async def replay(
 
 def _with_excerpt(row: Any) -> Attempts:
     """Return a run's attempts, the last with the beginning of what it was answered."""
-    attempts, _ = decode(row.attempts, row.attempts_n)
+    attempts, _ = codec.decode(row.attempts, row.attempts_n)
     if attempts and row.response is not None:
         attempts[-1].response = row.response.decode("utf-8", "replace")
     return attempts
+
+
+# All of a service ---------------------------------------------------------------------------------
+
+OF_SERVICE = """FROM run WHERE service_id = :service_id ORDER BY due LIMIT :most"""
+REMOVE_SERVICE = text(
+    "DELETE FROM run WHERE service_id = :service_id AND id = ANY(ARRAY("
+    f"SELECT id {OF_SERVICE} FOR UPDATE SKIP LOCKED)) "
+    "RETURNING task_key, claimed_by IS NOT NULL AS claimed"
+)
+LEFT_OF_SERVICE = text(f"SELECT EXISTS (SELECT FROM (SELECT id {OF_SERVICE}) AS left_over)")
+UNDER_WAY = text("""
+SELECT count(*) FROM (
+    SELECT FROM run WHERE service_id = :service_id AND due <= :now AND claimed_by IS NOT NULL
+    ORDER BY due LIMIT :most) AS r
+""")
+
+
+async def remove_service(conn: Conn, service_id: UUID, most: int) -> tuple[set[UUID], bool]:
+    """Delete at most so many of a service's live runs, the claimed ones too; what runs is dropped.
+
+    Return the tasks of the claimed ones, to be recalled, and whether any runs are left.
+    """
+    gone = await conn.execute(REMOVE_SERVICE, {"service_id": service_id, "most": most})
+    recalled = {row.task_key for row in gone if row.claimed and row.task_key}
+    left = await conn.execute(LEFT_OF_SERVICE, {"service_id": service_id, "most": 1})
+    return recalled, bool(left.scalar_one())
+
+
+async def under_way(conn: Conn, service_id: UUID, now: datetime, most: int) -> int:
+    """Return how many of a service's runs are being performed, counted to `most`."""
+    values = {"service_id": service_id, "now": now, "most": most}
+    return int((await conn.execute(UNDER_WAY, values)).scalar_one())

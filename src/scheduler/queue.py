@@ -7,26 +7,16 @@ in database time.
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
 import msgspec
 from sqlalchemy import text
 
-from scheduler.db import Conn, ms, utc
-from scheduler.run import (
-    KINDS,
-    End,
-    NewRun,
-    Retry,
-    Run,
-    decode,
-    encode,
-)
+from scheduler import codec
+from scheduler.db import Conn, utc
+from scheduler.run import KINDS, End, NewRun, Retry, Run
 
-LATE_S = 2.0
-"""A run that is due longer than this is late, and claimed service by service."""
-
+# Enqueue ------------------------------------------------------------------------------------------
 
 ENQUEUE = text("""
 INSERT INTO run (id, bucket, service_id, task_key, task_id, kind, version, overlap, priority,
@@ -45,6 +35,19 @@ ON CONFLICT (id, bucket) DO NOTHING
 RETURNING id
 """)
 
+
+async def enqueue(conn: Conn, runs: Sequence[NewRun], now: datetime) -> list[UUID]:
+    """Insert runs; one that exists already stays as it is. Return the ids that are new."""
+    if not runs:
+        return []
+    rows = await conn.execute(ENQUEUE, {**codec.new(runs), "now": now})
+    return list(rows.scalars())
+
+
+# Claim --------------------------------------------------------------------------------------------
+
+LATE_S = 2.0
+"""A run that is due longer than this is late, and claimed service by service."""
 COLUMNS = """run.id, run.bucket, run.service_id, run.task_key, run.task_id, run.kind, run.version,
           run.overlap, run.priority, run.scheduled_for, run.due, run.max_retries, run.attempts,
           run.attempts_n, run.lanes, run.cancelled, run.replayed_at"""
@@ -70,12 +73,10 @@ WHERE id = ANY(ARRAY(
 RETURNING """
     + COLUMNS
 )
-
 BEFORE = """h.task_key = c.task_key AND h.bucket = c.bucket AND h.id <> c.id
                AND (h.claimed_by IS NOT NULL
                     OR (h.attempts_n = 0, h.scheduled_for, h.id)
                      < (c.attempts_n = 0, c.scheduled_for, c.id))"""
-
 CLAIM_ON_TIME = text(
     CLAIM.format(
         which="c.due > :late AND c.due <= :ahead AND c.service_id <> ALL(:crowded)",
@@ -91,14 +92,49 @@ WHERE EXISTS (SELECT FROM run r
               WHERE r.service_id = s.id AND r.due <= :late AND r.claimed_by IS NULL)
 """)
 
-# ORDER BY keeps these two on the index: for one row of many, or a few, a planner that does not know
-# the parameters would rather read the whole table.
+# ORDER BY keeps it on the index: for one row of many, a planner that does not know the parameter
+# would rather read the whole table.
 ANY_LATE = text("""
 SELECT EXISTS (SELECT FROM (
     SELECT due FROM run WHERE due <= :late AND claimed_by IS NULL ORDER BY due LIMIT 1) AS late)
 """)
-
 ADOPT = text("SELECT " + COLUMNS + " FROM run WHERE run.claimed_by = :me")
+
+
+async def claim_on_time(
+    conn: Conn, me: UUID, now_ms: int, *, ahead_ms: int, room: int, crowded: Sequence[UUID] = ()
+) -> list[Run]:
+    """Claim what is due from two seconds ago to `ahead_ms` from now, but of no crowded service."""
+    when = {"late": utc(now_ms - int(LATE_S * 1000)), "ahead": utc(now_ms + ahead_ms)}
+    values = {**when, "me": me, "room": room, "kinds": KINDS, "crowded": list(crowded)}
+    return codec.claimed(await conn.execute(CLAIM_ON_TIME, values), me)
+
+
+async def claim_late(conn: Conn, me: UUID, now_ms: int, *, service: UUID, room: int) -> list[Run]:
+    """Claim what one service has overdue."""
+    values = {"late": utc(now_ms - int(LATE_S * 1000)), "me": me, "room": room, "kinds": KINDS}
+    return codec.claimed(await conn.execute(CLAIM_LATE, {**values, "service": service}), me)
+
+
+async def any_late(conn: Conn, now_ms: int) -> bool:
+    """Say whether anything is late and unclaimed."""
+    late = utc(now_ms - int(LATE_S * 1000))
+    return bool((await conn.execute(ANY_LATE, {"late": late})).scalar_one())
+
+
+async def late_services(conn: Conn, services: Sequence[UUID], now_ms: int) -> list[UUID]:
+    """Return which of these services have something late and unclaimed."""
+    late = utc(now_ms - int(LATE_S * 1000))
+    rows = await conn.execute(LATE_SERVICES, {"services": list(services), "late": late})
+    return list(rows.scalars())
+
+
+async def adopt(conn: Conn, me: UUID) -> list[Run]:
+    """Return every run that names `me` as its holder."""
+    return codec.claimed(await conn.execute(ADOPT, {"me": me}), me)
+
+
+# Give back ----------------------------------------------------------------------------------------
 
 RELEASE = text("""
 UPDATE run SET claimed_by = NULL, version = greatest(version, :version)
@@ -120,6 +156,49 @@ FROM o WHERE run.id = o.id AND run.bucket = o.bucket AND run.claimed_by = :me
     AND run.attempts_n = o.attempts_n - 1
 RETURNING run.id
 """)
+RECALLED = text("""
+SELECT r.id, r.version FROM run r WHERE r.id = ANY(:ids) AND r.claimed_by = :me
+""")
+DROP = text("""
+DELETE FROM run
+WHERE id = ANY(:ids) AND claimed_by = :me AND version < coalesce(:version, version + 1)
+RETURNING id
+""")
+CANCELLED = text("SELECT id FROM run WHERE cancelled AND claimed_by = :me")
+
+
+async def release(conn: Conn, me: UUID, ids: Sequence[UUID], version: int | None = None) -> None:
+    """Give claimed runs back; `version` is that of their task, where theirs may be older."""
+    await conn.execute(RELEASE, {"ids": list(ids), "me": me, "version": version})
+
+
+async def retry(conn: Conn, me: UUID, retries: Sequence[Retry]) -> list[UUID]:
+    """Give runs back to be tried again later. Return the ids that were still ours."""
+    rows = await conn.execute(RETRY, {**codec.retries(retries), "me": me})
+    return list(rows.scalars())
+
+
+async def versions(conn: Conn, me: UUID, ids: Sequence[UUID]) -> dict[UUID, int]:
+    """Return the versions that claimed runs have now; those that are not ours are left out."""
+    rows = await conn.execute(RECALLED, {"ids": list(ids), "me": me})
+    return {row.id: row.version for row in rows}
+
+
+async def drop(conn: Conn, me: UUID, ids: Sequence[UUID], version: int | None) -> set[UUID]:
+    """Delete claimed runs that the edit to `version` took back, or a delete (None).
+
+    Return those that were: what a later edit wants again has a newer version by now.
+    """
+    rows = await conn.execute(DROP, {"ids": list(ids), "me": me, "version": version})
+    return set(rows.scalars())
+
+
+async def cancelled(conn: Conn, me: UUID) -> list[UUID]:
+    """Return the claimed runs that someone cancelled."""
+    return list((await conn.execute(CANCELLED, {"me": me})).scalars())
+
+
+# Settle -------------------------------------------------------------------------------------------
 
 # The DELETE goes by ids alone: joined with the unnest it got a sequential scan for the first
 # executions on every connection.
@@ -143,6 +222,15 @@ SELECT d.id, d.bucket, d.service_id, d.task_key, d.task_id, d.kind, o.version, d
 FROM d JOIN o ON o.id = d.id
 RETURNING id
 """)
+
+
+async def settle(conn: Conn, me: UUID, ends: Sequence[End]) -> list[UUID]:
+    """Move runs to history. Return the ids that were still ours; the others ended elsewhere."""
+    rows = await conn.execute(SETTLE, {**codec.ends(ends), "me": me})
+    return list(rows.scalars())
+
+
+# Skip ---------------------------------------------------------------------------------------------
 
 # A gap is one row: the id of its first instant, how many, from when to when.
 GAP = """
@@ -205,134 +293,12 @@ d AS (DELETE FROM run WHERE id = ANY(ARRAY(SELECT id FROM q WHERE place > :most)
       RETURNING *)"""
     + GAP.format(end="'skipped', 'overlap'")
 )
-
 OVERDUE = text("""
 SELECT task_key, due, id FROM run
 WHERE (due, id) > (:after, :after_id) AND due <= :before AND claimed_by IS NULL
   AND kind = 'task' AND attempts_n = 0 AND replayed_at IS NULL
 ORDER BY due, id LIMIT :room
 """)
-
-# Of a replica that is gone. What was due after its last possible call was never sent; of the rest
-# nobody knows, so it counts as an attempt and comes again a little later.
-FREE = text("""
-UPDATE run SET
-    claimed_by = NULL,
-    attempts = CASE WHEN due > :sent_until THEN attempts ELSE attempts || jsonb_build_object(
-        'number', attempts_n + 1, 'outcome', 'unknown',
-        'started_at', floor(extract(epoch FROM due) * 1000)::bigint,
-        'finished_at', floor(extract(epoch FROM CAST(:now AS timestamptz)) * 1000)::bigint,
-        'error', 'the replica that held it stopped; the call may have arrived') END,
-    attempts_n = CASE WHEN due > :sent_until THEN attempts_n ELSE attempts_n + 1 END,
-    due = CASE WHEN due > :sent_until THEN due
-          ELSE :now + least(300, power(2, least(attempts_n, 10))) * interval '1 second' END
-WHERE claimed_by = ANY(:dead)
-""")
-
-HOLDERS = text("SELECT DISTINCT claimed_by FROM run WHERE claimed_by IS NOT NULL")
-
-RECALLED = text("""
-SELECT r.id, r.version FROM run r WHERE r.id = ANY(:ids) AND r.claimed_by = :me
-""")
-
-DROP = text("""
-DELETE FROM run
-WHERE id = ANY(:ids) AND claimed_by = :me AND version < coalesce(:version, version + 1)
-RETURNING id
-""")
-
-
-async def enqueue(conn: Conn, runs: Sequence[NewRun], now: datetime) -> list[UUID]:
-    """Insert runs; one that exists already stays as it is. Return the ids that are new."""
-    if not runs:
-        return []
-    columns = {
-        name: [getattr(run, name) for run in runs]
-        for name in ("id", "bucket", "service_id", "task_key", "task_id", "kind", "version")
-    }
-    columns["overlap"] = [run.overlap for run in runs]
-    columns["at"] = [utc(run.at) for run in runs]
-    columns["max_retries"] = [run.max_retries for run in runs]
-    columns["claimed_by"] = [run.claimed_by for run in runs]
-    columns["lanes"] = [run.lanes for run in runs]
-    columns["priority"] = [run.priority for run in runs]
-    rows = await conn.execute(ENQUEUE, {**columns, "now": now})
-    return list(rows.scalars())
-
-
-async def claim_on_time(
-    conn: Conn, me: UUID, now_ms: int, *, ahead_ms: int, room: int, crowded: Sequence[UUID] = ()
-) -> list[Run]:
-    """Claim what is due from two seconds ago to `ahead_ms` from now, but of no crowded service."""
-    when = {"late": utc(now_ms - int(LATE_S * 1000)), "ahead": utc(now_ms + ahead_ms)}
-    values = {**when, "me": me, "room": room, "kinds": KINDS, "crowded": list(crowded)}
-    return _runs(await conn.execute(CLAIM_ON_TIME, values), me)
-
-
-async def claim_late(conn: Conn, me: UUID, now_ms: int, *, service: UUID, room: int) -> list[Run]:
-    """Claim what one service has overdue."""
-    values = {"late": utc(now_ms - int(LATE_S * 1000)), "me": me, "room": room, "kinds": KINDS}
-    return _runs(await conn.execute(CLAIM_LATE, {**values, "service": service}), me)
-
-
-async def any_late(conn: Conn, now_ms: int) -> bool:
-    """Say whether anything is late and unclaimed."""
-    late = utc(now_ms - int(LATE_S * 1000))
-    return bool((await conn.execute(ANY_LATE, {"late": late})).scalar_one())
-
-
-async def late_services(conn: Conn, services: Sequence[UUID], now_ms: int) -> list[UUID]:
-    """Return which of these services have something late and unclaimed."""
-    late = utc(now_ms - int(LATE_S * 1000))
-    rows = await conn.execute(LATE_SERVICES, {"services": list(services), "late": late})
-    return list(rows.scalars())
-
-
-async def adopt(conn: Conn, me: UUID) -> list[Run]:
-    """Return every run that names `me` as its holder."""
-    return _runs(await conn.execute(ADOPT, {"me": me}), me)
-
-
-async def release(conn: Conn, me: UUID, ids: Sequence[UUID], version: int | None = None) -> None:
-    """Give claimed runs back; `version` is that of their task, where theirs may be older."""
-    await conn.execute(RELEASE, {"ids": list(ids), "me": me, "version": version})
-
-
-async def retry(conn: Conn, me: UUID, retries: Sequence[Retry]) -> list[UUID]:
-    """Give runs back to be tried again later. Return the ids that were still ours."""
-    rows = await conn.execute(
-        RETRY,
-        {
-            "ids": [r.run.id for r in retries],
-            "buckets": [r.run.bucket for r in retries],
-            "due": [utc(r.due) for r in retries],
-            "attempts": [encode(r.run.attempts) for r in retries],
-            "attempts_n": [len(r.run.attempts) for r in retries],
-            "me": me,
-        },
-    )
-    return list(rows.scalars())
-
-
-async def settle(conn: Conn, me: UUID, ends: Sequence[End]) -> list[UUID]:
-    """Move runs to history. Return the ids that were still ours; the others ended elsewhere."""
-    rows = await conn.execute(
-        SETTLE,
-        {
-            "ids": [e.run.id for e in ends],
-            "state": [e.state for e in ends],
-            "reason": [e.reason for e in ends],
-            "attempts": [encode(e.run.attempts) for e in ends],
-            "attempts_n": [len(e.run.attempts) for e in ends],
-            "started_at": [None if e.started_at is None else utc(e.started_at) for e in ends],
-            "finished_at": [utc(e.finished_at) for e in ends],
-            "response": [e.response for e in ends],
-            "truncated": [e.truncated for e in ends],
-            "version": [e.run.version for e in ends],
-            "me": me,
-        },
-    )
-    return list(rows.scalars())
 
 
 async def skip_overlapped(conn: Conn, spans: Iterable[tuple[UUID, int, int]], now: datetime) -> int:
@@ -380,6 +346,26 @@ async def overdue(
     return [tuple(row) for row in await conn.execute(OVERDUE, values)]
 
 
+# Free ---------------------------------------------------------------------------------------------
+
+# Of a replica that is gone. What was due after its last possible call was never sent; of the rest
+# nobody knows, so it counts as an attempt and comes again a little later.
+FREE = text("""
+UPDATE run SET
+    claimed_by = NULL,
+    attempts = CASE WHEN due > :sent_until THEN attempts ELSE attempts || jsonb_build_object(
+        'number', attempts_n + 1, 'outcome', 'unknown',
+        'started_at', floor(extract(epoch FROM due) * 1000)::bigint,
+        'finished_at', floor(extract(epoch FROM CAST(:now AS timestamptz)) * 1000)::bigint,
+        'error', 'the replica that held it stopped; the call may have arrived') END,
+    attempts_n = CASE WHEN due > :sent_until THEN attempts_n ELSE attempts_n + 1 END,
+    due = CASE WHEN due > :sent_until THEN due
+          ELSE :now + least(300, power(2, least(attempts_n, 10))) * interval '1 second' END
+WHERE claimed_by = ANY(:dead)
+""")
+HOLDERS = text("SELECT DISTINCT claimed_by FROM run WHERE claimed_by IS NOT NULL")
+
+
 async def free(conn: Conn, dead: Sequence[UUID], sent_until: datetime, now: datetime) -> int:
     """Free the runs of replicas that are gone; `sent_until` is when they last could send."""
     values = {"dead": list(dead), "sent_until": sent_until, "now": now}
@@ -391,60 +377,7 @@ async def holders(conn: Conn) -> list[UUID]:
     return list((await conn.execute(HOLDERS)).scalars())
 
 
-async def versions(conn: Conn, me: UUID, ids: Sequence[UUID]) -> dict[UUID, int]:
-    """Return the versions that claimed runs have now; those that are not ours are left out."""
-    rows = await conn.execute(RECALLED, {"ids": list(ids), "me": me})
-    return {row.id: row.version for row in rows}
-
-
-async def drop(conn: Conn, me: UUID, ids: Sequence[UUID], version: int | None) -> set[UUID]:
-    """Delete claimed runs that the edit to `version` took back, or a delete (None).
-
-    Return those that were: what a later edit wants again has a newer version by now.
-    """
-    rows = await conn.execute(DROP, {"ids": list(ids), "me": me, "version": version})
-    return set(rows.scalars())
-
-
-def _runs(rows: Iterable[Any], me: UUID) -> list[Run]:
-    """Return claimed runs by due time; RETURNING has no order."""
-    runs = [_run(row, me) for row in rows]
-    runs.sort(key=lambda run: run.due)
-    return runs
-
-
-def _run(row: Any, me: UUID) -> Run:
-    attempts, damaged = decode(row.attempts, row.attempts_n)
-    scheduled_for = ms(row.scheduled_for)
-    return Run(
-        id=row.id,
-        bucket=row.bucket,
-        service_id=row.service_id,
-        task_key=row.task_key,
-        task_id=row.task_id,
-        kind=row.kind,
-        version=row.version,
-        overlap=row.overlap,
-        priority=row.priority,
-        scheduled_for=scheduled_for,
-        due=scheduled_for if row.due == row.scheduled_for else ms(row.due),
-        max_retries=row.max_retries,
-        attempts=attempts,
-        claimed_by=me,
-        lanes=row.lanes,
-        cancelled=row.cancelled,
-        replayed_at=None if row.replayed_at is None else ms(row.replayed_at),
-        damaged=damaged or ("the run names no task" if row.task_key is None else None),
-    )
-
-
-CANCELLED = text("SELECT id FROM run WHERE cancelled AND claimed_by = :me")
-
-
-async def cancelled(conn: Conn, me: UUID) -> list[UUID]:
-    """Return the claimed runs that someone cancelled."""
-    return list((await conn.execute(CANCELLED, {"me": me})).scalars())
-
+# Count --------------------------------------------------------------------------------------------
 
 DEPTH_MOST = 10_000
 DEPTH = text("""
@@ -456,34 +389,3 @@ async def depth(conn: Conn, now: datetime) -> int:
     """Return how many live runs are due, counted to 10,000."""
     found = await conn.execute(DEPTH, {"now": now, "most": DEPTH_MOST})
     return int(found.scalar_one())
-
-
-OF_SERVICE = """FROM run WHERE service_id = :service_id ORDER BY due LIMIT :most"""
-REMOVE_SERVICE = text(
-    "DELETE FROM run WHERE service_id = :service_id AND id = ANY(ARRAY("
-    f"SELECT id {OF_SERVICE} FOR UPDATE SKIP LOCKED)) "
-    "RETURNING task_key, claimed_by IS NOT NULL AS claimed"
-)
-LEFT_OF_SERVICE = text(f"SELECT EXISTS (SELECT FROM (SELECT id {OF_SERVICE}) AS left_over)")
-UNDER_WAY = text("""
-SELECT count(*) FROM (
-    SELECT FROM run WHERE service_id = :service_id AND due <= :now AND claimed_by IS NOT NULL
-    ORDER BY due LIMIT :most) AS r
-""")
-
-
-async def remove_service(conn: Conn, service_id: UUID, most: int) -> tuple[set[UUID], bool]:
-    """Delete at most so many of a service's live runs, the claimed ones too; what runs is dropped.
-
-    Return the tasks of the claimed ones, to be recalled, and whether any runs are left.
-    """
-    gone = await conn.execute(REMOVE_SERVICE, {"service_id": service_id, "most": most})
-    recalled = {row.task_key for row in gone if row.claimed and row.task_key}
-    left = await conn.execute(LEFT_OF_SERVICE, {"service_id": service_id, "most": 1})
-    return recalled, bool(left.scalar_one())
-
-
-async def under_way(conn: Conn, service_id: UUID, now: datetime, most: int) -> int:
-    """Return how many of a service's runs are being performed, counted to `most`."""
-    values = {"service_id": service_id, "now": now, "most": most}
-    return int((await conn.execute(UNDER_WAY, values)).scalar_one())

@@ -19,7 +19,7 @@ from sqlalchemy import (
     text,
 )
 
-from scheduler import clock, queue, services, task
+from scheduler import clock, lines, services, task
 from scheduler.db import Conn, metadata, utc
 from scheduler.errors import TooManyRequests
 from scheduler.service import Service
@@ -114,7 +114,7 @@ async def check_in_flight(conn: Conn, service: Service) -> None:
         return
     await services.lock(conn, service.id)
     now = utc(await clock.database_ms(conn))
-    if await queue.under_way(conn, service.id, now, most) >= most:
+    if await lines.under_way(conn, service.id, now, most) >= most:
         raise TooManyRequests(
             f"{most} runs of this service are under way (max_in_flight); wait until one ends",
             retry_after=IN_FLIGHT_RETRY_S,
@@ -138,5 +138,5 @@ async def usage(conn: Conn, service: Service) -> Usage:
     return Usage(
         tasks=await task.count(conn, service.id, COUNT_MOST),
         runs_per_minute=math.ceil(level),
-        in_flight=await queue.under_way(conn, service.id, now, COUNT_MOST),
+        in_flight=await lines.under_way(conn, service.id, now, COUNT_MOST),
     )

@@ -111,7 +111,6 @@ class Attempt(msgspec.Struct, omit_defaults=True):
 
 
 Attempts = list[Attempt]
-_attempts = msgspec.json.Decoder(Attempts)
 
 
 class Run(msgspec.Struct, kw_only=True, eq=False, gc=False):
@@ -221,21 +220,3 @@ class Started(msgspec.Struct):
     claimed: bool
     """Some replica holds it: from its due instant on an attempt is under way."""
     replayed: bool = False
-
-
-def encode(attempts: Attempts) -> str:
-    """Return attempts as JSON text that jsonb takes: it refuses U+0000."""
-    return msgspec.json.encode(attempts).decode().replace("\\u0000", "\\ufffd")
-
-
-def decode(raw: str, count: int) -> tuple[Attempts, str | None]:
-    """Return the attempts on a row, and why they cannot be believed where someone broke them."""
-    if raw == "[]" and not count:
-        return [], None
-    try:
-        attempts = _attempts.decode(raw)
-    except (msgspec.DecodeError, RecursionError) as e:
-        return [], f"the attempts on the run's row cannot be read: {e}"
-    if len(attempts) != count:
-        return attempts, f"the run's row counts {count} attempts and lists {len(attempts)}"
-    return attempts, None

@@ -66,8 +66,10 @@ class Runner:
     async def prepare(self, conn: Conn, runs: Iterable[Run]) -> None:
         """Give claimed runs their tasks, as new as the runs; one whose task is gone gets None.
 
-        Retries always ask: the task may have been deleted since, and nobody heard of it.
+        Retries always ask: the task may have been deleted since, and nobody heard of it. What was
+        read stays with the runs, also where the task is forgotten meanwhile: they are recalled.
         """
+        works = {run.task_key: self._works.get(run.task_key) for run in runs if run.task_key}
         wanted = {
             run.task_key
             for run in runs
@@ -76,14 +78,15 @@ class Runner:
         if wanted:
             found = await task.definitions(conn, list(wanted))
             for key in wanted - found.keys():
+                works[key] = None
                 self._works.pop(key, None)
             for n, definition in enumerate(found.values()):
-                self._learn(definition)
+                works[definition.key] = self._learn(definition)
                 if n % 50 == 49:  # a slice of the loop's time
                     await asyncio.sleep(0)
         await self.secrets.refresh(conn, {run.service_id for run in runs})
         for run in runs:
-            run.work = self._works.get(run.task_key) if run.task_key else None
+            run.work = works[run.task_key] if run.task_key else None
         if len(self._works) > REMEMBERED:
             self._works.clear()
 

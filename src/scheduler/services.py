@@ -87,6 +87,7 @@ UPDATE service SET name = :name, allow_commands = :allow_commands, updated_at = 
     max_in_flight = :max_in_flight, max_body_bytes = :max_body_bytes
 WHERE id = :service_id RETURNING {COLUMNS}
 """)
+
 # Tokens and usage point at the row: their FOR KEY SHARE does not wait for this.
 LOCK = text(f"SELECT {COLUMNS} FROM service WHERE id = :service_id FOR NO KEY UPDATE")
 DELETE = text("DELETE FROM service WHERE id = :service_id")
@@ -262,6 +263,7 @@ FORGET_TOKENS = text("DELETE FROM token WHERE service_id = :service_id AND id = 
 TOUCH = text("""
 UPDATE token SET last_used_at = now() WHERE id = ANY(:ids)
 """)
+
 # By the token alone, so that an unknown service and a wrong token cost the same.
 CHECK = text("""
 SELECT t.id AS token_id, s.id, s.name, s.allow_commands, s.created_at, s.updated_at,

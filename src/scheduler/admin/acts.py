@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 from msgspec import UNSET
 
-from scheduler import config, history, planner, queue, quotas, services, state, task
+from scheduler import config, history, lines, planner, quotas, services, state, task
 from scheduler.admin.model import (
     ServiceFields,
     ShownService,
@@ -147,7 +147,7 @@ async def _wipe(database: Database, service: UUID, recall: Callable[[UUID], None
     """Delete a service's rows in the order in which one makes the next: plans make runs."""
 
     async def runs(conn: Conn, service_id: UUID, most: int) -> bool:
-        recalled, left = await queue.remove_service(conn, service_id, most)
+        recalled, left = await lines.remove_service(conn, service_id, most)
         for key in recalled:
             recall(key)
         return left

@@ -8,7 +8,7 @@ from litestar import Response, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
-from scheduler import clock, history, lines, planner, task
+from scheduler import clock, history, lines, planner, quotas, task
 from scheduler.db import Conn, utc
 from scheduler.definition import Definition
 from scheduler.engine import Engine
@@ -38,7 +38,7 @@ async def replay_run(
         raise Conflict("this run is of no task that could run again")
     if ended.gap is not None and ended.gap[0] > 1:
         raise Conflict("this row stands for instants that were skipped; execute the task instead")
-    moved = await replay(engine, service.id, ended.task_id, ended.task_key, [key])
+    moved = await replay(engine, service, ended.task_id, ended.task_key, [key])
     async with engine.database.api.connect() as conn:
         shown = await model.find(conn, service.id, key, engine.clock.now_ms())
     if not moved or shown is None:
@@ -53,19 +53,20 @@ async def _refuse_live(conn: Conn, service_id: UUID, key: UUID, run_id: str) -> 
 
 
 async def replay(
-    engine: Engine, service_id: UUID, task_id: str, task_key: UUID, keys: Sequence[UUID]
+    engine: Engine, service: Service, task_id: str, task_key: UUID, keys: Sequence[UUID]
 ) -> list[UUID]:
     """Replay finished runs of one task as it stands now; return those that were moved.
 
-    Raises Conflict where the task is gone, or disabled.
+    All or none. Raises Conflict where the task is gone, or disabled, and TooManyRequests.
     """
     async with engine.database.api.begin() as conn:
-        of = await _still(conn, service_id, task_id, task_key)
+        of = await _still(conn, service.id, task_id, task_key)
         retries = of.policy.max_retries
         most = engine.settings.worker.max_retries if retries is None else retries
         now = await clock.database_ms(conn)
         stance = planner.stance_of(of)
         moved = await lines.replay(conn, of.line, keys, stance, most, utc(now))
+        await quotas.take_runs(conn, service, len(moved))
     if moved:
         engine.wake(now)
         engine.standing.recheck([of.key])

@@ -1,7 +1,7 @@
 """`/runs/replay` and `/runs/cancel`: what is done to all runs that a filter means."""
 
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -9,9 +9,9 @@ import msgspec
 from litestar import Request, post
 from litestar.di import NamedDependency
 
-from scheduler import asked, quotas
+from scheduler import asked
 from scheduler.engine import Engine
-from scheduler.errors import Conflict, ValidationFailed
+from scheduler.errors import Conflict, TooManyRequests, ValidationFailed
 from scheduler.history import Finished
 from scheduler.ledger import END_STATES, LIVE_STATES, Place
 from scheduler.openapi import asks
@@ -22,6 +22,8 @@ from scheduler.service import Service
 
 MOST = 10_000
 """Runs that one call acts on; the answer says where there are more."""
+QUOTA_PIECE = 100
+"""Runs replayed at once of a service with a quota: what is left of it is used up so far."""
 
 AnyRequest = Request[Any, Any, Any]
 Caller = NamedDependency[Service]
@@ -66,7 +68,7 @@ class Done(msgspec.Struct):
     aborted: int = 0
     """Under way, and told to end."""
     refused: dict[str, int] = {}
-    """Why some stayed as they were, and how many."""
+    """Why some stayed as they were, and how many; what a quota refused can be asked for again."""
 
 
 @post(
@@ -83,28 +85,38 @@ async def replay_runs(
     """Replay up to 10,000 runs; with `dry_run` count them. Gaps are not among them."""
     which = asked.body(await request.body(), Which)
     found = Done(which.dry_run, 0, more=False)
-    refused = Counter[str]()
+    refused, over = Counter[str](), ""
     async for piece in _pieces(engine, service, which, END_STATES, found):
         ended = [run for run in piece if isinstance(run, Finished)]
         tasks: dict[tuple[str, UUID], list[UUID]] = {}
         for run in ended:
             if run.task_id is not None and run.task_key is not None:
                 tasks.setdefault((run.task_id, run.task_key), []).append(run.id)
-        for (task_id, key), ids in tasks.items():
+        for task_id, key, ids in _at_once(service, tasks):
+            if over:
+                refused[over] += len(ids)
+                continue
             try:
-                found.done += len(await _replayed(engine, service, task_id, key, ids))
+                found.done += len(await actions.replay(engine, service, task_id, key, ids))
             except Conflict as e:
                 refused[e.message] += len(ids)
+            except TooManyRequests as e:
+                over = e.message
+                refused[over] += len(ids)
     found.refused = dict(refused)
+    found.more = found.more or bool(over)
     return found
 
 
-async def _replayed(
-    engine: Engine, service: Service, task_id: str, key: UUID, ids: Sequence[UUID]
-) -> list[UUID]:
-    async with engine.database.api.begin() as conn:
-        await quotas.take_runs(conn, service, len(ids))
-    return await actions.replay(engine, service.id, task_id, key, ids)
+def _at_once(
+    service: Service, tasks: dict[tuple[str, UUID], list[UUID]]
+) -> Iterator[tuple[str, UUID, list[UUID]]]:
+    """Yield what is replayed in one transaction: all of a task, or what its quota may take."""
+    most = service.limits.max_runs_per_minute
+    size = min(most, QUOTA_PIECE) if most else LIMIT_MOST
+    for (task_id, key), ids in tasks.items():
+        for start in range(0, len(ids), size):
+            yield task_id, key, ids[start : start + size]
 
 
 @post(
