@@ -59,10 +59,17 @@ CENTURY_MS = 36_525 * 86_400_000
 PAGE_MOST = 1000
 
 
-def page(sent: Mapping[str, str]) -> tuple[int, int]:
-    """Return `pageNumber`, from 0, and `count`, at most 1,000. Raises ValidationFailed."""
-    number = whole(sent.get("pageNumber"), "pageNumber", 0, 0, 10**9)
-    return number, whole(sent.get("count"), "count", PAGE_MOST, 1, PAGE_MOST)
+def page(sent: Mapping[str, str], deepest: int) -> tuple[int, int]:
+    """Return `pageNumber`, from 0, and `count`, at most 1,000. Raises ValidationFailed.
+
+    What lies before a page is walked: at most `deepest` of the list.
+    """
+    count = whole(sent.get("count"), "count", PAGE_MOST, 1, PAGE_MOST)
+    number = whole(sent.get("pageNumber"), "pageNumber", 0, 0, deepest)
+    if number * count > deepest:
+        most = f"must be at most {deepest // count} where count is {count}"
+        raise ValidationFailed.of("pageNumber", f"{most}: ask for less by a filter or a range")
+    return number, count
 
 
 def whole(sent: str | None, field: str, default: int, least: int, most: int) -> int:
