@@ -802,6 +802,7 @@ async def _touch_everything(c: Conn, of: Definition, now: int) -> None:
     await history.get(c, ALICE, claimed[0].id)
     await history.last_ends(c, ALICE, [of.key])
     await task.definitions(c, [of.key])
+    await task.outlines(c, ALICE, [of.key])
     await task.find(c, ALICE, "t77")
     await tasklist.page(c, ALICE, tasklist.Filter(), offset=0, count=101)
     await planner.anything(c, now, window_ms=60_000)
@@ -809,7 +810,7 @@ async def _touch_everything(c: Conn, of: Definition, now: int) -> None:
     await planner.lock(c, of.line)
     await planner.lock_many(c, ALICE, [of.key])
     await planner.coming(c, ALICE, planning.Coming(of.key, now, 0), now + 60_000, 100)
-    await lines.due_tasks(c, ALICE, at, utc(now + 60_000), 100)
+    assert [each async for each in lines.due_tasks(c, ALICE, at, utc(now + 60_000), 100)]
     await lines.newest(c, of.line)
     await lines.tasks_of(c, ALICE, [claimed[0].id])
     await lines.cancel(c, ALICE, [run.id for run in claimed[30:]], at)

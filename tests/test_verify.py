@@ -120,7 +120,17 @@ async def test_max_runs_that_are_used_up_are_no_finding(alice, conn):
     assert (await verified(alice))["missing"] == []
 
 
-@pytest.mark.parametrize("query", ["from=x", "to=2026-01-01", "cursor=x", "cursor=e30="])
+@pytest.mark.parametrize(
+    "query",
+    [
+        "from=x",
+        "to=2026-01-01",
+        "cursor=x",
+        "cursor=e30=",
+        "to=9999-12-31T23:59:59Z",
+        "from=1800-01-01T00:00:00Z",
+    ],
+)
 async def test_what_cannot_be_verified_is_refused(alice, query):
     answer = await alice.get(f"/runs/verify?{query}")
     assert answer.status_code == 400

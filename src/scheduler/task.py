@@ -184,6 +184,11 @@ SELECT id FROM task
 WHERE service_id = :service_id AND id = ANY(:ids) AND bucket = ANY(:buckets) LIMIT 100
 """)
 BY_KEYS = text(f"SELECT {COLUMNS} FROM task WHERE key = ANY(:keys)")
+# A payload may be megabytes, and so may headers; who damaged a row is none of an object, perhaps.
+OUTLINES = text(f"""
+SELECT {COLUMNS.replace("description,", "NULL AS description,").replace("action,", OUTLINE)}
+FROM task WHERE key = ANY(:keys) AND service_id = :service_id
+""")
 TRIGGERS = text("""
 SELECT key, version, coalesce(trigger ->> 'kind', 'none') AS kind FROM task
 WHERE key = ANY(:keys) AND service_id = :service_id
@@ -230,6 +235,12 @@ async def taken(conn: Conn, service_id: UUID, ids: Sequence[str]) -> list[str]:
 async def definitions(conn: Conn, keys: Sequence[UUID]) -> dict[UUID, Definition]:
     """Return tasks by key, of any service: the machine performs them all."""
     rows = await conn.execute(BY_KEYS, {"keys": list(keys)})
+    return {row.key: definition(row) for row in rows}
+
+
+async def outlines(conn: Conn, service_id: UUID, keys: Sequence[UUID]) -> dict[UUID, Definition]:
+    """Map a service's tasks to their definitions, but for description, header and payload."""
+    rows = await conn.execute(OUTLINES, {"keys": list(keys), "service_id": service_id})
     return {row.key: definition(row) for row in rows}
 
 

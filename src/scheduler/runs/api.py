@@ -89,12 +89,13 @@ async def verify_runs(request: AnyRequest, service: Caller, engine: Machine) -> 
     """Recompute what was due in (`from`, `to`], default the last 24 hours, and compare.
 
     Of each task since its last edit, within retention, and up to what is planned; at most 100,000
-    instants a call, `next_cursor` goes on. One call at a time: 429 while others wait.
+    instants a call, `next_cursor` goes on. One call at a time: 429 while others wait. `from` and
+    `to` lie within 100 years from now.
     """
     sent = request.query_params
     now = engine.clock.now_ms()
-    until = asked.time(sent, "to") or now + int(engine.settings.planner.window_seconds * 1000)
-    since = asked.time(sent, "from")
+    until = asked.near(sent, "to", now) or now + int(engine.settings.planner.window_seconds * 1000)
+    since = asked.near(sent, "from", now)
     job = Job(
         url=engine.database.url,
         database=engine.settings.database,

@@ -33,7 +33,8 @@ from scheduler.tasks.execute import execute_task
 from scheduler.tasks.listing import list_tasks
 from scheduler.tasks.model import CreatedTask, Task, TaskFields
 from scheduler.tasks.preview import preview_new_task, preview_task
-from scheduler.tasks.schedule import list_scheduled, schedule_task
+from scheduler.tasks.schedule import schedule_task
+from scheduler.tasks.scheduled import list_scheduled
 
 EXECUTIONS = 10
 
