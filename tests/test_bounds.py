@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 from collections.abc import AsyncIterator
+from typing import Any
 
 import asyncpg
 import msgspec
@@ -12,14 +13,17 @@ from hypothesis import strategies as st
 
 from conftest import eventually
 from scheduler import config, lines, planner, planning, queue, task
-from scheduler.db import Database, ms, utc
+from scheduler.clock import Slice
+from scheduler.db import LAST, Database, ms, utc
 from scheduler.definition import Definition
-from scheduler.planning import plan
+from scheduler.planning import DAY_MS, plan
 from scheduler.run import NewRun, run_id
-from scheduler.triggers import Bounds, Interval, Once, Without
+from scheduler.triggers import Bounds, Cron, Interval, Once, Without
 from test_dispatcher import arrived, stored
 from test_planner import HOUR, NOW, WINDOW, edit, every, gaps, instants, store, tick
 from test_queue import ME, MINUTE, claim, definition, enqueue, now_ms
+
+YEAR = 365 * DAY_MS
 
 
 @pytest.fixture
@@ -93,6 +97,52 @@ def test_instants_that_are_gone_are_no_instants(step, gone, after, length):
     following = some.next(after)
     assert following not in some.gone
     assert not left or following == left[0]
+
+
+@given(
+    st.sampled_from(["*/7 * * * *", "30 2 * * *", "0 3 1 */3 *", "0 12 29 2 *"]),
+    st.sampled_from(["UTC", "Europe/Berlin"]),
+    st.integers(0, 10 * YEAR // 1000),
+    st.integers(1, 80),
+    st.integers(0, 40),
+    st.integers(0, 2 * YEAR),
+)
+def test_what_max_runs_leaves_are_the_first_so_many(cron, zone, after, most, spent, length):
+    of = bounded(definition(trigger=Cron(cron, zone)), most)
+    after = NOW + after * 1000 + 999
+    until = after + length
+    left = max(most - spent, 0)
+    kept = planning.within(of, of.due, after, spent, until)
+    expected = list(itertools.islice(of.trigger.between(after, until), left))
+    assert (list(kept.between(after, until)) if kept else []) == expected
+
+
+class Measured:
+    """A cron's instants, and how much time was looked through for them."""
+
+    def __init__(self, of: Cron) -> None:
+        self.of, self.looked = of, 0
+
+    def count(self, after: int, until: int) -> int:
+        self.looked += max(until - after, 0)
+        return self.of.count(after, until)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.of, name)
+
+
+@pytest.mark.parametrize("until", [NOW + 20 * YEAR, LAST])
+async def test_what_max_runs_leaves_costs_what_is_left_and_not_how_far_it_is_looked_for(until):
+    cron = Measured(Cron("0 3 * * *", "Europe/Berlin"))
+    of = bounded(definition(), 12)
+    kept = planning.within(of, cron, NOW, 2, until)
+    assert len(list(kept.between(NOW, until))) == 10
+    assert cron.looked < 60 * DAY_MS
+    cron.looked = 0
+    assert await planning.counted(cron, NOW, until, 10, Slice()) == 10
+    assert cron.looked < 60 * DAY_MS
+    assert await planning.counted(cron, NOW, NOW + 5 * DAY_MS, 10, Slice()) == 5
+    assert await planning.counted(cron, NOW, NOW - 1, 10, Slice()) == 0
 
 
 def test_the_first_plan_counts_the_run_now():

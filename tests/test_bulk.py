@@ -4,6 +4,8 @@ import asyncio
 import gc
 import json
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
@@ -223,6 +225,22 @@ async def ticking(over: asyncio.Event) -> list[float]:
         held.append((now - last) * 1000)
         last = now
     return held
+
+
+@asynccontextmanager
+async def unheld(most_ms: float = 50) -> AsyncIterator[None]:
+    """What is done meanwhile never holds the loop for longer, in its own CPU time."""
+    over = asyncio.Event()
+    gc.disable()  # its pauses are the interpreter's, and grow with all that is alive
+    watching = asyncio.create_task(ticking(over))
+    try:
+        await asyncio.sleep(0)
+        yield
+    finally:
+        over.set()
+        held = sorted(await watching)
+        gc.enable()
+    assert held[-1] <= most_ms
 
 
 @pytest.mark.parametrize("lined", [False, True])

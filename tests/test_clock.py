@@ -1,11 +1,14 @@
 """Database time on the monotonic clock: readings of every latency, and a clock that is stepped."""
 
+import asyncio
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from scheduler import config
-from scheduler.clock import DRIFT, WINDOW_S, Clock, database_ms
+from scheduler.clock import DRIFT, WINDOW_S, Clock, Slice, database_ms
 from scheduler.db import Database
 
 START = 1_700_000_000.0
@@ -118,6 +121,23 @@ def test_a_reading_older_than_a_minute_is_forgotten():
     world.at += 2
     world.sample(0.1, 0.1)
     assert world.clock.error_ms == pytest.approx(50)
+
+
+async def test_a_slice_gives_way_once_it_was_long_enough_and_tells_what_it_used(monkeypatch):
+    monkeypatch.setattr(Slice, "LENGTH_S", 0.01)
+    turn, others = Slice(), []
+    asyncio.get_running_loop().call_soon(others.append, 1)
+    await turn.give_way()
+    assert (others, turn.used_s) == ([], 0.0)
+    begun = time.thread_time()
+    while time.thread_time() - begun < 0.02:
+        pass
+    await turn.give_way()
+    assert others == [1]
+    assert 0.02 <= turn.used_s < 0.1
+    await asyncio.sleep(0.02)  # not its own time
+    await turn.give_way()
+    assert turn.used_s < 0.1
 
 
 def test_readings_do_not_pile_up():

@@ -283,6 +283,16 @@ async def test_late_runs_are_claimed_of_one_service_alone(database):
         assert not await queue.any_late(conn, now)
 
 
+async def test_a_service_is_crowded_by_what_is_due_of_it_alone(database):
+    now = now_ms()
+    mine, other = definition(service=ALICE), definition(service=BOB)
+    await enqueue(database, *(new_run(mine, now - n) for n in range(3)))
+    await enqueue(database, *(new_run(other, now + MINUTE + n) for n in range(5)))
+    async with database.engine.begin() as conn:
+        found = [await queue.crowded(conn, [ALICE, BOB], utc(now), most) for most in (3, 4)]
+    assert found == [[ALICE], []]
+
+
 async def test_crowded_services_are_left_out_of_what_is_on_time(database):
     now = now_ms()
     for name in (ALICE, BOB):
@@ -792,6 +802,7 @@ async def _touch_everything(c: Conn, of: Definition, now: int) -> None:
     await history.get(c, ALICE, claimed[0].id)
     await history.last_ends(c, ALICE, [of.key])
     await task.definitions(c, [of.key])
+    await task.outlines(c, ALICE, [of.key])
     await task.find(c, ALICE, "t77")
     await tasklist.page(c, ALICE, tasklist.Filter(), offset=0, count=101)
     await planner.anything(c, now, window_ms=60_000)
@@ -799,7 +810,7 @@ async def _touch_everything(c: Conn, of: Definition, now: int) -> None:
     await planner.lock(c, of.line)
     await planner.lock_many(c, ALICE, [of.key])
     await planner.coming(c, ALICE, planning.Coming(of.key, now, 0), now + 60_000, 100)
-    await lines.due_tasks(c, ALICE, at, utc(now + 60_000), 100)
+    assert [each async for each in lines.due_tasks(c, ALICE, at, utc(now + 60_000), 100)]
     await lines.newest(c, of.line)
     await lines.tasks_of(c, ALICE, [claimed[0].id])
     await lines.cancel(c, ALICE, [run.id for run in claimed[30:]], at)

@@ -3,6 +3,7 @@
 import asyncio
 import email.utils
 import time
+import tracemalloc
 from collections.abc import AsyncIterator, Callable
 
 import msgspec
@@ -406,6 +407,19 @@ async def test_runs_get_their_tasks_as_new_as_they_are(database_url):
         await runner.prepare(conn, [last])
         assert last.work is None
     await database.close()
+
+
+async def test_tasks_are_kept_ready_while_their_requests_take_little(outbound):
+    clock, performers = Clock(time.time), {Http: HttpPerformer(outbound)}
+    runner = Runner(performers, clock, config.Worker(), config.Runs(), lambda _holder: True)
+    tracemalloc.start()
+    for n in range(63):
+        action = Http(url="http://h/", payload=f"{n}".rjust(2 << 20))
+        of = msgspec.structs.replace(definition(), action=action)
+        runner.equip(run_of(of), of)
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 80 << 20
 
 
 async def test_each_call_carries_its_instant_and_its_attempt_and_its_deadline():

@@ -613,7 +613,17 @@ async def test_without_count_the_first_thousand_are_listed(alice, conn):
 
 @pytest.mark.parametrize(
     "query",
-    ["pageNumber=-1", "pageNumber=x", "count=0", "count=1001", "count=1.5", "count=9" * 30],
+    [
+        "pageNumber=-1",
+        "pageNumber=x",
+        "count=0",
+        "count=1001",
+        "count=1.5",
+        "count=9" * 30,
+        "pageNumber=1000000000",
+        "pageNumber=1001",
+        "pageNumber=100001&count=10",
+    ],
 )
 async def test_paging_values_out_of_range_are_refused(alice, query):
     answer = await alice.get(f"/tasks?{query}")

@@ -54,13 +54,22 @@ def _unknown(sent: bytes | str | msgspec.Raw, of: type) -> list[Detail]:
     return found
 
 
+CENTURY_MS = 36_525 * 86_400_000
+"""A hundred years: as far away as anything here has to be."""
 PAGE_MOST = 1000
 
 
-def page(sent: Mapping[str, str]) -> tuple[int, int]:
-    """Return `pageNumber`, from 0, and `count`, at most 1,000. Raises ValidationFailed."""
-    number = whole(sent.get("pageNumber"), "pageNumber", 0, 0, 10**9)
-    return number, whole(sent.get("count"), "count", PAGE_MOST, 1, PAGE_MOST)
+def page(sent: Mapping[str, str], deepest: int) -> tuple[int, int]:
+    """Return `pageNumber`, from 0, and `count`, at most 1,000. Raises ValidationFailed.
+
+    What lies before a page is walked: at most `deepest` of the list.
+    """
+    count = whole(sent.get("count"), "count", PAGE_MOST, 1, PAGE_MOST)
+    number = whole(sent.get("pageNumber"), "pageNumber", 0, 0, deepest)
+    if number * count > deepest:
+        most = f"must be at most {deepest // count} where count is {count}"
+        raise ValidationFailed.of("pageNumber", f"{most}: ask for less by a filter or a range")
+    return number, count
 
 
 def whole(sent: str | None, field: str, default: int, least: int, most: int) -> int:
@@ -84,6 +93,16 @@ def time(sent: Mapping[str, str], field: str) -> int | None:
     except ValueError as e:
         raise ValidationFailed.of(field, str(e)) from None
     return None if at == FIRST else at  # the zero time of Go's clients
+
+
+def near(sent: Mapping[str, str], field: str, now: int) -> int | None:
+    """Return a time of the query, within a hundred years of `now` (ms): triggers are reckoned
+    with from there on, or up to there. Raises ValidationFailed.
+    """
+    at = time(sent, field)
+    if at is not None and abs(at - now) > CENTURY_MS:
+        raise ValidationFailed.of(field, "must lie within 100 years from now, in either direction")
+    return at
 
 
 def instant(text: str) -> int:

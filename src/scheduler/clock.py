@@ -80,13 +80,19 @@ class Slice:
     LENGTH_S = 0.002
 
     def __init__(self) -> None:
-        self._end = time.perf_counter() + self.LENGTH_S
+        self.used_s = 0.0
+        """CPU time of the turns that are over, in seconds."""
+        self._begin()
+
+    def _begin(self) -> None:
+        self._end, self._cpu = time.perf_counter() + self.LENGTH_S, time.thread_time()
 
     async def give_way(self) -> None:
         """Let others run, where this turn has been long enough."""
         if time.perf_counter() > self._end:
+            self.used_s += time.thread_time() - self._cpu
             await asyncio.sleep(0)
-            self._end = time.perf_counter() + self.LENGTH_S
+            self._begin()
 
 
 async def database_ms(conn: Conn) -> int:

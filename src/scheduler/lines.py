@@ -3,7 +3,7 @@
 Verbs on a line (a task's address), on ids, or on the service; each names it. None commits.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -155,11 +155,12 @@ SELECT id FROM (
 ORDER BY scheduled_for DESC LIMIT 1
 """)
 
+DUE_AT_ONCE = 500
 DUE_TASKS = text("""
 SELECT task_key, min(scheduled_for) AS at FROM run
 WHERE service_id = :service_id AND due >= :since AND due <= :until AND attempts_n = 0
     AND task_key IS NOT NULL
-GROUP BY task_key ORDER BY at LIMIT :most
+GROUP BY task_key ORDER BY at, task_key LIMIT :most
 """)
 
 
@@ -171,10 +172,16 @@ async def newest(conn: Conn, line: Line) -> UUID | None:
 
 async def due_tasks(
     conn: Conn, service_id: UUID, since: datetime, until: datetime, most: int
-) -> dict[UUID, int]:
-    """Map the keys of a service's tasks that have live runs due in [since, until] to the first."""
+) -> AsyncIterator[tuple[UUID, int]]:
+    """Yield a service's tasks that have live runs due in [since, until], and the first (ms).
+
+    The soonest first, a few at a time.
+    """
     values = {"service_id": service_id, "since": since, "until": until, "most": most}
-    return {row.task_key: ms(row.at) for row in await conn.execute(DUE_TASKS, values)}
+    async with conn.stream(DUE_TASKS, values) as rows:
+        async for some in rows.partitions(DUE_AT_ONCE):
+            for row in some:
+                yield row.task_key, ms(row.at)
 
 
 async def live(

@@ -3,12 +3,13 @@
 Pure: from a definition, how far it is planned, and the time. Times are ms since 1970.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from uuid import UUID
 
 import msgspec
 
+from scheduler.clock import Slice
 from scheduler.db import LAST
 from scheduler.definition import Definition
 from scheduler.history import Gap
@@ -17,6 +18,9 @@ from scheduler.triggers import Bounded, Instants, without
 
 MOST_AT_ONCE = 1000
 """Instants of one task that one pass makes; the next pass makes more."""
+DAY_MS = 86_400_000
+REACH_MOST_MS = 400 * DAY_MS
+"""As much of a trigger's time is counted in one go: about half a millisecond."""
 
 
 class Plan(msgspec.Struct):
@@ -38,6 +42,11 @@ class Plan(msgspec.Struct):
     def spent(self) -> int:
         """How many instants it makes of those that `max_runs` counts; skipped ones are some."""
         return len(self.instants) + sum(gap.count for gap in self.gaps) - self.back
+
+    def pass_over(self, late: Sequence[int]) -> None:
+        """Add to the gap what was planned, and counted, before, and stood unclaimed too long."""
+        self.gaps = with_late(self.gaps, self.task, late)
+        self.back += len(late)
 
     @property
     def runs(self) -> Iterator[NewRun]:
@@ -116,27 +125,47 @@ def _next(due: Instants, after: int) -> int | None:
 def within(
     of: Definition, instants: Instants | None, after: int, spent: int, until: int
 ) -> Instants | None:
-    """Return a task's instants up to the last one that `max_runs` leaves; None where none is."""
+    """Return a task's instants up to the last one that `max_runs` leaves; None where none is.
+
+    What it costs follows how many are left, and not how far away `until` is.
+    """
     most = of.bounds.max_runs
     if instants is None or most is None:
         return instants
-    if spent >= most:
+    left, reach = most - spent, DAY_MS
+    if left <= 0:
         return None
-    if instants.count(after, until) <= most - spent:
-        return instants
-    return Bounded(instants, 0, None, _nth(instants, after, until, most - spent))
+    while True:
+        end = min(after + reach, until)
+        found = instants.count(after, end)
+        if found > left or (found == left and end < until):
+            return Bounded(instants, 0, None, _nth(instants, after, end, left))
+        if end >= until:
+            return instants
+        after, left, reach = end, left - found, reach * 2
 
 
 def _nth(instants: Instants, after: int, until: int, n: int) -> int:
-    """Return the `n`-th instant later than `after`; there are more of them up to `until`."""
-    low, high = after, until
-    while low < high:
-        middle = (low + high) // 2
-        if instants.count(after, middle) < n:
-            low = middle + 1
+    """Return the `n`-th instant later than `after`; there are as many up to `until`."""
+    while until - after > 1:
+        middle = (after + until) // 2
+        found = instants.count(after, middle)
+        if found < n:
+            after, n = middle, n - found
         else:
-            high = middle
-    return low
+            until = middle
+    return until
+
+
+async def counted(instants: Instants, after: int, until: int, most: int, turn: Slice) -> int:
+    """Return how many instants lie in (after, until], `most` at most; gives way to others."""
+    found, reach = 0, DAY_MS
+    while after < until and found < most:
+        end = min(after + reach, until)
+        found += instants.count(after, end)
+        after, reach = end, min(reach * 2, REACH_MOST_MS)
+        await turn.give_way()
+    return min(found, most)
 
 
 def _judge(of: Definition, due: Instants, planned_until: int, now: int) -> tuple[int, Gap | None]:
@@ -175,6 +204,23 @@ def gap(
     )
 
 
+def with_late(gaps: Sequence[Gap], of: Definition, late: Sequence[int]) -> list[Gap]:
+    """Return a task's gaps, the one that was missed from the first of the `late` instants on."""
+    if not late:
+        return list(gaps)
+    known = next((gap for gap in gaps if gap.reason == "misfire"), None)
+    missed = Gap(
+        line=of.line,
+        task_id=of.id,
+        version=of.version,
+        reason="misfire",
+        count=len(late) + (known.count if known else 0),
+        first=min(late),
+        last=max(*late, known.last if known else 0),
+    )
+    return [gap for gap in gaps if gap is not known] + [missed]
+
+
 def paused(
     of: Definition, planned_until: int, spent: int, until: int, gone: Iterable[int]
 ) -> list[Gap]:
@@ -202,7 +248,7 @@ class Coming(msgspec.Struct, frozen=True):
     runs: int
     """How many instants were made so far."""
 
-    def first(self, of: Definition, since: int, until: int) -> int | None:
+    async def first(self, of: Definition, since: int, until: int, turn: Slice) -> int | None:
         """Return the first of them in [since, until], if nothing changes until then."""
         begin = self.at
         if of.status == "paused":
@@ -210,6 +256,11 @@ class Coming(msgspec.Struct, frozen=True):
                 return None
             begin = of.paused_until
             of = msgspec.structs.replace(of, status="active")
-        due = within(of, of.due, begin - 1, self.runs, until)
+        due, most = of.due, of.bounds.max_runs
         at = due.next(max(begin, since) - 1) if due else None
-        return at if at is not None and at <= until else None
+        if due is None or at is None or at > until:
+            return None
+        if most is None:
+            return at
+        left = most - self.runs
+        return at if await counted(due, begin - 1, at - 1, left, turn) < left else None

@@ -90,6 +90,8 @@ TASK = Table(
 )
 COLUMNS = """key, bucket, service_id, id, version, name, description, tags, status, trigger, action,
           policy, created_at, updated_at, bounds, paused_until"""
+OUTLINE = """CASE jsonb_typeof(action) WHEN 'object'
+          THEN action - CAST('{header,payload}' AS text[]) ELSE action END AS action,"""
 
 
 # One task -----------------------------------------------------------------------------------------
@@ -182,6 +184,11 @@ SELECT id FROM task
 WHERE service_id = :service_id AND id = ANY(:ids) AND bucket = ANY(:buckets) LIMIT 100
 """)
 BY_KEYS = text(f"SELECT {COLUMNS} FROM task WHERE key = ANY(:keys)")
+# A payload may be megabytes, and so may headers; who damaged a row is none of an object, perhaps.
+OUTLINES = text(f"""
+SELECT {COLUMNS.replace("description,", "NULL AS description,").replace("action,", OUTLINE)}
+FROM task WHERE key = ANY(:keys) AND service_id = :service_id
+""")
 TRIGGERS = text("""
 SELECT key, version, coalesce(trigger ->> 'kind', 'none') AS kind FROM task
 WHERE key = ANY(:keys) AND service_id = :service_id
@@ -191,6 +198,10 @@ SELECT {COLUMNS} FROM task
 WHERE service_id = :service_id AND (created_at, key) >= (:created_at, :key)
   AND trigger IS NOT NULL AND status = 'active'
 ORDER BY created_at, key LIMIT :most
+""")
+OUTLINES_OF_ALL = text(f"""
+SELECT {COLUMNS.replace("description,", "NULL AS description,").replace("action,", OUTLINE)}
+FROM task WHERE key = ANY(:keys)
 """)
 COUNT = text("""
 SELECT count(*) FROM (SELECT FROM task WHERE service_id = :service_id LIMIT :most) AS t
@@ -227,6 +238,12 @@ async def definitions(conn: Conn, keys: Sequence[UUID]) -> dict[UUID, Definition
     return {row.key: definition(row) for row in rows}
 
 
+async def outlines(conn: Conn, service_id: UUID, keys: Sequence[UUID]) -> dict[UUID, Definition]:
+    """Map a service's tasks to their definitions, but for description, header and payload."""
+    rows = await conn.execute(OUTLINES, {"keys": list(keys), "service_id": service_id})
+    return {row.key: definition(row) for row in rows}
+
+
 async def triggers(
     conn: Conn, service_id: UUID, keys: Sequence[UUID]
 ) -> dict[UUID, tuple[int, str]]:
@@ -241,6 +258,14 @@ async def triggered(
     """Return a service's active tasks that have a trigger, the oldest first, from `start` on."""
     values = {"service_id": service_id, "created_at": start[0], "key": start[1], "most": most}
     return [definition(row) for row in await conn.execute(TRIGGERED, values)]
+
+
+async def outlines_of_all(conn: Conn, keys: Sequence[UUID]) -> dict[UUID, Definition]:
+    """Return tasks by key, of any service, but for description, header and payload: never to be
+    written back, nor performed. Those may be long, and the machine reads hundreds at once.
+    """
+    rows = await conn.execute(OUTLINES_OF_ALL, {"keys": list(keys)})
+    return {row.key: definition(row) for row in rows}
 
 
 async def count(conn: Conn, service_id: UUID, most: int) -> int:

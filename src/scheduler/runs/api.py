@@ -90,12 +90,12 @@ async def verify_runs(request: AnyRequest, service: Caller, engine: Machine) -> 
 
     Of each task since its last edit, within retention, and up to what is planned of all of them:
     `to` says how far that is. At most 100,000 instants a call, `next_cursor` goes on. One call at
-    a time: 429 while others wait.
+    a time: 429 while others wait. `from` and `to` lie within 100 years from now.
     """
     sent = request.query_params
     now = engine.clock.now_ms()
     planned = now + engine.window_ms
-    until, since = asked.time(sent, "to"), asked.time(sent, "from")
+    until, since = asked.near(sent, "to", now), asked.near(sent, "from", now)
     until = planned if until is None else min(until, planned)
     job = Job(
         url=engine.database.url,

@@ -67,13 +67,22 @@ def _payload(reader: Reader, stored: Http) -> tuple[str | None, bool]:
         return payload, stored.json
     if payload and "\x00" in payload:
         reader.say("payload", "must not hold a NUL character")
+    _check_size(reader, "payload", payload or "", "payload_max_bytes")
     return payload, is_json
+
+
+def _check_size(reader: Reader, field: str, text: str, setting: str) -> None:
+    most, size = getattr(reader.most, setting), len(text.encode())
+    if size > most:
+        reader.say(field, f"must have at most {most} bytes (tasks.{setting}), has {size}")
 
 
 def _secret_headers(reader: Reader, stored: Http) -> list[str]:
     names = reader.sent("secret_headers", stored.secret_headers) or []
     if len(names) > 100 or any("\x00" in name for name in names):
         reader.say("secret_headers", "at most 100 header names")
+    if names != stored.secret_headers:
+        _check_size(reader, "secret_headers", "".join(names), "header_max_bytes")
     return names
 
 
@@ -110,6 +119,8 @@ def _header(reader: Reader, action: Http, stored: Http) -> dict[str, str]:
             check_header(name, value)
         except ValueError as e:
             reader.say(f"{field}.{name[:100]}", str(e))
+    if read != stored.header:
+        _check_size(reader, field, "".join([*read, *read.values()]), "header_max_bytes")
     return read
 
 

@@ -33,7 +33,8 @@ from scheduler.tasks.execute import execute_task
 from scheduler.tasks.listing import list_tasks
 from scheduler.tasks.model import CreatedTask, Task, TaskFields
 from scheduler.tasks.preview import preview_new_task, preview_task
-from scheduler.tasks.schedule import list_scheduled, schedule_task
+from scheduler.tasks.schedule import schedule_task
+from scheduler.tasks.scheduled import list_scheduled
 
 EXECUTIONS = 10
 
@@ -52,7 +53,7 @@ async def create_task(
     fields = model.read_fields(await request.body())
     async with engine.database.api.begin() as conn:
         now = await clock.database_ms(conn)
-        made = edit.new_task(fields, service.id, now)
+        made = edit.new_task(fields, service.id, now, engine.settings.tasks)
         await quotas.check_tasks(conn, service)
         await task.create(conn, made.task)
         pending = made.at_once or awaits(made.task, now)
@@ -93,7 +94,7 @@ async def change_task(
     async with engine.database.api.begin() as conn:
         before, planned = await planner.locked(conn, service.id, task_id)
         asked, spent = await clock.database_ms(conn), (planned.runs, planned.until)
-        made = edit.edited(fields, before, asked, spent)
+        made = edit.edited(fields, before, asked, engine.settings.tasks, spent)
         await task.change(conn, made.task)
         earliest = await edits.replan(
             conn,

@@ -23,6 +23,8 @@ from scheduler.tasks.model import STATES, Task
 
 TRIGGERS = ("interval", "once", "cron", "rrule", "none")
 ACTIONS = ("http", "command", "operation")
+DEEPEST = 1_000_000
+"""How many tasks may lie before a page: the database walks them."""
 
 AnyRequest = Request[Any, Any, Any]
 
@@ -37,7 +39,7 @@ AnyRequest = Request[Any, Any, Any]
         action=Schema(enum=list(ACTIONS)),
         tag=Schema(type=OpenAPIType.STRING),
         q=Schema(type=OpenAPIType.STRING),
-        pageNumber=whole(0, 10**9),
+        pageNumber=whole(0, DEEPEST),
         count=whole(1, asked.PAGE_MOST),
     ),
 )
@@ -46,7 +48,7 @@ async def list_tasks(
 ) -> Response[list[Task]]:
     """Return a page of tasks, with `X-Total-Count` and `Link` where they apply."""
     sent = request.query_params
-    page, count = asked.page(sent)
+    page, count = asked.page(sent, DEEPEST)
     wanted, word = read_filter(sent)
     now, offset = engine.clock.now_ms(), page * count
     if word is not None:
@@ -143,15 +145,16 @@ async def _sifted(
     count: int,
 ) -> Listed:
     """Walk the tasks in a state, in order, where neither it nor the filter leaves few."""
-    fit: list[UUID] = []
-    seen = 0
-    while len(fit) < offset + count:
+    chosen: list[UUID] = []
+    seen, before = 0, offset
+    while len(chosen) < count:
         keys = await state.page(conn, service_id, word, running, offset=seen, count=TOTAL_MOST)
-        fit += await tasklist.sift(conn, service_id, wanted, keys)
-        seen += len(keys)
+        fit = await tasklist.sift(conn, service_id, wanted, keys)
+        chosen += fit[before:]
+        seen, before = seen + len(keys), max(before - len(fit), 0)
         if len(keys) < TOTAL_MOST:
             break
-    chosen = fit[offset : offset + count]
+    chosen = chosen[:count]
     listed = await tasklist.page(conn, service_id, Filter(), offset=0, count=count, among=chosen)
     return Listed(listed.tasks, None)
 

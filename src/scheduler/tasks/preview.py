@@ -1,7 +1,5 @@
 """`preview`: what a trigger yields, in words and in instants, of a task saved or not."""
 
-import asyncio
-import time
 from typing import Any
 
 import msgspec
@@ -11,7 +9,8 @@ from litestar.openapi.spec import OpenAPIFormat, OpenAPIType, Schema
 from litestar.params import FromPath
 from msgspec import UNSET
 
-from scheduler import asked, clock, planner, task
+from scheduler import asked, clock, planner, planning, task
+from scheduler.clock import Slice
 from scheduler.db import LAST, rfc3339
 from scheduler.definition import Definition
 from scheduler.engine import Engine
@@ -24,10 +23,8 @@ from scheduler.triggers import Bounds, Cron, Interval, Once
 from scheduler.triggers.zones import local
 
 COUNT = 10
-SLICE_S = 0.002
-"""How long the loop is held in one go."""
-DEADLINE_S = 2.0
-"""How long a preview may take in all: it shares the loop with runs that are due."""
+BUDGET_S = 2.0
+"""CPU time that a preview may take in all: it shares the loop with runs that are due."""
 
 AnyRequest = Request[Any, Any, Any]
 Caller = NamedDependency[Service]
@@ -62,7 +59,10 @@ class Preview(msgspec.Struct):
 async def preview_task(
     task_id: FromPath[str], request: AnyRequest, service: Caller, engine: Machine
 ) -> Preview:
-    """Return the next instants of a task, whatever its status; `from` may lie in the past."""
+    """Return the next instants of a task, whatever its status; `from` may lie in the past.
+
+    100 years from now at most, either way.
+    """
     async with engine.database.api.connect() as conn:
         of = await task.get(conn, service.id, task_id)
         planned = (await planner.planned(conn, service.id, [of.key])).get(of.key)
@@ -94,7 +94,7 @@ async def preview_new_task(
     )
     async with engine.database.api.connect() as conn:
         now = await clock.database_ms(conn)
-    made = edit.new_task(named, service.id, now).task
+    made = edit.new_task(named, service.id, now, engine.settings.tasks).task
     unshifted = msgspec.structs.replace(made.bounds, jitter_ms=0)
     of = msgspec.structs.replace(made, bounds=unshifted)
     return await _preview(of, request, now, (0, now), described=made)
@@ -110,14 +110,13 @@ async def _preview(
     sent = request.query_params
     count, start = (
         asked.whole(sent.get("count"), "count", COUNT, 1, asked.PAGE_MOST),
-        asked.time(sent, "from"),
+        asked.near(sent, "from", now),
     )
     start = now if start is None else start
     zone = of.trigger.timezone if isinstance(of.trigger, Cron) else "UTC"
     found: list[Occurrence] = []
-    deadline = time.monotonic() + DEADLINE_S
-    pause = time.monotonic() + SLICE_S
-    left, at = _left(of, start, spent), _following(of, start - 1)
+    turn = Slice()
+    left, at = await _left(of, start, spent, turn), _following(of, start - 1)
     while at is not None and len(found) < count:
         if spent is not None and at > spent[1] and left is not None:
             if left <= 0:
@@ -125,11 +124,9 @@ async def _preview(
             left -= 1
         found.append(_occurrence(of, zone, at))
         at = _following(of, at)
-        if time.monotonic() >= pause:
-            if time.monotonic() >= deadline:
-                raise ValidationFailed.of("count", f"{count} take too long; ask for fewer")
-            await asyncio.sleep(0)
-            pause = time.monotonic() + SLICE_S
+        await turn.give_way()
+        if turn.used_s > BUDGET_S:
+            raise ValidationFailed.of("count", f"{count} take too long; ask for fewer")
     return Preview(zone, describe(described or of), found)
 
 
@@ -138,7 +135,7 @@ def _following(of: Definition, after: int) -> int | None:
     return at if at is not None and at <= LAST else None
 
 
-def _left(of: Definition, start: int, spent: Spent | None) -> int | None:
+async def _left(of: Definition, start: int, spent: Spent | None, turn: Slice) -> int | None:
     """Return how many instants that nobody has planned yet are left from `start` on.
 
     None for any number. Those before `spent` ends were counted when they were planned.
@@ -146,7 +143,8 @@ def _left(of: Definition, start: int, spent: Spent | None) -> int | None:
     most = of.bounds.max_runs
     if most is None or spent is None or of.instants is None:
         return None
-    return most - spent[0] - of.instants.count(spent[1], start - 1)
+    left = most - spent[0]
+    return left - await planning.counted(of.instants, spent[1], start - 1, left, turn)
 
 
 def _occurrence(of: Definition, zone: str, at: int) -> Occurrence:

@@ -1,37 +1,30 @@
-"""`/tasks/{id}/schedule` and `/tasks/scheduled`: one run at a time of one's own, and what comes."""
+"""`/tasks/{id}/schedule`: one run at a time of one's own."""
 
 from typing import Any
-from urllib.parse import urlencode
 from uuid import UUID
 
 import msgspec
-from litestar import Request, Response, get, post
+from litestar import Request, post
 from litestar.di import NamedDependency
-from litestar.openapi.spec import OpenAPIFormat, OpenAPIType, Schema
 from litestar.params import FromPath
 
 from scheduler import asked, clock, edits, lines, planner, queue, quotas, state, task
-from scheduler.clock import Slice
-from scheduler.db import FIRST, LAST, Conn, rfc3339, utc
+from scheduler.db import FIRST, Conn, rfc3339, utc
 from scheduler.definition import Definition
 from scheduler.engine import Engine
 from scheduler.errors import ValidationFailed
-from scheduler.openapi import asks, whole
+from scheduler.openapi import asks
 from scheduler.planning import Planned
 from scheduler.run import NewRun, run_id
 from scheduler.runs import model as runs
 from scheduler.service import Service
 from scheduler.standing import awaits
-from scheduler.tasks import edit, listing
+from scheduler.tasks import edit
 from scheduler.tasks.execute import check_enabled
-from scheduler.tasks.model import Task, TaskFields
+from scheduler.tasks.model import TaskFields
 from scheduler.triggers import Once
 
 AnyRequest = Request[Any, Any, Any]
-INSTANT = Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.DATE_TIME)
-DAY_MS = 86_400_000
-PIECE = 1000
-"""Tasks looked at in one statement."""
 
 
 class At(msgspec.Struct, forbid_unknown_fields=True):
@@ -68,7 +61,7 @@ async def schedule_task(
         of, planned = await planner.locked(conn, service.id, task_id)
         check_enabled(of)
         if of.trigger is None or isinstance(of.trigger, Once):
-            key, earliest = await _moved(conn, of, planned, at, engine.window_ms)
+            key, earliest = await _moved(conn, of, planned, at, engine)
         else:
             key, earliest = await _besides(conn, service, of, at)
     engine.recall(of.key)
@@ -96,12 +89,12 @@ def _at(sent_body: bytes) -> int:
 
 
 async def _moved(
-    conn: Conn, of: Definition, planned: Planned, at: int, window_ms: int
+    conn: Conn, of: Definition, planned: Planned, at: int, engine: Engine
 ) -> tuple[UUID | None, int | None]:
     """Give a task without a recurring trigger its time; return the run's id and what is due."""
     fields = TaskFields(scheduled_at=rfc3339(at))
     asked = await clock.database_ms(conn)
-    made = edit.edited(fields, of, asked)
+    made = edit.edited(fields, of, asked, engine.settings.tasks)
     if made.task.trigger == of.trigger and at <= asked:
         return await lines.newest(conn, of.line), None
     await task.change(conn, made.task)
@@ -111,7 +104,7 @@ async def _moved(
         of,
         made.task,
         planned,
-        window_ms=max(window_ms, at - asked),
+        window_ms=max(engine.window_ms, at - asked),
         at_once=made.at_once,
         asked=asked,
     )
@@ -146,67 +139,3 @@ async def _besides(
     )
     await queue.enqueue(conn, [new], utc(now))
     return key, new.at
-
-
-@get(
-    "/scheduled",
-    summary="Tasks that fire in a time to come, the soonest first",
-    operation_class=asks(
-        from_=INSTANT, to=INSTANT, pageNumber=whole(0, 10**9), count=whole(1, asked.PAGE_MOST)
-    ),
-)
-async def list_scheduled(
-    request: AnyRequest, service: NamedDependency[Service], engine: NamedDependency[Engine]
-) -> Response[list[Task]]:
-    """Return the tasks with a fire time in [from, to], by default the next 24 hours."""
-    sent = request.query_params
-    page, count = asked.page(sent)
-    now = engine.clock.now_ms()
-    since, until = _range(sent, now)
-    async with engine.database.api.connect() as conn:
-        found = await _firing(conn, service.id, since, until, (page + 1) * count + 1)
-        of_page = found[page * count : (page + 1) * count]
-        shown = await listing.shown_of(conn, service.id, of_page, now)
-    headers = {}
-    if len(found) > (page + 1) * count:
-        following = {**dict(sent.items()), "pageNumber": page + 1, "count": count}
-        headers["Link"] = f'<{request.url.path}?{urlencode(following)}>; rel="next"'
-    return Response(shown, headers=headers)
-
-
-def _range(sent: Any, now: int) -> tuple[int, int]:
-    since, until = asked.time(sent, "from"), asked.time(sent, "to")
-    since = now if since is None else since
-    until = min(since + DAY_MS, LAST) if until is None else until
-    if until < since:
-        raise ValidationFailed.of("to", "must not lie before from, by default now")
-    return since, until
-
-
-async def _firing(
-    conn: Conn, service_id: UUID, since: int, until: int, most: int
-) -> list[Definition]:
-    """Return the tasks with a fire time in [since, until], the soonest first, `most` at most.
-
-    What is planned already is a run; for the rest the plan says when the next one is.
-    """
-    first = await lines.due_tasks(conn, service_id, utc(since), utc(until), most)
-    found = {}
-    for key, planned in (await task.definitions(conn, list(first))).items():
-        found[key] = (first[key], planned)
-    after, turn = None, Slice()
-    # Of plans before `since` any may fire first; from there on they come in the order asked for.
-    while len(found) < most or (after is not None and after.at < since):
-        piece = await planner.coming(conn, service_id, after, until, PIECE)
-        tasks = await task.definitions(conn, [each.key for each in piece])
-        for each in piece:
-            of = tasks.get(each.key)
-            at = each.first(of, since, until) if of else None
-            if of is not None and at is not None:
-                before, _ = found.get(each.key, (at, of))
-                found[each.key] = (min(before, at), of)
-            await turn.give_way()
-        if len(piece) < PIECE:
-            break
-        after = piece[-1]
-    return [of for _, of in sorted(found.values(), key=lambda pair: pair[0])][:most]

@@ -5,6 +5,7 @@ from typing import get_args
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from scheduler import asked
 from scheduler.definition import Definition, Status
 from scheduler.tasks.model import STATES, next_due, standing
 from scheduler.tasks.reading import Reader, short
@@ -12,8 +13,6 @@ from scheduler.triggers import UNIT_MS, Bounds, Cron, Interval, Once, Trigger
 from scheduler.triggers.pattern import pattern
 from scheduler.triggers.zones import check_zone
 
-LONGEST_MS = 36_525 * 86_400_000
-"""A hundred years."""
 MOST_RUNS = 1_000_000_000
 JITTER_MOST_S = 86_400
 
@@ -155,7 +154,7 @@ def _interval_or_once(reader: Reader, bounds: Bounds, at: At) -> tuple[Trigger |
         need = f"must be one of {', '.join(UNIT_MS)}" if unit else "is needed with frequency"
         reader.say("unit", need)
         return None, False
-    most = LONGEST_MS // UNIT_MS[unit]
+    most = asked.CENTURY_MS // UNIT_MS[unit]
     if not 0 < frequency <= most:
         reader.say("frequency", f"must be 1 to {most} {unit}s (100 years), is {short(frequency)}")
         return None, False
