@@ -382,6 +382,15 @@ ORDER BY next_plan_at, key LIMIT :most
 NOBODY = UUID(int=0)
 
 
+UNPLANNED = text("SELECT min(next_plan_at) FROM task_plan WHERE service_id = :service_id")
+
+
+async def unplanned(conn: Conn, service_id: UUID) -> int | None:
+    """Return the first instant (ms) of a service's tasks that may not be planned yet, or None."""
+    at = (await conn.execute(UNPLANNED, {"service_id": service_id})).scalar_one()
+    return None if at is None else ms(at)
+
+
 async def planned(conn: Conn, service_id: UUID, keys: Sequence[UUID]) -> dict[UUID, Planned]:
     """Map a service's tasks to how far they are planned."""
     rows = await conn.execute(PLANNED, {"keys": list(keys), "service_id": service_id})
