@@ -50,6 +50,15 @@ async def test_an_unknown_address_is_not_found(alice, anonymous, path):
             error_of(await client.request(method, path), 404, "not_found")
 
 
+@pytest.mark.parametrize("path", ["/health", "/ready", "/metrics", "/tasks", "/docs/openapi.json"])
+async def test_head_answers_as_get_does_without_a_body(alice, path):
+    got, headed = await alice.get(path), await alice.head(path)
+    assert (headed.status_code, headed.content) == (200, b"")
+    for name in ("content-type", "content-length") if path != "/metrics" else ("content-type",):
+        assert headed.headers.get(name) == got.headers.get(name)
+    assert got.headers["content-type"].count("charset") <= 1
+
+
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
@@ -72,7 +81,7 @@ async def test_another_method_is_not_allowed(alice, method, path, allowed):
 async def test_what_an_address_takes_is_said_whole(alice):
     answer = await alice.options("/tasks/x")
     allowed = {m.strip() for m in answer.headers["Allow"].split(",")}
-    assert allowed == {"DELETE", "GET", "OPTIONS", "PATCH", "POST", "PUT"}
+    assert allowed == {"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"}
     assert len(answer.headers.get_list("Allow")) == 1
 
 

@@ -180,6 +180,7 @@ WINDOWS = [(zone, start) for zone in ZONES for start in changes(zone)]
 @example("0 0 30 12 *", ("Pacific/Apia", at("2011-12-20T00:00:00Z")))
 @example("15 2 * * *", ("Australia/Lord_Howe", at("2026-09-28T00:00:00Z")))
 @example("45 1 * * *", ("Australia/Lord_Howe", at("2026-03-28T00:00:00Z")))
+@example("* 0,1 2 * *", ("America/New_York", at("2008-10-24T00:00:00Z")))
 def test_around_a_change_of_the_clock_it_is_due_as_a_scan_of_every_minute_finds(text, window):
     zone, start = window
     trigger, walked = cron(text, zone), brute(text, zone, start, 20)
@@ -187,6 +188,8 @@ def test_around_a_change_of_the_clock_it_is_due_as_a_scan_of_every_minute_finds(
     assert list(trigger.between(low, high)) == walked
     assert trigger.count(low, high) == len(walked)
     assert trigger.last(low, high) == (walked[-1] if walked else None)
+    for before, after in itertools.pairwise(walked[:500]):
+        assert trigger.last(low, after - 1) == before
 
 
 @pytest.mark.parametrize(("zone", "year"), [("Europe/Berlin", 2026), ("Pacific/Apia", 2011)])

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import structlog
 import yaml
@@ -63,7 +63,7 @@ def create(settings: Settings, lifespan: Lifespan) -> Litestar:
     """Return the application; `lifespan` sets `engine`, `database` and `gate` on its state."""
     application = _application(settings, lifespan)
     # Around the framework, not in it: its middleware does not see the errors of its router.
-    application.asgi_handler = traced(application.asgi_handler)
+    application.asgi_handler = traced(headed(application.asgi_handler))
     return application
 
 
@@ -201,7 +201,8 @@ def _allowed(application: Litestar, path: str) -> list[str]:
         if isinstance(route, HTTPRoute) and len(there) == len(parts) and all(same):
             # As the framework does: a route that names the word comes before one that takes any.
             found[route.path.count("{")] |= {str(method) for method in route.methods}
-    return sorted(found[min(found)]) if found else []
+    methods = found[min(found)] if found else set()
+    return sorted(methods | ({"HEAD"} if "GET" in methods else set()))
 
 
 async def say_allowed(message: Message, scope: Scope) -> None:
@@ -253,6 +254,17 @@ def _error(
     if details:
         body["details"] = details
     return Response({"error": body}, status_code=status, headers=headers, media_type=MediaType.JSON)
+
+
+def headed(app: ASGIApp) -> ASGIApp:
+    """Answer HEAD wherever GET is answered (RFC 9110, 9.1); the server leaves the body out."""
+
+    async def middleware(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == ScopeType.HTTP and scope["method"] == "HEAD":
+            scope = cast("Scope", {**scope, "method": "GET"})
+        await app(scope, receive, send)
+
+    return middleware
 
 
 def traced(app: ASGIApp) -> ASGIApp:
@@ -327,7 +339,9 @@ async def show_metrics(request: AnyRequest, state: State) -> Response[bytes]:
     sent = request.headers.get("authorization", "").encode()
     if token and not hmac.compare_digest(sent, f"Bearer {token}".encode()):
         raise BearerWanted("send Authorization: Bearer with metrics.token")
-    return Response(generate_latest(metrics.REGISTRY), media_type=CONTENT_TYPE_LATEST)
+    # The framework names the charset by itself.
+    kind = CONTENT_TYPE_LATEST.removesuffix("; charset=utf-8")
+    return Response(generate_latest(metrics.REGISTRY), media_type=kind)
 
 
 FRONT = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Scheduler</title>

@@ -10,7 +10,7 @@ from litestar.datastructures import State
 from litestar.handlers.base import BaseRouteHandler
 from litestar.params import FromPath, FromQuery, QueryParameter
 
-from scheduler import asked
+from scheduler import asked, openapi
 from scheduler.admin import acts
 from scheduler.admin.model import Revoke, Rotate, ServiceFields, ShownService
 from scheduler.config import Settings
@@ -154,6 +154,7 @@ async def delete_service(service: FromPath[str], state: State) -> Response[None]
 router = Router(
     "/services",
     guards=[admit],
+    security=openapi.ADMIN,
     route_handlers=[
         create_service,
         list_services,

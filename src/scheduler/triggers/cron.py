@@ -42,8 +42,9 @@ class Cron(msgspec.Struct, tag_field="kind", tag="cron", frozen=True, gc=False):
                 return None
             if wall < stretch.end + stretch.offset:
                 return (wall - stretch.offset) * 1000
-            # No clock is two days off: until then there is nothing in any other stretch either.
-            at = max(stretch.end, wall - 2 * DAY)
+            # No clock is two days off: until then there is nothing in any other stretch either, but
+            # for what was behind us here, and comes again there.
+            at = stretch.end if self._goes_back(stretch, at) else max(stretch.end, wall - 2 * DAY)
         return None
 
     def last(self, after: int, until: int) -> int | None:
@@ -60,7 +61,8 @@ class Cron(msgspec.Struct, tag_field="kind", tag="cron", frozen=True, gc=False):
                 return stretch.start * 1000 if stretch.start >= least else None
             if wall is None:
                 return None
-            at = min(stretch.start - 1, wall + 2 * DAY)
+            came_before = at + stretch.offset + 1 < stretch.fresh
+            at = stretch.start - 1 if came_before else min(stretch.start - 1, wall + 2 * DAY)
         return None
 
     def count(self, after: int, until: int) -> int:
@@ -105,6 +107,11 @@ class Cron(msgspec.Struct, tag_field="kind", tag="cron", frozen=True, gc=False):
         if twice:
             return f"{_face(wall)} comes twice on this day; fires {times}"
         return self._dropped(rule, stretch, second)
+
+    def _goes_back(self, stretch: Stretch, at: int) -> bool:
+        """Say whether the clock is put back at the end of a stretch, to before its time at `at`."""
+        after = stretch_at(self.timezone, min(stretch.end, CEILING - 1))
+        return after.start + after.offset < at + stretch.offset
 
     def _comes_again(self, stretch: Stretch, wall: int) -> bool:
         """Say whether the clock is put back at the end of a stretch, behind a wall time."""

@@ -96,7 +96,7 @@ class Pattern:
 
     def explain(self) -> str:
         """Return the expression in words."""
-        return self.sim.explain()
+        return re.sub(r"\b(\d*)([123])th\b", _ordinal, self.sim.explain())
 
     def first(self, at: int) -> int | None:
         """Return the first match at or after `at`."""
@@ -226,3 +226,10 @@ def _is_day(text: str) -> bool:
     except CronSimError:
         return False
     return True
+
+
+def _ordinal(found: re.Match[str]) -> str:
+    """Write 1st, 2nd, 3rd, where cronsim writes 1th, 2th, 3th; 11th to 13th are right."""
+    tens, last = found.groups()
+    ending = {"1": "st", "2": "nd", "3": "rd"}[last]
+    return found[0] if tens.endswith("1") else f"{tens}{last}{ending}"
