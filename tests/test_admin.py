@@ -333,7 +333,16 @@ async def test_a_signing_secret_is_rotated_and_shown_once(app, admin):
 
 # Delete ------------------------------------------------------------------------------------------
 
-TABLES = ("task", "task_plan", "task_state", "run", "history", "token", "service_usage")
+TABLES = (
+    "task",
+    "task_plan",
+    "task_state",
+    "task_version",
+    "run",
+    "history",
+    "token",
+    "service_usage",
+)
 
 
 async def rows(conn: asyncpg.Connection, service_id: str) -> dict[str, int]:
@@ -354,6 +363,7 @@ async def filled(app: App, receiver: Any, conn: asyncpg.Connection, name: str) -
         soon = {"name": "x", "id": "soon", "url": receiver.url, "frequency": 20, "unit": "second"}
         assert (await client.post("/tasks", json=soon)).status_code == 201
         assert (await client.post("/tasks/t0/execute")).status_code == 200
+        assert (await client.put("/tasks/t0", json={"payload": "x"})).status_code == 200
     service = UUID(app.ids[name])
     await conn.execute(
         """INSERT INTO task_state (key, bucket, service_id, state, failures, created_at)

@@ -31,6 +31,7 @@ from scheduler import (
     task,
     tasklist,
     triggers,
+    versions,
 )
 from scheduler.db import metadata
 from scheduler.ledger import Query
@@ -219,6 +220,7 @@ OWNERS = {
     "replica": {"replicas.py"},
     "service_usage": {"quotas.py"},
     "task_state": {"state.py"},
+    "task_version": {"versions.py"},
 }
 """`queue.py` and `lines.py` make the moves between `run` and `history`; READERS write nothing."""
 READERS = {"tasklist.py", "ledger.py", "executions.py"}
@@ -272,6 +274,7 @@ MACHINE = {
     "queue.SETTLE": "moves what this process holds",
     "queue.SKIP_OVERLAPPED": "of tasks whose run this process holds",
     "queue.SWEEP_MISFIRED": "judges every service's overdue runs",
+    "queue.TAKE_LATE": "of tasks whose plans are locked",
     "queue.CUT_QUEUES": "cuts every service's queues",
     "queue.OVERDUE": "walks every service's overdue runs",
     "queue.FREE": "of a replica that is gone",
@@ -280,15 +283,19 @@ MACHINE = {
     "queue.DROP": "drops what this process holds",
     "queue.CANCELLED": "reads what this process holds",
     "queue.DEPTH": "a number for /metrics, of all services together",
-    "task.BY_KEYS": "the runner's and the planner's: they work for every service",
+    "task.BY_KEYS": "the runner's: it works for every service",
+    "task.OUTLINES_OF_ALL": "the planner's and the sweep's: they work for every service",
     "state.LOCK": "of tasks whose runs this process has settled",
     "state.STAND": "of tasks whose runs this process has settled, or that were edited",
     "state.SETTLE": "of tasks whose runs this process has settled",
     "planner.TAKE": "plans for every service",
+    "planner.TAKE_BEHIND": "plans for every service",
     "planner.ANYTHING": "asks whether there is anything to plan",
     "planner.ADVANCE": "plans for every service",
     "history.ENDED_BETWEEN": "repairs the states of every service's tasks",
     "history.STREAKS": "repairs the states of every service's tasks",
+    "versions.OLDEST": "goes by when history ends, for every service",
+    "versions.PRUNE": "goes by when history ends, for every service",
 }
 """The statements that work for every service, and why; no face may come by one of them."""
 BY_KEY = {"executions.TOTAL", "executions.PAGE"}
@@ -306,8 +313,9 @@ MODULES = {
     "ledger": ledger,
     "executions": executions,
     "tasklist": tasklist,
+    "versions": versions,
 }
-THEIRS = {"task", "task_plan", "task_state", "run", "history", "service_usage"}
+THEIRS = {"task", "task_plan", "task_state", "task_version", "run", "history", "service_usage"}
 
 
 def _statements() -> Iterator[tuple[str, str]]:

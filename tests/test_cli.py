@@ -135,6 +135,37 @@ def test_services_list_shows_them_all_without_tokens(command):
     assert "one" in pretty and found[0]["service_id"] in pretty
 
 
+def test_services_list_cuts_nothing_in_a_pipe(command, database_url, tmp_path):
+    names = ["x" * 150, "two words " * 5 + "end", "Grüße", "[b]"]
+    for name in names:
+        assert command("services", "create", name, "--allow-commands").exit_code == 0
+    code, out, err = done("services", "list", folder=tmp_path, DATABASE_URL=database_url)
+    assert code == 0, err
+    found = json.loads(command("services", "list", "-o", "json").stdout)
+    heading, *lines = out.splitlines()
+    assert heading.split() == ["ID", "Name", "Commands", "Created"]
+    assert len(lines) == len(found) == 4
+    for service, line in zip(found, lines, strict=True):
+        words = re.split(r"\s{2,}", line.strip())
+        wanted = [service["service_id"], service["name"], "allowed", service["created_at"]]
+        assert words == wanted
+
+
+def test_services_list_folds_on_a_narrow_terminal(command, monkeypatch):
+    name = "".join(chr(ord("A") + n % 26) for n in range(100))
+    command("services", "create", name)
+    (service,) = json.loads(command("services", "list", "-o", "json").stdout)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("FORCE_COLOR", "1")  # a terminal, to the library
+    monkeypatch.setenv("TERM", "dumb")
+    lines = command("services", "list").output.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert not any("…" in line for line in lines)
+    assert "".join(part for line in lines for part in re.findall("[A-Z]{5,}", line)) == name
+    assert service["service_id"] in lines[1]
+    assert service["created_at"].startswith(lines[1].split()[-1])
+
+
 def test_a_taken_or_bad_name_fails(command):
     command("services", "create", "one")
     for name in ("one", "", "x" * 300):

@@ -325,6 +325,27 @@ def test_a_name_means_its_expression(name, means):
     assert named.explain() == plain.explain()
 
 
+@settings(max_examples=40, deadline=None)
+@given(ANY, st.sampled_from(ZONES), MOMENTS)
+@example("0 0 * * MON", "UTC", 0)
+@example("30 0 0 1 * *", "UTC", 0)
+def test_a_question_mark_for_a_day_means_a_star(text, zone, after):
+    assume(not text.startswith("@"))
+    plain, fields = cron(text, zone), text.split()
+    for days in ((-3,), (-1,), (-3, -1)):
+        asked = ["?" if n - len(fields) in days and f == "*" else f for n, f in enumerate(fields)]
+        trigger = cron(" ".join(asked), zone)
+        assert trigger.explain() == plain.explain()
+        assert trigger.next(after) == plain.next(after)
+        assert trigger.count(after, after + 40 * DAY) == plain.count(after, after + 40 * DAY)
+
+
+def test_a_question_mark_is_kept_as_it_was_written():
+    for text, means in (("0 0 ? * MON", "0 0 * * 1"), ("0 30 9 1 * ?", "0 30 9 1 * *")):
+        assert Cron(text).expression == text
+        assert Cron(text).next(SPANS[0]) == Cron(means).next(SPANS[0])
+
+
 @pytest.mark.parametrize(
     ("text", "word"),
     [
@@ -340,7 +361,14 @@ def test_a_name_means_its_expression(name, means):
         ("* * * * 8", "day-of-week field"),
         ("* * * * FRI-MON", "upwards"),
         ("*/0 * * * *", "steps"),
-        ("? * * * *", "minute field"),
+        ("? * * * *", "minute field is wrong, ?"),
+        ("* ? * * *", "hour field is wrong, ?"),
+        ("* * * ? *", "month field is wrong, ?"),
+        ("* * ?/2 * *", "day-of-month field is wrong, ?/2"),
+        ("* * ? * 8", "day-of-week field is wrong, 8"),
+        ("0 0 30 2 ?", "never due"),
+        ("@every 1h", "send frequency and unit"),
+        (" @EVERY 1h30m ", "send frequency and unit"),
         ("0 0 30 2 *", "never due"),
         ("0 0 31 4,6,9,11 *", "never due"),
         ("0 0 30 FEB */7", "never due"),
@@ -361,7 +389,7 @@ def test_what_is_no_expression_is_refused_at_once_and_says_what_would_be_right(t
 
 
 @settings(max_examples=500, deadline=None)
-@given(st.one_of(st.text(max_size=60), st.text("0123456789*/-,#LW SUNJA@\t", max_size=40), ANY))
+@given(st.one_of(st.text(max_size=60), st.text("0123456789*/-,#LW SUNJA@?\t", max_size=40), ANY))
 def test_any_text_is_an_expression_or_a_value_error(text):
     try:
         trigger = Cron(text)

@@ -1,5 +1,6 @@
 """Postgres killed, its connections cut, its tables locked, its rows damaged by hand."""
 
+import contextlib
 import json
 import signal
 import time
@@ -141,6 +142,21 @@ def test_an_embedded_postgres_that_was_killed_is_started_again(here: Stage) -> N
     assert postmaster(data) is None
 
 
+@contextlib.contextmanager
+def reading_only(shared: Shared, url: str, sql: Sql) -> Iterator[None]:
+    """Let nothing be written to a database meanwhile."""
+    name = url.partition("/fresh")[2].partition("?")[0]
+    cut = """
+        SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+        WHERE application_name LIKE 'scheduler %' AND datname = current_database()
+    """
+    for mode in ("on", "off"):
+        shared.sql.all(f"ALTER DATABASE fresh{name} SET default_transaction_read_only = {mode}")
+        sql.all(cut)
+        if mode == "on":
+            yield
+
+
 @together
 def test_a_database_that_only_reads_for_a_while_is_waited_for(here: Stage, shared: Shared) -> None:
     """As after a failover, while the address still leads to a standby."""
@@ -149,21 +165,32 @@ def test_a_database_that_only_reads_for_a_while_is_waited_for(here: Stage, share
     one = here.scheduler("one", database=url).ready()
     one.create([interval(n, here.target.url) for n in NAMES])
     more(here, 300)
-    name = url.partition("/fresh")[2].partition("?")[0]
-    cut = """
-        SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-        WHERE application_name LIKE 'scheduler %' AND datname = current_database()
-    """
-    mode = f"ALTER DATABASE fresh{name} SET default_transaction_read_only"
-    shared.sql.all(f"{mode} = on")
-    sql.all(cut)
-    until(lambda: one.logged("the database is away"), 5, "it notices")
-    task = interval("new", here.target.url)
-    until(lambda: one.call("POST", "/tasks", task)[0] == 503, 5, "it cannot write")
-    shared.sql.all(f"{mode} = off")
-    sql.all(cut)
+    with reading_only(shared, url, sql):
+        until(lambda: one.logged("the database is away"), 5, "it notices")
+        task = interval("new", here.target.url)
+        until(lambda: one.call("POST", "/tasks", task)[0] == 503, 5, "it cannot write")
     more(here, 400, 15)
     each_once(here, sql, one)
+
+
+@together
+def test_what_was_missed_while_the_database_was_away_is_judged_before_the_first_claim(
+    here: Stage, shared: Shared
+) -> None:
+    url = shared.fresh()
+    sql = here.sql(url)
+    one = here.scheduler("one", database=url).ready()
+    late = {"misfire": "skip", "misfire_grace_seconds": 1}
+    one.create([interval(n, here.target.url, **late) for n in NAMES[:20]])
+    more(here, 60)
+    with reading_only(shared, url, sql):
+        until(lambda: one.logged("the queue cannot be reached"), 5, "it cannot claim")
+        waits = "SELECT now() - min(due) FROM run WHERE claimed_by IS NULL"
+        until(lambda: sql.one(waits) > timedelta(seconds=4), 15, "some are overdue")
+    more(here, 60, 20)
+    lag = "SELECT max(started_at - scheduled_for) FROM history WHERE state = 'succeeded'"
+    assert sql.one(lag) < timedelta(seconds=2.5)
+    assert sql.one("SELECT count(*) FROM history WHERE reason = 'misfire'") > 0
 
 
 @pytest.mark.slow

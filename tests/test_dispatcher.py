@@ -502,5 +502,5 @@ async def test_who_waits_for_a_run_gets_its_outcome_once_it_is_written(replica, 
     outcome = await asyncio.wait_for(waiter, 5)
     assert outcome.run.id == made
     assert await conn.fetchval("SELECT state FROM history WHERE id = $1", made) == "succeeded"
-    engine.dispatcher.wait_for(uuid.uuid4())
-    engine.dispatcher.give_up(made)
+    unknown = uuid.uuid4()
+    engine.dispatcher.give_up(unknown, engine.dispatcher.wait_for(unknown))

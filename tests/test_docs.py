@@ -143,7 +143,7 @@ def test_every_body_is_one_that_its_route_takes(page, path, body):
     schema = DOCUMENT["components"]["schemas"][reference.rpartition("/")[2]]
     assert set(json.loads(body)) <= set(schema["properties"])
     if path == "/tasks":
-        edit.new_task(model.read_fields(body), UUID(int=1), 0)
+        edit.new_task(model.read_fields(body), UUID(int=1), 0, config.Settings().tasks)
 
 
 FIELD = re.compile(r"`([a-z_]+)`")

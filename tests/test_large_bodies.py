@@ -35,7 +35,9 @@ async def app(
 ) -> AsyncIterator[App]:
     """One program for all tests here."""
     await maintenance.execute(f"CREATE DATABASE large TEMPLATE {template}")
-    async with running(url_of(postgres, "large"), tmp_path_factory.mktemp("large")) as started:
+    folder = tmp_path_factory.mktemp("large")
+    environ = {"TASKS_PAYLOAD_MAX_BYTES": str(8 << 20)}
+    async with running(url_of(postgres, "large"), folder, **environ) as started:
         yield started
     await maintenance.execute("DROP DATABASE large WITH (FORCE)")
 

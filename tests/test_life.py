@@ -190,8 +190,7 @@ class Life(RuleBasedStateMachine):
     @rule()
     def sweep(self) -> None:
         async def work() -> None:
-            async with self.database.engine.begin() as conn:
-                await Sweep(QUEUE_MOST).step(conn, self.now)
+            await Sweep(self.database, WINDOW, QUEUE_MOST).step(self.now)
 
         self.do(work())
 

@@ -11,10 +11,22 @@ from alembic.migration import MigrationContext
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from conftest import RunApp, running
-from scheduler import db, history, migrate, planner, queue, replicas, run, services, state, task
+from scheduler import (
+    db,
+    history,
+    migrate,
+    planner,
+    queue,
+    replicas,
+    run,
+    services,
+    state,
+    task,
+    versions,
+)
 from scheduler.errors import StartupError
 
-OWNERS = (history, planner, queue, replicas, run, services, state, task)
+OWNERS = (history, planner, queue, replicas, run, services, state, task, versions)
 """Importing them declares the tables."""
 
 COLUMNS = """

@@ -20,7 +20,7 @@ from scheduler.planning import plan
 from scheduler.run import run_id
 from scheduler.sweep import Sweep
 from scheduler.triggers import Interval, Once
-from test_queue import ALICE, ME, MINUTE, claim, definition, enqueue, now_ms
+from test_queue import ALICE, BOB, ME, MINUTE, claim, definition, enqueue, now_ms
 
 WINDOW = 60_000
 HOUR = 3_600_000
@@ -513,6 +513,18 @@ async def test_an_edit_waits_for_the_planner_and_the_planner_passes_over_an_edit
     assert await tick(database, start + 5) == 60
 
 
+async def test_overdue_tasks_of_a_crowded_service_wait_and_those_of_others_do_not(database, conn):
+    start = now_ms()
+    mine = await store(database, definition("a", every(600, start), service=ALICE), start)
+    other = await store(database, definition("b", every(600, start), service=BOB), start)
+    async with database.engine.begin() as c:
+        await planner.tick(
+            c, start + HOUR, window_ms=WINDOW, batch=100, overdue=True, crowded=[ALICE]
+        )
+    assert await instants(conn, mine) == []
+    assert await instants(conn, other) == [start + HOUR]
+
+
 async def test_a_deleted_tasks_plan_is_forgotten(database, conn):
     start = now_ms()
     of = await store(database, definition(trigger=every(1, start)), start)
@@ -525,13 +537,81 @@ async def test_a_deleted_tasks_plan_is_forgotten(database, conn):
 # The sweep ---------------------------------------------------------------------------------------
 
 
-async def sweep(database: Database, now: int) -> int:
-    walk, skipped, done = Sweep(100), 0, False
+async def sweep(database: Database, now: int, *, first: bool = False) -> int:
+    walk, skipped, done = Sweep(database, WINDOW, 100), 0, False
     while not done:
-        async with database.engine.begin() as conn:
-            n, done = await walk.step(conn, now)
-        skipped += n
+        swept = await walk.step(now, first=first, alone=True)
+        skipped, done = skipped + swept.skipped, swept.done
     return skipped
+
+
+DOWN = {
+    "latest": ({}, 1),
+    "latest within grace": ({"misfire_grace_seconds": 25}, 3),
+    "skip": ({"misfire": "skip"}, 1),
+    "all": ({"misfire": "all"}, 30),
+    "queue": ({"overlap": "queue"}, 1),
+    "allow": ({"overlap": "allow"}, 1),
+}
+
+
+@pytest.mark.parametrize("first", ["sweep", "planner", "edit"])
+@pytest.mark.parametrize("name", DOWN)
+async def test_what_was_planned_before_a_downtime_and_what_was_not_are_judged_as_one(
+    database, conn, name, first
+):
+    policy, left = DOWN[name]
+    start = now_ms()
+    policy = {"misfire_grace_seconds": 5, **policy}
+    of = await store(database, definition(trigger=every(10, start), **policy), start)
+    await tick(database, start)  # a window's worth of instants
+    now = start + 300_000 + 1
+    if first == "sweep":
+        await sweep(database, now)
+    elif first == "edit":
+        async with database.engine.begin() as c:
+            _, planned = await planner.locked(c, of.service_id, of.id)
+            await edits.replan(c, of, of, planned, window_ms=WINDOW, asked=now)
+    await tick(database, now)
+    await sweep(database, now)
+    due = [at for at in await instants(conn, of) if at <= now]
+    assert due == [start + n * 10_000 for n in range(31 - left, 31)]
+    gaps = await conn.fetch("SELECT count, gap_from, gap_to FROM history")
+    assert [(g["count"], ms(g["gap_from"]), ms(g["gap_to"])) for g in gaps] == (
+        [(30 - left, start + 10_000, start + (30 - left) * 10_000)] if left < 30 else []
+    )
+    async with database.engine.begin() as c:
+        _, planned = await planner.locked(c, of.service_id, of.id)
+    assert planned.runs == 30 + len(await instants(conn, of)) - left
+
+
+async def test_an_edit_of_other_things_leaves_a_backlog_as_it_is(database, conn):
+    start = now_ms()
+    of = await store(database, definition(trigger=every(1, start), misfire="all"), start)
+    now = start + 8 * HOUR
+    async with database.engine.begin() as c:
+        _, planned = await planner.locked(c, of.service_id, of.id)
+        named = msgspec.structs.replace(of, name="another", version=of.version + 1)
+        await edits.replan(c, of, named, planned, window_ms=WINDOW, asked=now)
+        _, after = await planner.locked(c, of.service_id, of.id)
+    assert after == planned
+    assert await conn.fetchval("SELECT count(*) FROM history") == 0
+    rows = await conn.fetch("SELECT version, count(*) FROM run GROUP BY version")
+    assert [tuple(row) for row in rows] == [(named.version, 60)]
+
+
+async def test_a_queue_whose_head_is_under_way_waits_for_it_and_was_not_missed(database, conn):
+    now = now_ms()
+    of = await store(database, definition(overlap="queue", misfire="skip"), now)
+    await enqueue(database, *(planning.new_run(of, now - age * MINUTE) for age in (5, 4, 3)))
+    head = (
+        "UPDATE run SET claimed_by = {} WHERE scheduled_for = (SELECT min(scheduled_for) FROM run)"
+    )
+    await conn.execute(head.format("gen_random_uuid()"))
+    assert await sweep(database, now, first=True) == 0
+    await conn.execute(head.format("NULL"))
+    assert await sweep(database, now) == 0
+    assert await sweep(database, now, first=True) == 3
 
 
 async def test_what_was_planned_and_then_not_claimed_is_judged_by_its_own_rule(

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import event
 
 from conftest import url_of
-from scheduler import config, executions, history, ledger, state, task, tasklist
+from scheduler import config, executions, history, ledger, state, task, tasklist, versions
 from scheduler.db import Conn, Database, utc
 from scheduler.ledger import Query
 from scheduler.run import Line
@@ -40,6 +40,9 @@ FROM generate_series(1, {TASKS}) AS n;
 INSERT INTO task_state
 SELECT key, bucket, service_id, CASE WHEN right(id, 3) = '007' THEN 'failed' ELSE 'pending' END,
        NULL, NULL, 0, created_at FROM task;
+INSERT INTO task_version
+SELECT md5('t' || n % 100)::uuid, 1, '{ALICE}', n, 'once', '{{}}', now() - n * interval '1 s'
+FROM generate_series(1, {TASKS}) AS n;
 INSERT INTO history (id, bucket, service_id, task_key, task_id, kind, version, scheduled_for, state,
                      reason, attempts, attempts_n, created_at, started_at, finished_at, truncated,
                      count)
@@ -68,7 +71,7 @@ async def filled(postgres: Any, maintenance: Any, template: str) -> AsyncIterato
         if statement.strip():
             await conn.execute(statement)
     await conn.execute("VACUUM ANALYZE task")
-    for table in ("history", "run", "task_state"):
+    for table in ("history", "run", "task_state", "task_version"):
         await conn.execute(f"VACUUM ANALYZE {table}")
     await conn.close()
     database = Database(url, config.Database())
@@ -96,7 +99,7 @@ def nodes(plan: Any) -> Iterator[dict[str, Any]]:
         yield from nodes(below)
 
 
-BIG = re.compile(r"^(task|task_state|run|history_\d+)$")
+BIG = re.compile(r"^(task|task_state|task_version|run|history_\d+)$")
 
 
 async def explained(database: Database, seen: list[tuple[str, Any]]) -> None:
@@ -189,13 +192,30 @@ async def asked(conn: Conn, what: str) -> None:
         await ledger.running(conn, ALICE, now, 10_001)
     elif what == "verify":
         await task.triggered(conn, ALICE, (utc(0), uuid.UUID(int=0)), 501)
+    elif what == "replaced versions":
+        found = await versions.triggers(conn, ALICE, {(T1, 1, n) for n in range(1000)})
+        assert len(found) == 1000
+        assert await versions.find(conn, ALICE, (T1, 1, 500))
+    elif what == "old versions":
+        await versions.prune(conn, utc(now))
     else:
         await state.page(conn, ALICE, what, [], offset=0, count=101)
         await state.count(conn, ALICE, what, 10_001)
 
 
 @pytest.mark.parametrize(
-    "what", ["executions", "last ends", "running", "verify", "pending", "failed", "created"]
+    "what",
+    [
+        "executions",
+        "last ends",
+        "running",
+        "verify",
+        "replaced versions",
+        "old versions",
+        "pending",
+        "failed",
+        "created",
+    ],
 )
 async def test_what_else_is_read_uses_an_index(filled, what, monkeypatch):
     monkeypatch.setattr("test_plans.MOST", 60_000)  # a total is a sum over 50,000 entries

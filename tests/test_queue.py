@@ -283,6 +283,16 @@ async def test_late_runs_are_claimed_of_one_service_alone(database):
         assert not await queue.any_late(conn, now)
 
 
+async def test_a_service_is_crowded_by_what_is_due_of_it_alone(database):
+    now = now_ms()
+    mine, other = definition(service=ALICE), definition(service=BOB)
+    await enqueue(database, *(new_run(mine, now - n) for n in range(3)))
+    await enqueue(database, *(new_run(other, now + MINUTE + n) for n in range(5)))
+    async with database.engine.begin() as conn:
+        found = [await queue.crowded(conn, [ALICE, BOB], utc(now), most) for most in (3, 4)]
+    assert found == [[ALICE], []]
+
+
 async def test_crowded_services_are_left_out_of_what_is_on_time(database):
     now = now_ms()
     for name in (ALICE, BOB):

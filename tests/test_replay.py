@@ -60,6 +60,39 @@ async def test_a_failed_run_goes_again_with_its_id_and_the_next_attempt(alice, c
     assert listed["total_count"] == 2
 
 
+async def cut(client: httpx.AsyncClient, run: UUID) -> list[bool]:
+    """Whether there was more of each response than is kept: of each attempt, then of the run."""
+    now = await shown(client, run)
+    return [*(attempt["truncated"] for attempt in now["attempts"]), now["truncated"]]
+
+
+async def test_each_attempt_says_for_itself_if_its_response_was_cut(alice, conn, receiver):
+    backoff = {"initial_seconds": 0.01, "factor": 1, "max_seconds": 0.01}
+    receiver.then(500, "x" * 100_000).then(500, "short").then(200, "ok").then(200, "y" * 70_000)
+    receiver.then(200, "z" * 2000)
+    await create(alice, receiver, max_retries=2, retry_backoff=backoff)
+    run = UUID((await alice.post("/tasks/t/execute?retry=true")).json()["run_id"])
+    assert await cut(alice, run) == [True, False, False, False]
+    await replayed(alice, run)
+    assert await cut(alice, run) == [True, False, False, True, True]
+    await replayed(alice, run)
+    assert await cut(alice, run) == [True, False, False, True, False, False]
+    await replayed(alice, run)
+    assert await cut(alice, run) == [True, False, False, True, True, False, False]
+    attempts = await conn.fetchval("SELECT attempts FROM history")
+    assert attempts.count("truncated") == 3
+
+
+async def test_attempts_of_older_versions_were_not_cut(alice, conn, receiver):
+    await create(alice, receiver)
+    run = await executed(alice)
+    tried = (
+        '[{"number": 1, "outcome": "failed", "response": "x"}, {"number": 2, "outcome": "failed"}]'
+    )
+    await conn.execute("UPDATE history SET attempts = $1::text::jsonb, attempts_n = 2", tried)
+    assert await cut(alice, run) == [False, False, False]
+
+
 async def test_a_run_that_succeeded_can_be_wanted_again_and_again(alice, receiver):
     await create(alice, receiver)
     run = await executed(alice)

@@ -3,6 +3,7 @@
 import asyncio
 import email.utils
 import time
+import tracemalloc
 from collections.abc import AsyncIterator, Callable
 
 import msgspec
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from receiver import Receiver
-from scheduler import actions, config, task
+from scheduler import actions, codec, config, task
 from scheduler.actions.http import Http, HttpPerformer, retry_after_s
 from scheduler.clock import Clock
 from scheduler.db import Database
@@ -265,8 +266,21 @@ async def test_of_an_attempt_that_another_follows_the_beginning_is_kept():
     body = "é".encode() * 5000
     again = msgspec.structs.replace(AGAIN, body=body)
     outcome = await perform(Says(again), definition())
-    kept = outcome.run.attempts[0].response
-    assert kept == body[:EXCERPT_BYTES].decode("utf-8", "replace")
+    kept = outcome.run.attempts[0]
+    assert kept.response == body[:EXCERPT_BYTES].decode("utf-8", "replace")
+    assert kept.truncated
+
+
+@pytest.mark.parametrize(
+    ("body", "cut", "truncated"),
+    [(None, False, False), (b"", False, False), (b"x" * EXCERPT_BYTES, False, False),
+     (b"x" * EXCERPT_BYTES, True, True), (b"x" * (EXCERPT_BYTES + 1), False, True)],
+)  # fmt: skip
+async def test_an_attempt_says_if_there_was_more_and_takes_no_room_if_not(body, cut, truncated):
+    again = msgspec.structs.replace(AGAIN, body=body, truncated=cut)
+    (attempt,) = (await perform(Says(again), definition())).run.attempts
+    assert attempt.truncated == truncated
+    assert ("truncated" in codec.encode([attempt])) == truncated
 
 
 @pytest.mark.parametrize("size", [0, 65_536, 65_537, 1 << 20])
@@ -393,6 +407,19 @@ async def test_runs_get_their_tasks_as_new_as_they_are(database_url):
         await runner.prepare(conn, [last])
         assert last.work is None
     await database.close()
+
+
+async def test_tasks_are_kept_ready_while_their_requests_take_little(outbound):
+    clock, performers = Clock(time.time), {Http: HttpPerformer(outbound)}
+    runner = Runner(performers, clock, config.Worker(), config.Runs(), lambda _holder: True)
+    tracemalloc.start()
+    for n in range(63):
+        action = Http(url="http://h/", payload=f"{n}".rjust(2 << 20))
+        of = msgspec.structs.replace(definition(), action=action)
+        runner.equip(run_of(of), of)
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 80 << 20
 
 
 async def test_each_call_carries_its_instant_and_its_attempt_and_its_deadline():

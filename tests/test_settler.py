@@ -197,6 +197,15 @@ async def test_a_refused_end_is_written_without_its_body_and_says_so(settle, con
     assert await conn.fetchval("SELECT response FROM history WHERE id = $1", good.id) == b"body"
 
 
+async def test_a_refused_end_without_a_body_lacks_nothing(settle, conn):
+    database, at_work = settle
+    (bad,) = await claimed(database, 1)
+    end = ended(bad, state="failed", reason="a\x00b")
+    bad.attempts[-1].error = end.reason
+    await at_work.all_of([Outcome(end)])
+    assert await conn.fetchval("SELECT truncated FROM history") is False
+
+
 @pytest.mark.parametrize("at", [10**17, -(10**17), 2**70], ids=["far", "long ago", "no int64"])
 async def test_an_outcome_that_can_be_written_in_no_form_holds_nobody_up(settle, conn, at):
     database, at_work = settle

@@ -255,6 +255,19 @@ async def test_what_is_sent_is_answered(alice):
     assert (await get(alice, sent)).items() >= sent.items()
 
 
+@pytest.mark.parametrize(
+    "sent", [{}, {"initial_seconds": 0.1}, {"factor": 3}, {"max_seconds": 9, "factor": 2}]
+)
+async def test_a_backoff_is_answered_whole_whatever_was_sent_of_it(alice, sent):
+    task = await create(alice, retry_backoff=sent)
+    whole = {"initial_seconds": 1, "factor": 2, "max_seconds": 300, **sent}
+    assert task["retry_backoff"] == (await get(alice, task))["retry_backoff"] == whole
+    listed = (await alice.get("/tasks")).json()
+    assert listed[0]["retry_backoff"] == whole
+    assert (await change(alice, task, **task))["retry_backoff"] == whole
+    assert (await change(alice, task, retry_backoff=None))["retry_backoff"] is None
+
+
 @pytest.mark.parametrize("good", ["a", "9", "My_Task-1", "x" * 64])
 async def test_a_client_may_choose_the_id(alice, good):
     assert (await create(alice, id=good))["id"] == good

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scheduler import config
 from scheduler.db import ms, rfc3339
 from scheduler.definition import Definition
 from scheduler.errors import ValidationFailed
@@ -35,11 +36,13 @@ def made(now: int = NOW, **fields: Any) -> Definition:
 
 
 def new(now: int = NOW, **fields: Any) -> edit.Edit:
-    return edit.new_task(body({"name": "a", "url": "http://h/", **fields}), SERVICE, now)
+    return edit.new_task(
+        body({"name": "a", "url": "http://h/", **fields}), SERVICE, now, config.Tasks()
+    )
 
 
 def changed(of: Definition, now: int = NOW, **fields: Any) -> Definition:
-    return edit.edited(body(fields), of, now).task
+    return edit.edited(body(fields), of, now, config.Tasks()).task
 
 
 def refused(of: Definition | None = None, **fields: Any) -> dict[str, str]:
@@ -95,7 +98,7 @@ def test_what_get_answers_may_be_sent_back_whole_and_changes_nothing(
     read, sent = NOW + read_after, NOW + read_after + sent_after
     answer = msgspec.json.encode(model.shown(before, "pending", read, spent))
 
-    result = edit.edited(model.read_fields(answer), before, sent, spent)
+    result = edit.edited(model.read_fields(answer), before, sent, config.Tasks(), spent)
 
     after = result.task
     assert not result.at_once

@@ -2,6 +2,7 @@
 
 import asyncio
 import uuid
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -53,6 +54,41 @@ async def test_what_is_planned_and_what_ran_is_right(alice, bob, receiver):
     assert (await verified(bob))["checked"] == 0
 
 
+def text_of(at: Any) -> str:
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@pytest.mark.parametrize("query", ["", "to=2100-01-01T00:00:00Z"])
+async def test_it_names_no_more_than_it_covered(run_app, conn, query):
+    async with (
+        run_app(PREQUEUER_TICKER_INTERVAL_SECONDS="3600") as app,
+        app.client("alice") as alice,
+        app.client("bob") as bob,
+    ):
+        for n in range(3):
+            await create(alice, id=f"t{n}", frequency=1, unit="hour")
+        window, began = app.engine.window_ms, now_ms()
+        idle = (await verified(alice, query))["to"]
+        assert text_of(utc(began + window)) <= idle <= text_of(utc(now_ms() + window))
+        # The planner is behind with one of them: nothing is known from there on.
+        behind = await conn.fetchval(
+            "UPDATE task_plan SET next_plan_at = date_trunc('second', now()) - interval '1 h' "
+            "WHERE key = (SELECT key FROM task WHERE id = 't1') RETURNING next_plan_at"
+        )
+        last = behind - timedelta(milliseconds=1)
+        assert (await verified(alice, query))["to"] == text_of(last)
+        early = text_of(last - timedelta(hours=1))
+        assert (await verified(alice, f"to={early}"))["to"] == early
+        assert (await verified(bob, query))["to"] > text_of(utc(now_ms()))
+
+
+async def test_what_begins_after_what_is_planned_covers_nothing(alice):
+    await create(alice, id="t", frequency=1, unit="second")
+    found = await verified(alice, "from=2100-01-01T00:00:00Z&to=2101-01-01T00:00:00Z")
+    assert (found["from"], found["to"]) == ("2100-01-01T00:00:00.000Z",) * 2
+    assert found["checked"] == 0
+
+
 async def test_a_lost_run_and_a_doubled_one_are_reported(alice, conn):
     await create(alice, id="t", frequency=10, unit="second")
     lost, twice = await conn.fetch(
@@ -67,12 +103,9 @@ async def test_a_lost_run_and_a_doubled_one_are_reported(alice, conn):
     )
     found = await verified(alice)
 
-    def shown(at: Any) -> str:
-        return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-    assert found["missing"] == [{"task_id": "t", "at": shown(lost["scheduled_for"])}]
-    assert found["doubled"] == [{"task_id": "t", "at": shown(twice["scheduled_for"]), "runs": 2}]
-    until = shown(lost["scheduled_for"])
+    assert found["missing"] == [{"task_id": "t", "at": text_of(lost["scheduled_for"])}]
+    assert found["doubled"] == [{"task_id": "t", "at": text_of(twice["scheduled_for"]), "runs": 2}]
+    until = text_of(lost["scheduled_for"])
     assert len((await verified(alice, f"to={until}"))["missing"]) == 1
     assert (await verified(alice, f"from={until}"))["missing"] == []
 

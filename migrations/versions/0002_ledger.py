@@ -24,6 +24,25 @@ CREATE TABLE service_usage (
         FOREIGN KEY (service_id) REFERENCES service (id) ON DELETE CASCADE
 ) WITH (fillfactor = 50);
 
+-- What runs show of a task that has been edited or deleted since: as of this version, and of those
+-- before it back to the row before. Of edits until now nothing is known.
+CREATE TABLE task_version (
+    key          uuid        NOT NULL,
+    bucket       smallint    NOT NULL,
+    service_id   uuid        NOT NULL,
+    version      integer     NOT NULL,
+    trigger      text,
+    request      jsonb,
+    replaced_at  timestamptz NOT NULL,
+    CONSTRAINT task_version_pkey PRIMARY KEY (key, bucket, version),
+    CONSTRAINT task_version_times_check CHECK (
+        replaced_at BETWEEN '0001-01-02Z' AND '9999-12-31T23:59:59.999Z')
+);
+CREATE INDEX task_version_service ON task_version (service_id);
+CREATE INDEX task_version_replaced ON task_version (replaced_at);
+INSERT INTO task_version (key, bucket, service_id, version, replaced_at)
+SELECT key, bucket, service_id, version - 1, updated_at FROM task WHERE version > 1;
+
 ALTER TABLE task
     ADD COLUMN bounds        jsonb,
     ADD COLUMN paused_until  timestamptz,
@@ -121,6 +140,7 @@ ALTER TABLE task
         created_at BETWEEN '0001-01-02Z' AND '9999-12-31T23:59:59.999Z'
         AND updated_at BETWEEN '0001-01-02Z' AND '9999-12-31T23:59:59.999Z');
 
+DROP TABLE task_version;
 DROP TABLE service_usage;
 ALTER TABLE service
     DROP COLUMN signing_secret,

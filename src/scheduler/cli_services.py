@@ -18,6 +18,8 @@ from scheduler.db import Database
 
 Output = click.option("-o", "--output", type=click.Choice(["pretty", "json"]), default="pretty")
 Which = click.argument("service")
+PIPE_WIDTH = 1000
+"""Of a table that no terminal shows: each row is a line, and nothing is cut."""
 SETTING = "default"
 """The word that gives a quota back to the settings."""
 
@@ -94,11 +96,14 @@ def list_services(file: str | None, output: str) -> None:
         return
     table = Table(box=None)
     for heading in ("ID", "Name", "Commands", "Created"):
-        table.add_column(heading, no_wrap=True, min_width=36 if heading == "ID" else None)
+        table.add_column(heading, overflow="fold", min_width=36 if heading == "ID" else None)
     for s in found:
         allowed = "allowed" if s.allow_commands else "no"
         table.add_row(s.service_id, s.name, allowed, s.created_at)
-    Console(soft_wrap=True).print(table)
+    console = Console(markup=False, emoji=False, highlight=False)
+    if not console.is_terminal:
+        console.width = PIPE_WIDTH
+    console.print(table)
 
 
 @services_group.command("show")

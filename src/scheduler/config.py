@@ -139,6 +139,15 @@ class Runs(Section):
     response_max_bytes: Annotated[int, Meta(ge=0, le=16 << 20)] = 64 << 10
 
 
+class Tasks(Section):
+    """What a task may hold; one that holds more since before still runs as it is."""
+
+    payload_max_bytes: Annotated[int, Meta(ge=1024, le=1 << 30)] = 256 << 10
+    """Each run under way, and each list, holds it in memory."""
+    header_max_bytes: Annotated[int, Meta(ge=1024, le=128 << 10)] = 16 << 10
+    """Of the names and values of all its headers together."""
+
+
 class Quotas(Section):
     """What a service may use where nothing else is set for it; 0: no limit."""
 
@@ -196,6 +205,7 @@ class Settings(Section):
     http: Http = msgspec.field(default_factory=Http)
     egress: Egress = msgspec.field(default_factory=Egress)
     runs: Runs = msgspec.field(default_factory=Runs)
+    tasks: Tasks = msgspec.field(default_factory=Tasks)
     quotas: Quotas = msgspec.field(default_factory=Quotas)
     admin: Admin = msgspec.field(default_factory=Admin)
     history: History = msgspec.field(default_factory=History)

@@ -85,6 +85,11 @@ class Definition(msgspec.Struct, kw_only=True, frozen=True, gc=False):
         return Line(self.key, self.bucket, self.service_id)
 
     @property
+    def size(self) -> int:
+        """About how many bytes it takes."""
+        return len(self.description or "") + sum(map(len, self.tags)) + self.action.size
+
+    @property
     def overlap(self) -> Overlap:
         """What happens to an instant that comes while a run is under way."""
         return self.policy.overlap or "skip"

@@ -7,7 +7,7 @@ anybody else's run.
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from uuid import UUID
 
 import structlog
@@ -42,6 +42,7 @@ class Dispatcher:
         runner: Runner,
         settler: Settler,
         settings: config.Worker,
+        judge: Callable[[], Awaitable[None]],
     ) -> None:
         self._database = database
         self._clock = clock
@@ -49,6 +50,8 @@ class Dispatcher:
         self._runner = runner
         self._settler = settler
         self._settings = settings
+        self._judge = judge
+        self._away = False
         self._rate = Rate(settings.max_held, min(2 * settings.count, settings.max_held))
         self._holdings = holdings = Holdings()
         self._claims = Claims(membership, holdings, self._rate, settings, self._take_in)
@@ -64,7 +67,7 @@ class Dispatcher:
         self._timer: asyncio.TimerHandle | None = None
         self._cancels: set[UUID] = set()
         """Of runs that are not held yet, and may be about to."""
-        self._waiters: dict[UUID, asyncio.Future[Outcome]] = {}
+        self._waiters: dict[UUID, set[asyncio.Future[Outcome]]] = {}
 
         self.limits: dict[UUID, int] = {}
         """How many runs a service may have in flight, where it has a quota."""
@@ -116,11 +119,16 @@ class Dispatcher:
 
     def wait_for(self, run_id: UUID) -> asyncio.Future[Outcome]:
         """Return a future of a held run's next outcome, once that has been written."""
-        return self._waiters.setdefault(run_id, asyncio.get_running_loop().create_future())
+        waiter: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._waiters.setdefault(run_id, set()).add(waiter)
+        return waiter
 
-    def give_up(self, run_id: UUID) -> None:
-        """Wait no longer for an outcome."""
-        self._waiters.pop(run_id, None)
+    def give_up(self, run_id: UUID, waiter: asyncio.Future[Outcome]) -> None:
+        """Wait no longer for an outcome; others may wait for the same."""
+        waiters = self._waiters.get(run_id, set())
+        waiters.discard(waiter)
+        if not waiters:
+            self._waiters.pop(run_id, None)
 
     def cancel(self, run_id: UUID) -> bool:
         """End a run that this process holds, or cut its call short; False where it holds it not.
@@ -174,6 +182,9 @@ class Dispatcher:
             if self._stop_at is not None:
                 return
             try:
+                if self._away:
+                    await self._judge()  # before the first claim, as at the start
+                    self._away = False
                 async with self._claiming:
                     self._cancels.clear()
                     await self._round()
@@ -182,6 +193,7 @@ class Dispatcher:
                 metrics.ERRORS.labels("claim").inc()
                 self._claims.doubt()
                 if db.is_away(e):
+                    self._away = True
                     log.warning("the queue cannot be reached", error=type(e).__name__)
                 else:
                     log.exception("claiming failed")
@@ -306,9 +318,9 @@ class Dispatcher:
         """Take note that an outcome has been written."""
         run = outcome.run
         self._holdings.forget(run)
-        waiter = self._waiters.pop(run.id, None)
-        if waiter is not None and not waiter.done():
-            waiter.set_result(outcome)
+        for waiter in self._waiters.pop(run.id, ()):
+            if not waiter.done():
+                waiter.set_result(outcome)
         to = outcome.to
         if isinstance(to, End):
             if run.in_line and (outcome.overlapped or self._next_is_near(run, to.finished_at)):

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from scheduler import clock, lines, planner, planning, queue
+from scheduler import clock, lines, planner, planning, queue, versions
 from scheduler.db import Conn, utc
 from scheduler.definition import Definition
 from scheduler.history import Gap
@@ -18,11 +18,16 @@ async def replan(
 ) -> int | None:  # fmt: skip
     """Make the runs of an edited task, whose plan is locked; return the earliest instant made.
 
+    An edit that leaves the instants as they are leaves the plan where it is, however far behind.
     What was due before the edit stays due; what some replica holds already and is still wanted
     gets the new version, and the holder drops the rest when it hears of it. An instant of the new
     trigger that passes while this waits for locks is due: `asked` is when the edit was read, in ms.
     """
     start = await clock.database_ms(conn) if asked is None else asked
+    await versions.keep(conn, before, after, utc(start))
+    if _stays(before, after) and not at_once:
+        await _renew(conn, before, after, start)
+        return None
     owed = await _catch_up(conn, before, planned, start)
     taken = await lines.take_back(conn, after.line, utc(start))
     standing = await lines.standing(conn, after.line, utc(start))
@@ -48,21 +53,54 @@ async def replan(
     return min((run.at for run in runs), default=None)
 
 
+def _stays(before: Definition, after: Definition) -> bool:
+    """Say whether an edit leaves a task's instants as they are, and how they are judged."""
+    return not before.damaged and all(
+        (
+            before.instants == after.instants,
+            before.bounds == after.bounds,
+            before.status == after.status,
+            before.paused_until == after.paused_until,
+            before.policy.misfire == after.policy.misfire,
+            before.misfire_grace_ms == after.misfire_grace_ms,
+        )
+    )
+
+
+async def _renew(conn: Conn, before: Definition, after: Definition, now: int) -> None:
+    """Give a task's runs what the edit says of them, but for those it had taken back before."""
+    rows = await lines.standing(conn, after.line, utc(now))
+    wanted = {row.id for row in rows if row.version >= before.version}
+    await lines.reversion(conn, after.line, planner.stance_of(after), utc(now), wanted)
+
+
 class Owed(msgspec.Struct):
     """What an edit settled of the time before it."""
 
     gaps: list[Gap]
     made: int = 0
     """Overdue instants that became runs."""
+    late: int = 0
+    """Instants in the gaps that had been made, and counted, before."""
 
     @property
     def spent(self) -> int:
         """How many instants that is."""
-        return self.made + sum(gap.count for gap in self.gaps)
+        return self.made + sum(gap.count for gap in self.gaps) - self.late
 
 
 async def _catch_up(conn: Conn, before: Definition, planned: Planned, now: int) -> Owed:
     """Settle what the task owed before an edit: overdue instants, or the gap of a pause."""
+    owed = await _owed(conn, before, planned, now)
+    if owed.made or owed.gaps:  # its plan lay behind
+        behind = [before] if before.due is not None else []
+        late = (await planner.late_of(conn, behind, now)).get(before.key, [])
+        owed.gaps = planning.with_late(owed.gaps, before, late)
+        owed.late = len(late)
+    return owed
+
+
+async def _owed(conn: Conn, before: Definition, planned: Planned, now: int) -> Owed:
     planned_until, owed, gone = planned.until, Owed([]), list[int]()
     if before.status == "paused":
         until = now if before.paused_until is None else min(now, before.paused_until - 1)

@@ -9,9 +9,9 @@ from uuid import UUID
 import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
-from scheduler import config, db, metrics, partitions, planner, queue, services, settler
+from scheduler import config, db, metrics, partitions, planner, queue, services, settler, versions
 from scheduler.clock import Clock
-from scheduler.db import Database, ms, utc
+from scheduler.db import Conn, Database, ms, utc
 from scheduler.dispatcher import Dispatcher
 from scheduler.gate import Gate
 from scheduler.replicas import BEAT_S, STILL_S, Membership
@@ -56,17 +56,18 @@ class Engine:
         self.database = database
         self.clock = Clock()
         self.membership = Membership(role, self.clock.monotonic)
-        self.runner = Runner(
-            performers,
-            self.clock,
-            settings.worker,
-            settings.runs,
-            may_send=self.membership.may_send,
-        )
+        may_send = self.membership.may_send
+        self.runner = Runner(performers, self.clock, settings.worker, settings.runs, may_send)
         self.standing = Standing(database, self.clock, lambda: self.membership.alone)
         self.settler = Settler(database, self.clock, self._settled)
         self.dispatcher = Dispatcher(
-            database, self.clock, self.membership, self.runner, self.settler, settings.worker
+            database,
+            self.clock,
+            self.membership,
+            self.runner,
+            self.settler,
+            settings.worker,
+            judge=self._sweep_all,
         )
         self.signals = Signals(
             database,
@@ -77,7 +78,7 @@ class Engine:
         )
         self._gate = gate
         self._sole = sole
-        self._sweep = Sweep(settings.worker.queue_most)
+        self._sweep = Sweep(database, self.window_ms, settings.worker.queue_most)
         self._orphans_at = 0.0
         self._repairs: list[tuple[int, int]] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -108,9 +109,13 @@ class Engine:
 
     def resume_at(self, at: int | None) -> None:
         """Plan at `at` (ms), when a pause ends, and not only at the next tick; a day ahead."""
-        wait = RESUME_AHEAD_S if at is None else max(self.clock.until_s(at), 0.0)
-        if wait < RESUME_AHEAD_S:
-            asyncio.get_running_loop().call_later(wait, self.planning.set)
+        if at is None or self.clock.until_s(at) > RESUME_AHEAD_S:
+            return
+        if self.clock.now_ms() >= at:
+            self.planning.set()
+        else:  # a timer may wake too early, and is then set again
+            wait = max(self.clock.until_s(at), 0.001)
+            asyncio.get_running_loop().call_later(wait, self.resume_at, at)
 
     def _settled(self, outcome: object) -> None:
         to = outcome.to  # type: ignore[attr-defined]
@@ -244,14 +249,13 @@ class Engine:
             started = time.perf_counter()
             async with self.database.engine.begin() as conn:
                 now = self.clock.now_ms()
-                if overdue and await queue.depth(conn, utc(now)) >= planner.CATCH_UP_MOST:
-                    return
                 passed = await planner.tick(
                     conn,
                     now,
                     window_ms=self.window_ms,
                     batch=self.settings.planner.batch,
                     overdue=overdue,
+                    crowded=await self._crowded(conn, now) if overdue else (),
                 )
             if not passed.tasks:
                 return
@@ -260,6 +264,13 @@ class Engine:
             if passed.earliest is not None:
                 self.dispatcher.wake(passed.earliest)
                 self.signals.wake(passed.earliest)
+
+    async def _crowded(self, conn: Conn, now: int) -> list[UUID]:
+        """Return the services of which so much is due that no overdue runs are made."""
+        most = planner.CATCH_UP_MOST
+        if await queue.depth(conn, utc(now)) < most:
+            return []
+        return await queue.crowded(conn, await services.ids(conn), utc(now), most)
 
     async def _beat(self) -> None:
         """Beat, read the clock, and watch the others."""
@@ -302,9 +313,10 @@ class Engine:
             self._repairs.pop(0)
 
     async def _sweep_all(self) -> None:
+        """Judge all that was missed while nothing claimed."""
         done = False
         while not done:
-            done = await self._sweep_once()
+            done = await self._sweep_once(first=True)
 
     async def _sweep_step(self) -> None:
         await self._sweep_once()
@@ -313,13 +325,15 @@ class Engine:
             async with self.database.engine.begin() as conn:
                 await settler.skip(conn, spans, utc(self.clock.now_ms()))
 
-    async def _sweep_once(self) -> bool:
-        async with self.database.auto.connect() as conn:
-            skipped, done = await self._sweep.step(conn, self.clock.now_ms())
-        if skipped:
-            self.standing.recheck(self._sweep.judged)
-        metrics.RUNS.labels("skipped").inc(skipped)
-        return done
+    async def _sweep_once(self, *, first: bool = False) -> bool:
+        now, alone = self.clock.now_ms(), self.membership.alone
+        swept = await self._sweep.step(now, first=first, alone=alone)
+        if swept.skipped:
+            self.standing.recheck(swept.tasks)
+        if swept.earliest is not None:
+            self.dispatcher.wake(swept.earliest)
+        metrics.RUNS.labels("skipped").inc(swept.skipped)
+        return swept.done
 
     async def _prune(self) -> None:
         """Make the weeks ahead, and drop what has outlived its time or its room."""
@@ -327,6 +341,9 @@ class Engine:
         await partitions.make(self.database.engine, now)
         pruned = await partitions.prune(self.database, now, self.settings.history)
         metrics.HISTORY_BYTES.set(pruned.bytes)
+        async with self.database.auto.connect() as conn:
+            while await versions.prune(conn, pruned.kept_from):
+                pass
         if pruned.left:
             asyncio.get_running_loop().call_later(PRUNE_AGAIN_S, self.pruning.set)
 

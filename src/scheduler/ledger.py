@@ -16,7 +16,7 @@ from uuid import UUID
 import msgspec
 from sqlalchemy import text
 
-from scheduler import codec
+from scheduler import codec, partitions
 from scheduler.db import Conn, ms, utc, walk_in_order
 from scheduler.history import Finished, finished
 from scheduler.run import Started, bucket_in
@@ -314,8 +314,7 @@ class Span(msgspec.Struct, frozen=True):
 async def kept_from(conn: Conn) -> int:
     """Return from when on all of history is there, in ms since 1970."""
     name = (await conn.execute(OLDEST)).scalar_one()
-    day = datetime.strptime(name.rpartition("_")[2], "%Y%m%d").replace(tzinfo=UTC)
-    return ms(day)
+    return ms(partitions.week_in(name))
 
 
 async def became(

@@ -244,7 +244,8 @@ RETURNING id, due <= :now AS running
 
 ENDS = text("""
 SELECT id, bucket, attempts, attempts_n, finished_at,
-       substring(response FROM 1 FOR :excerpt) AS response
+       substring(response FROM 1 FOR :excerpt) AS response,
+       truncated OR coalesce(octet_length(response), 0) > :excerpt AS truncated
 FROM history WHERE id = ANY(:ids) AND bucket = :bucket AND service_id = :service_id
     AND task_key = :key AND (gap_from IS NULL OR count = 1)
 """)
@@ -341,6 +342,7 @@ def _with_excerpt(row: Any) -> Attempts:
     attempts, _ = codec.decode(row.attempts, row.attempts_n)
     if attempts and row.response is not None:
         attempts[-1].response = row.response.decode("utf-8", "replace")
+        attempts[-1].truncated = row.truncated
     return attempts
 
 

@@ -42,6 +42,11 @@ def partition_of(week: datetime) -> str:
     return f"history_{week:%Y%m%d}"
 
 
+def week_in(name: str) -> datetime:
+    """Return the Monday that begins a partition, from its name."""
+    return datetime.strptime(name.rpartition("_")[2], "%Y%m%d").replace(tzinfo=UTC)
+
+
 def lacks_partition(error: DBAPIError) -> bool:
     """Say whether a settle met no partition for its time."""
     return db.sqlstate(error) == "23514" and "no partition" in str(error.orig)
@@ -114,11 +119,13 @@ class Week(msgspec.Struct, frozen=True):
 
 
 class Pruned(msgspec.Struct):
-    """What a pruning left: the weeks dropped, those still to go, and the bytes of history."""
+    """What a pruning left: the weeks dropped, those still to go, the bytes of history."""
 
     dropped: list[str]
     left: list[str]
     bytes: int
+    kept_from: datetime
+    """When the oldest week begins that is left."""
 
 
 TABLES = """
@@ -170,7 +177,9 @@ async def prune(database: Database, now: datetime, settings: config.History) -> 
         kept = await _weeks(conn) if dropped else weeks
     finally:
         await conn.close(timeout=5)
-    pruned = Pruned(dropped, [n for n in going if n not in dropped], sum(w.total for w in kept))
+    left = [n for n in going if n not in dropped]
+    oldest = min((week_in(w.name) for w in kept), default=week_of(now))
+    pruned = Pruned(dropped, left, sum(w.total for w in kept), oldest)
     _tell(pruned, settings.max_bytes)
     return pruned
 

@@ -56,7 +56,8 @@ PLAN = Table(
 OVERDUE_MS = 60_000
 """A task whose next instant lies further back is caught up with apart."""
 CATCH_UP_MOST = 10_000
-"""While so many runs are due, no overdue ones are made: a backlog waits as what it is, a plan."""
+"""While so many runs of a service are due, no overdue ones of it are made: a backlog waits as what
+it is, a plan."""
 LONG_AGO = datetime.min.replace(tzinfo=UTC)
 LEAST_AT_ONCE = 10
 """As few where many tasks are behind: one that can skip waits for nobody's catching up."""
@@ -65,10 +66,15 @@ MOST_A_PASS = 5000
 INSERT_AT_ONCE = 500
 SET_ASIDE_MS = 3_600_000
 """How long a task that cannot be planned is left alone."""
-TAKE = text("""
-SELECT key, bucket, service_id, planned_until, planned_runs FROM task_plan
-WHERE next_plan_at > :since AND next_plan_at <= :until
+COLUMNS = "key, bucket, service_id, next_plan_at, planned_until, planned_runs"
+TAKE = text(f"""
+SELECT {COLUMNS} FROM task_plan
+WHERE next_plan_at > :since AND next_plan_at <= :until AND service_id <> ALL(:crowded)
 ORDER BY next_plan_at LIMIT :room FOR UPDATE SKIP LOCKED
+""")
+TAKE_BEHIND = text(f"""
+SELECT {COLUMNS} FROM task_plan
+WHERE key = ANY(:keys) AND next_plan_at <= :now FOR UPDATE SKIP LOCKED
 """)
 ANYTHING = text("""
 SELECT EXISTS (SELECT FROM (SELECT next_plan_at FROM task_plan
@@ -91,6 +97,7 @@ class Passed(msgspec.Struct):
     tasks: int = 0
     """How many plans it moved ahead."""
     runs: int = 0
+    skipped: int = 0
     earliest: int | None = None
     """The earliest instant it made, in ms since 1970."""
     lapsed: list[UUID] = []
@@ -104,38 +111,75 @@ async def anything(conn: Conn, now: int, *, window_ms: int) -> bool:
 
 
 async def tick(
-    conn: Conn, now: int, *, window_ms: int, batch: int, overdue: bool = False
+    conn: Conn,
+    now: int,
+    *,
+    window_ms: int,
+    batch: int,
+    overdue: bool = False,
+    crowded: Sequence[UUID] = (),
 ) -> Passed:
     """Make the runs of up to `batch` tasks that fall due within half a window.
 
     With `overdue` of those that nobody planned in time: apart, so that a backlog of any length
-    stands before nobody's next instant.
+    stands before nobody's next instant. Those of `crowded` services wait.
     A task whose row someone damaged is pushed ahead by an hour, with a failed run that says why:
     it cannot stop the others.
     """
     since, until = utc(now - OVERDUE_MS), utc(now + window_ms // 2)
     since, until = (LONG_AGO, since) if overdue else (since, until)
-    values = {"since": since, "until": until, "room": batch}
+    values = {"since": since, "until": until, "room": batch, "crowded": list(crowded)}
     rows = (await conn.execute(TAKE, values)).all()
+    at_once = max(LEAST_AT_ONCE, MOST_A_PASS // max(len(rows), 1)) if overdue else None
+    return await _pass(conn, rows, now, now + window_ms, at_once)
+
+
+async def catch_up(conn: Conn, keys: Sequence[UUID], now: int, *, window_ms: int) -> Passed:
+    """Make the runs of those of these tasks whose plans lie behind `now` (ms)."""
+    rows = (await conn.execute(TAKE_BEHIND, {"keys": list(keys), "now": utc(now)})).all()
+    return await _pass(conn, rows, now, now + window_ms, LEAST_AT_ONCE)
+
+
+async def _pass(
+    conn: Conn, rows: Sequence[Any], now: int, horizon: int, at_once: int | None
+) -> Passed:
+    """Move the plans ahead that are locked; `at_once` instants are made of each at most."""
     if not rows:
         return Passed()
-    tasks = await task.definitions(conn, [row.key for row in rows])
+    tasks = await task.outlines_of_all(conn, [row.key for row in rows])
+    behind: list[Definition] = []
     plans: list[Plan] = []
-    at_once = max(LEAST_AT_ONCE, MOST_A_PASS // len(rows)) if overdue else None
     made, turn = 0, clock.Slice()
     for row in rows:
         of = tasks.get(row.key)
         if of is None:  # deleted by hand
             await conn.execute(REMOVE, _line(row).values)
             continue
-        made_of = await _planned(conn, of, row, now, now + window_ms, at_once)
+        made_of = await _planned(conn, of, row, now, horizon, at_once)
         made_of.line = _line(row)
+        if ms(row.next_plan_at) <= now and of.due is not None:
+            behind.append(of)
         plans.append(made_of)
         made += len(plans[-1].instants)
         if made >= MOST_A_PASS:
             break
         await turn.give_way()
+    late = await late_of(conn, behind, now)
+    for plan in plans:
+        plan.pass_over(late.get(plan.task.key, ()))
     return await write(conn, plans, utc(now))
+
+
+async def late_of(conn: Conn, tasks: Sequence[Definition], now: int) -> dict[UUID, list[int]]:
+    """Take back what was planned of tasks before their plans fell behind, and is too late now.
+
+    Return the instants by task key, to be passed over with those that nobody planned: of one
+    stretch of time the misfire rule keeps one instant, and makes one gap.
+    """
+    judged = [of for of in tasks if (of.policy.misfire or "latest") != "all"]
+    if not judged:
+        return {}
+    return await queue.take_late(conn, [(of.line, now - of.misfire_grace_ms) for of in judged])
 
 
 async def _planned(
@@ -219,7 +263,8 @@ async def write(conn: Conn, plans: Sequence[Plan], now: datetime) -> Passed:
         for p in plans
         if p.resumed or (p.gaps and not p.instants and p.next_plan_at is None)
     ]
-    return Passed(moved.rowcount, sum(len(p.instants) for p in plans), earliest, lapsed)
+    made, skipped = sum(len(p.instants) for p in plans), sum(g.count for p in plans for g in p.gaps)
+    return Passed(moved.rowcount, made, skipped, earliest, lapsed)
 
 
 def batched(runs: Iterator[NewRun], size: int) -> Iterator[list[NewRun]]:
@@ -335,6 +380,15 @@ WHERE service_id = :service_id AND (next_plan_at, key) > (:after, :key) AND next
 ORDER BY next_plan_at, key LIMIT :most
 """)
 NOBODY = UUID(int=0)
+
+
+UNPLANNED = text("SELECT min(next_plan_at) FROM task_plan WHERE service_id = :service_id")
+
+
+async def unplanned(conn: Conn, service_id: UUID) -> int | None:
+    """Return the first instant (ms) of a service's tasks that may not be planned yet, or None."""
+    at = (await conn.execute(UNPLANNED, {"service_id": service_id})).scalar_one()
+    return None if at is None else ms(at)
 
 
 async def planned(conn: Conn, service_id: UUID, keys: Sequence[UUID]) -> dict[UUID, Planned]:

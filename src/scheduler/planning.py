@@ -3,7 +3,7 @@
 Pure: from a definition, how far it is planned, and the time. Times are ms since 1970.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from uuid import UUID
 
@@ -42,6 +42,11 @@ class Plan(msgspec.Struct):
     def spent(self) -> int:
         """How many instants it makes of those that `max_runs` counts; skipped ones are some."""
         return len(self.instants) + sum(gap.count for gap in self.gaps) - self.back
+
+    def pass_over(self, late: Sequence[int]) -> None:
+        """Add to the gap what was planned, and counted, before, and stood unclaimed too long."""
+        self.gaps = with_late(self.gaps, self.task, late)
+        self.back += len(late)
 
     @property
     def runs(self) -> Iterator[NewRun]:
@@ -197,6 +202,23 @@ def gap(
         first=first,
         last=last,
     )
+
+
+def with_late(gaps: Sequence[Gap], of: Definition, late: Sequence[int]) -> list[Gap]:
+    """Return a task's gaps, the one that was missed from the first of the `late` instants on."""
+    if not late:
+        return list(gaps)
+    known = next((gap for gap in gaps if gap.reason == "misfire"), None)
+    missed = Gap(
+        line=of.line,
+        task_id=of.id,
+        version=of.version,
+        reason="misfire",
+        count=len(late) + (known.count if known else 0),
+        first=min(late),
+        last=max(*late, known.last if known else 0),
+    )
+    return [gap for gap in gaps if gap is not known] + [missed]
 
 
 def paused(

@@ -13,8 +13,8 @@ import msgspec
 from sqlalchemy import text
 
 from scheduler import codec
-from scheduler.db import Conn, utc
-from scheduler.run import KINDS, End, NewRun, Retry, Run
+from scheduler.db import Conn, ms, utc
+from scheduler.run import KINDS, End, Line, NewRun, Retry, Run
 
 # Enqueue ------------------------------------------------------------------------------------------
 
@@ -260,9 +260,13 @@ d AS (DELETE FROM run WHERE id = ANY(ARRAY(
     + GAP.format(end="'skipped', 'overlap'")
 )
 
+UNTOUCHED = """NOT EXISTS (
+                SELECT FROM run h WHERE h.task_key = r.task_key AND h.bucket = r.bucket
+                    AND (h.claimed_by IS NOT NULL OR h.attempts_n > 0))"""
+
 # Judge what was planned, and then stood unclaimed for longer than its grace: with `skip` it is
 # too late; with `latest` only the last due instant of the task is still wanted. What waits in a
-# queue was not missed.
+# queue was not missed, but where nothing claimed.
 SWEEP_MISFIRED = text(
     """
 WITH d AS (DELETE FROM run WHERE id = ANY(ARRAY(
@@ -270,7 +274,10 @@ WITH d AS (DELETE FROM run WHERE id = ANY(ARRAY(
                                   CAST(:latest AS boolean[])) AS j (key, before, latest)
           JOIN run r ON r.task_key = j.key
           WHERE r.scheduled_for < j.before AND r.kind = 'task' AND r.claimed_by IS NULL
-            AND r.attempts_n = 0 AND r.overlap <> 'queue' AND r.replayed_at IS NULL
+            AND r.attempts_n = 0 AND r.replayed_at IS NULL
+            AND (r.overlap <> 'queue' OR (:idle AND """
+    + UNTOUCHED
+    + """))
             AND (NOT j.latest OR EXISTS (
                 SELECT FROM run n WHERE n.task_key = r.task_key AND n.bucket = r.bucket
                     AND n.kind = 'task' AND n.scheduled_for > r.scheduled_for
@@ -278,6 +285,24 @@ WITH d AS (DELETE FROM run WHERE id = ANY(ARRAY(
           FOR UPDATE OF r SKIP LOCKED))
       RETURNING *)"""
     + GAP.format(end="'skipped', 'misfire'")
+)
+
+# What was planned before a plan fell behind its time, and is too late: but of what waits in a
+# queue only where its head is not under way, for that is what it waits for.
+TAKE_LATE = text(
+    """
+DELETE FROM run WHERE id = ANY(ARRAY(
+    SELECT r.id FROM unnest(CAST(:keys AS uuid[]), CAST(:buckets AS smallint[]),
+                            CAST(:before AS timestamptz[])) AS j (key, bucket, before)
+    JOIN run r ON r.task_key = j.key AND r.bucket = j.bucket
+    WHERE r.scheduled_for < j.before AND r.kind = 'task' AND r.claimed_by IS NULL
+      AND r.attempts_n = 0 AND r.replayed_at IS NULL AND NOT r.cancelled
+      AND (r.overlap <> 'queue' OR """
+    + UNTOUCHED
+    + """)
+    FOR UPDATE OF r SKIP LOCKED))
+RETURNING task_key, scheduled_for
+"""
 )
 
 # Of a task whose instants queue, those that are due beyond the first so many.
@@ -318,7 +343,9 @@ class Judgement(msgspec.Struct, gc=False):
     """Keep the last due instant, however late."""
 
 
-async def sweep_misfired(conn: Conn, judgements: Sequence[Judgement], now: datetime) -> int:
+async def sweep_misfired(
+    conn: Conn, judgements: Sequence[Judgement], now: datetime, *, idle: bool = False
+) -> int:
     """Skip planned runs that stood unclaimed too long; return how many."""
     rows = await conn.execute(
         SWEEP_MISFIRED,
@@ -326,10 +353,27 @@ async def sweep_misfired(conn: Conn, judgements: Sequence[Judgement], now: datet
             "keys": [j.task_key for j in judgements],
             "before": [utc(j.before) for j in judgements],
             "latest": [j.latest for j in judgements],
+            "idle": idle,
             "now": now,
         },
     )
     return sum(rows.scalars())
+
+
+async def take_late(conn: Conn, lines: Sequence[tuple[Line, int]]) -> dict[UUID, list[int]]:
+    """Delete the untried, unclaimed runs of each line's instants before a time (ms); return them.
+
+    To be called in the transaction that makes them a gap.
+    """
+    values = {
+        "keys": [line.key for line, _ in lines],
+        "buckets": [line.bucket for line, _ in lines],
+        "before": [utc(before) for _, before in lines],
+    }
+    found: dict[UUID, list[int]] = {}
+    for row in await conn.execute(TAKE_LATE, values):
+        found.setdefault(row.task_key, []).append(ms(row.scheduled_for))
+    return found
 
 
 async def cut_queues(conn: Conn, keys: Sequence[UUID], most: int, now: datetime) -> int:
@@ -383,6 +427,19 @@ DEPTH_MOST = 10_000
 DEPTH = text("""
 SELECT count(*) FROM (SELECT FROM run WHERE due <= :now ORDER BY due LIMIT :most) AS due
 """)
+
+
+CROWDED = text("""
+SELECT s.id FROM unnest(CAST(:services AS uuid[])) AS s (id)
+WHERE (SELECT count(*) FROM (SELECT FROM run r WHERE r.service_id = s.id AND r.due <= :now
+                             ORDER BY r.due LIMIT :most) AS due) >= :most
+""")
+
+
+async def crowded(conn: Conn, services: Sequence[UUID], now: datetime, most: int) -> list[UUID]:
+    """Return which of these services have `most` live runs that are due, or more."""
+    values = {"services": list(services), "now": now, "most": most}
+    return list((await conn.execute(CROWDED, values)).scalars())
 
 
 async def depth(conn: Conn, now: datetime) -> int:

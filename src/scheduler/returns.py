@@ -69,7 +69,7 @@ class Returns:
         if not runs:
             return
         me, now = self._membership.me, self._clock.now_ms()
-        tasks = await task.definitions(conn, [run.task_key for run in runs if run.task_key])
+        tasks = await task.outlines_of_all(conn, [run.task_key for run in runs if run.task_key])
         versions = await queue.versions(conn, me, [run.id for run in runs])
         stale: dict[int | None, list[Run]] = {}
         wanted: list[Run] = []

@@ -108,6 +108,8 @@ class Attempt(msgspec.Struct, omit_defaults=True):
     error: str | None = None
     response: str | None = None
     """The beginning of the body, where a later attempt took the place of the whole."""
+    truncated: bool = False
+    """There was more of it."""
 
 
 Attempts = list[Attempt]

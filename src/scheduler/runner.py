@@ -27,6 +27,8 @@ UNKNOWN_MOST = 20
 EXCERPT_BYTES = 1024
 """What is kept of the body of an attempt that another one follows."""
 REMEMBERED = 20_000
+REMEMBERED_BYTES = 64 << 20
+"""Tasks kept ready to be performed again: so many, and of their requests so much."""
 CANCELLED = "someone cancelled it"
 
 Performers = Mapping[type, Performer]
@@ -37,7 +39,10 @@ class Work(msgspec.Struct, gc=False):
     """A task made ready to be performed any number of times."""
 
     task: Definition
+    """Without what is in `prepared` already."""
     performer: Performer
+    size: int
+    """About how many bytes its request takes."""
     prepared: Any = None
     damaged: str | None = None
     """Why it cannot be performed."""
@@ -61,6 +66,7 @@ class Runner:
         self._may_send = may_send
         self._works: dict[UUID, Work] = {}
         """Tasks made ready before; a run keeps its own, so that any of them may be forgotten."""
+        self._size = 0
         self.secrets = Secrets()
 
     async def prepare(self, conn: Conn, runs: Iterable[Run]) -> None:
@@ -79,7 +85,7 @@ class Runner:
             found = await task.definitions(conn, list(wanted))
             for key in wanted - found.keys():
                 works[key] = None
-                self._works.pop(key, None)
+                self.forget(key)
             for n, definition in enumerate(found.values()):
                 works[definition.key] = self._learn(definition)
                 if n % 50 == 49:  # a slice of the loop's time
@@ -87,8 +93,6 @@ class Runner:
         await self.secrets.refresh(conn, {run.service_id for run in runs})
         for run in runs:
             run.work = works[run.task_key] if run.task_key else None
-        if len(self._works) > REMEMBERED:
-            self._works.clear()
 
     def _is_known(self, key: UUID, version: int) -> bool:
         work = self._works.get(key)
@@ -97,7 +101,9 @@ class Runner:
 
     def forget(self, key: UUID) -> None:
         """Forget a task: it was edited or deleted."""
-        self._works.pop(key, None)
+        work = self._works.pop(key, None)
+        if work is not None:
+            self._size -= work.size
 
     def equip(self, run: Run, definition: Definition) -> None:
         """Give a run its task."""
@@ -105,14 +111,24 @@ class Runner:
 
     def _learn(self, of: Definition) -> Work:
         performer = self._performers[type(of.action)]
-        work = Work(of, performer, damaged=of.damaged)
+        outline = msgspec.structs.replace(of, action=of.action.outline)
+        work = Work(outline, performer, of.action.size, damaged=of.damaged)
         if not of.damaged:
             try:
                 work.prepared = performer.prepare(of.action, of.expected)
             except (ValueError, TypeError) as e:
                 work.damaged = f"the task cannot be performed: {e}"
-        self._works[of.key] = work
+        self._keep(work)
         return work
+
+    def _keep(self, work: Work) -> None:
+        key = work.task.key
+        self.forget(key)
+        if len(self._works) >= REMEMBERED or self._size + work.size > REMEMBERED_BYTES:
+            self._works.clear()
+            self._size = 0
+        self._works[key] = work
+        self._size += work.size
 
     async def perform(self, run: Run) -> Outcome | None:
         """Perform one run; None where nothing was sent, because this process may not any more.
@@ -173,6 +189,7 @@ class Runner:
             at=started,
             secret=self.secrets.of(run.service_id),
         )
+        run.version = work.task.version  # an edit may have come between the claim and the reading
         outcome = await work.performer.perform(work.prepared, call)
         if outcome is None:
             return None
@@ -197,7 +214,7 @@ class Runner:
         if run.cancelled and not outcome.succeeded and (outcome.unknown or wait_s is not None):
             return Outcome(End(run, "cancelled", why_cancelled(run), first, now), overlapped)
         if wait_s is not None:
-            attempt.response = _excerpt(outcome.body)
+            attempt.response, attempt.truncated = _excerpt(outcome)
             # `now` is rounded down, and Retry-After is not to be undercut.
             return Outcome(Retry(run, now + math.ceil(wait_s * 1000) + 1), overlapped)
         most = self._runs.response_max_bytes
@@ -269,5 +286,10 @@ def _overlapped(run: Run, work: Work | None, until: int) -> tuple[UUID, int, int
     return run.task_key, since, until
 
 
-def _excerpt(body: bytes | None) -> str | None:
-    return None if body is None else body[:EXCERPT_BYTES].decode("utf-8", "replace")
+def _excerpt(outcome: actions.Outcome) -> tuple[str | None, bool]:
+    """Return the beginning of a body, and whether there was more."""
+    body = outcome.body
+    if body is None:
+        return None, False
+    beginning = body[:EXCERPT_BYTES].decode("utf-8", "replace")
+    return beginning, outcome.truncated or len(body) > EXCERPT_BYTES

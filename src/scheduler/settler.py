@@ -133,7 +133,7 @@ class Settler:
             return
         run.attempts = [_plain(attempt) for attempt in run.attempts]
         if isinstance(to, End):
-            to.response, to.truncated = None, True
+            to.response, to.truncated = None, to.truncated or to.response is not None
             to.reason = None if to.reason is None else _ascii(to.reason)
         await self._write(group)
 
@@ -199,7 +199,8 @@ def _bare(to: End | Retry) -> bool:
 
 def _plain(attempt: Attempt) -> Attempt:
     error = None if attempt.error is None else _ascii(attempt.error)
-    return msgspec.structs.replace(attempt, response=None, error=error)
+    cut = attempt.truncated or attempt.response is not None
+    return msgspec.structs.replace(attempt, response=None, truncated=cut, error=error)
 
 
 def _ascii(words: str) -> str:

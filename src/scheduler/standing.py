@@ -115,7 +115,7 @@ class Standing:
     async def _tasks(self, conn: Conn, keys: Sequence[UUID]) -> dict[UUID, tuple[Definition, bool]]:
         """Return tasks by key, each with whether something of it is to come."""
         now = self._clock.now_ms()
-        tasks = await task.definitions(conn, keys)
+        tasks = await task.outlines_of_all(conn, keys)
         services: dict[UUID, list[Definition]] = defaultdict(list)
         for of in tasks.values():
             services[of.service_id].append(of)

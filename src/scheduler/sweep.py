@@ -3,15 +3,30 @@
 from datetime import datetime
 from uuid import UUID
 
-from scheduler import queue, task
-from scheduler.db import Conn, utc
+import msgspec
+
+from scheduler import planner, queue, task
+from scheduler.db import Database, utc
 from scheduler.definition import Definition
 from scheduler.queue import Judgement
+
+
+class Swept(msgspec.Struct):
+    """What one step did."""
+
+    skipped: int
+    done: bool
+    """The walk came to its end."""
+    tasks: list[UUID]
+    """Those it judged."""
+    earliest: int | None = None
+    """The earliest instant it made, in ms since 1970."""
 
 
 class Sweep:
     """Walks the overdue, unclaimed runs a piece at a time and applies the misfire rules.
 
+    Where the plan of a task lies behind, too, the planner judges both stretches as one.
     Bounded on purpose: a backlog of any size costs one piece a tick.
     """
 
@@ -20,26 +35,39 @@ class Sweep:
     """Younger ones are about to be claimed."""
     START = (datetime.min.replace(tzinfo=utc(0).tzinfo), UUID(int=0))
 
-    def __init__(self, queue_most: int) -> None:
+    def __init__(self, database: Database, window_ms: int, queue_most: int) -> None:
+        self._database = database
+        self._window_ms = window_ms
         self._queue_most = queue_most
         self._after = self.START
-        self.judged: list[UUID] = []
-        """The tasks of the last piece."""
 
-    async def step(self, conn: Conn, now: int) -> tuple[int, bool]:
-        """Judge one piece; return how many were skipped, and whether the walk came to its end."""
-        rows = await queue.overdue(conn, self._after, utc(now - self.OVERDUE_MS), self.PIECE)
+    async def step(self, now: int, *, first: bool = False, alone: bool = False) -> Swept:
+        """Judge one piece; `first` says that this process has claimed nothing for a while.
+
+        Where it is `alone`, nobody has: what waits in a queue whose head is not under way was
+        missed, too.
+        """
+        young = 0 if first else self.OVERDUE_MS
+        async with self._database.auto.connect() as conn:
+            rows = await queue.overdue(conn, self._after, utc(now - young), self.PIECE)
         done = len(rows) < self.PIECE
         self._after = self.START if done else (rows[-1][1], rows[-1][2])
-        keys = self.judged = list({key for key, _, _ in rows})
-        skipped = 0
-        if keys:
-            skipped += await queue.cut_queues(conn, keys, self._queue_most, utc(now))
-            judged = [_judgement(of, now) for of in (await task.definitions(conn, keys)).values()]
-            wanted = [j for j in judged if j is not None]
-            if wanted:
-                skipped += await queue.sweep_misfired(conn, wanted, utc(now))
-        return skipped, done
+        keys = list({key for key, _, _ in rows})
+        if not keys:
+            return Swept(0, done, keys)
+        async with self._database.auto.connect() as conn:
+            skipped = await queue.cut_queues(conn, keys, self._queue_most, utc(now))
+            tasks = await task.outlines_of_all(conn, keys)
+        judged = (_judgement(of, now) for of in tasks.values())
+        wanted = [j for j in judged if j is not None]
+        if not wanted:
+            return Swept(skipped, done, keys)
+        async with self._database.engine.begin() as conn:
+            judged_keys = [j.task_key for j in wanted]
+            passed = await planner.catch_up(conn, judged_keys, now, window_ms=self._window_ms)
+        async with self._database.auto.connect() as conn:
+            skipped += await queue.sweep_misfired(conn, wanted, utc(now), idle=first and alone)
+        return Swept(skipped + passed.skipped, done, keys, passed.earliest)
 
 
 def _judgement(of: Definition, now: int) -> Judgement | None:

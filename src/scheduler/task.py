@@ -199,6 +199,10 @@ WHERE service_id = :service_id AND (created_at, key) >= (:created_at, :key)
   AND trigger IS NOT NULL AND status = 'active'
 ORDER BY created_at, key LIMIT :most
 """)
+OUTLINES_OF_ALL = text(f"""
+SELECT {COLUMNS.replace("description,", "NULL AS description,").replace("action,", OUTLINE)}
+FROM task WHERE key = ANY(:keys)
+""")
 COUNT = text("""
 SELECT count(*) FROM (SELECT FROM task WHERE service_id = :service_id LIMIT :most) AS t
 """)
@@ -254,6 +258,14 @@ async def triggered(
     """Return a service's active tasks that have a trigger, the oldest first, from `start` on."""
     values = {"service_id": service_id, "created_at": start[0], "key": start[1], "most": most}
     return [definition(row) for row in await conn.execute(TRIGGERED, values)]
+
+
+async def outlines_of_all(conn: Conn, keys: Sequence[UUID]) -> dict[UUID, Definition]:
+    """Return tasks by key, of any service, but for description, header and payload: never to be
+    written back, nor performed. Those may be long, and the machine reads hundreds at once.
+    """
+    rows = await conn.execute(OUTLINES_OF_ALL, {"keys": list(keys)})
+    return {row.key: definition(row) for row in rows}
 
 
 async def count(conn: Conn, service_id: UUID, most: int) -> int:

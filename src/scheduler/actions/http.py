@@ -40,6 +40,17 @@ class Http(msgspec.Struct, tag_field="kind", tag="http", frozen=True, omit_defau
         """The method that is used."""
         return self.method or ("POST" if self.payload else "GET")
 
+    @property
+    def size(self) -> int:
+        """About how many bytes it takes."""
+        header = sum(len(name) + len(value) for name, value in self.header.items())
+        return len(self.url) + len(self.payload or "") + header + sum(map(len, self.secret_headers))
+
+    @property
+    def outline(self) -> "Http":
+        """Return it without what may be long."""
+        return msgspec.structs.replace(self, payload=None, header={})
+
     def secrets(self, names: Iterable[str]) -> set[str]:
         """Return those header names whose values are masked wherever they are shown."""
         more = {name.lower() for name in self.secret_headers}

@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 from msgspec import UNSET
 
-from scheduler import config, history, lines, planner, quotas, services, state, task
+from scheduler import config, history, lines, planner, quotas, services, state, task, versions
 from scheduler.admin.model import (
     ServiceFields,
     ShownService,
@@ -158,6 +158,7 @@ async def _wipe(database: Database, service: UUID, recall: Callable[[UUID], None
         state.remove_service,
         runs,
         history.remove_service,
+        versions.remove_service,
     ):
         left = True
         while left:

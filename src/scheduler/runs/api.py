@@ -12,7 +12,7 @@ from litestar.di import NamedDependency
 from litestar.openapi.spec import OpenAPIFormat, OpenAPIType, Schema
 from litestar.params import FromPath
 
-from scheduler import asked, task
+from scheduler import asked
 from scheduler.db import EPOCH
 from scheduler.engine import Engine
 from scheduler.errors import NotFound, ValidationFailed
@@ -73,8 +73,7 @@ async def list_runs(request: AnyRequest, service: Caller, engine: Machine) -> Ru
         conn = await connection.execution_options(isolation_level="REPEATABLE READ")
         query = await of_task(conn, query, sent.get("task") or None)
         page = await page_of(conn, query, words, now, after=after, count=limit)
-        keys = {run.task_key for _, run in page.found if run.task_key is not None}
-        kinds = await task.triggers(conn, service.id, list(keys))
+        kinds = await model.triggers(conn, service.id, [run for _, run in page.found])
     return RunList(
         [model.listed(run, service.id, now, kinds) for _, run in page.found],
         page.following and cursor_of(page.following),
@@ -89,14 +88,15 @@ async def list_runs(request: AnyRequest, service: Caller, engine: Machine) -> Ru
 async def verify_runs(request: AnyRequest, service: Caller, engine: Machine) -> Verified:
     """Recompute what was due in (`from`, `to`], default the last 24 hours, and compare.
 
-    Of each task since its last edit, within retention, and up to what is planned; at most 100,000
-    instants a call, `next_cursor` goes on. One call at a time: 429 while others wait. `from` and
-    `to` lie within 100 years from now.
+    Of each task since its last edit, within retention, and up to what is planned of all of them:
+    `to` says how far that is. At most 100,000 instants a call, `next_cursor` goes on. One call at
+    a time: 429 while others wait. `from` and `to` lie within 100 years from now.
     """
     sent = request.query_params
     now = engine.clock.now_ms()
-    until = asked.near(sent, "to", now) or now + int(engine.settings.planner.window_seconds * 1000)
-    since = asked.near(sent, "from", now)
+    planned = now + engine.window_ms
+    until, since = asked.near(sent, "to", now), asked.near(sent, "from", now)
+    until = planned if until is None else min(until, planned)
     job = Job(
         url=engine.database.url,
         database=engine.settings.database,

@@ -1,20 +1,20 @@
 """A run as the outside sees it, live or finished."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 import msgspec
 
-from scheduler import history, lines, task
+from scheduler import history, lines, task, versions
 from scheduler.db import Conn, rfc3339
 from scheduler.definition import Definition
 from scheduler.errors import NotFound
 from scheduler.history import Finished
-from scheduler.run import Attempt, NewRun, Started
-from scheduler.triggers import kind_of
+from scheduler.run import Attempt, NewRun, Started, bucket_in
+from scheduler.versions import Face, ShownRequest
 
-Kinds = Mapping[UUID, tuple[int, str]]
-"""Of task keys: the version, and the kind of trigger."""
+Kinds = Mapping[UUID, str | None]
+"""Of runs: the kind of trigger that made them."""
 
 
 class ShownAttempt(msgspec.Struct):
@@ -27,15 +27,9 @@ class ShownAttempt(msgspec.Struct):
     status_code: int | None
     error: str | None
     response: str | None
-
-
-class ShownRequest(msgspec.Struct):
-    """What is sent to the target, but for the headers that every call carries."""
-
-    method: str
-    url: str
-    header: dict[str, str]
-    payload: str | None
+    """The beginning, where another attempt followed; the last one's is the run's."""
+    truncated: bool
+    """There was more of its response than is kept."""
 
 
 class ShownRun(msgspec.Struct, kw_only=True):
@@ -59,9 +53,11 @@ class ShownRun(msgspec.Struct, kw_only=True):
     duration_ms: int | None = None
     """What the last attempt took."""
     request: ShownRequest | None = None
-    """Secrets masked; null where the task has been changed or deleted since."""
+    """As its task stood at the last attempt, secrets masked; null where nobody knows any more."""
     response: str | None = None
+    """Of the last attempt."""
     truncated: bool = False
+    """There was more of it than is kept."""
     count: int | None = None
     """Of a gap: how many instants it stands for, the first and the last of them."""
     from_: str | None = msgspec.field(default=None, name="from")
@@ -86,10 +82,37 @@ async def find(conn: Conn, service_id: UUID, run_id: UUID, now: int) -> ShownRun
         shown = of_live(run, service_id, now)
     else:
         shown = of_finished(run, service_id)
-    of = await task.find(conn, service_id, run.task_id) if run.task_id else None
-    if of is not None and not of.damaged and (of.key, of.version) == (run.task_key, run.version):
-        describe(shown, of)
-    return shown
+    return _described(shown, await _face(conn, service_id, run))
+
+
+async def _face(conn: Conn, service_id: UUID, run: Started | Finished) -> Face:
+    """Return what a run shows of its task: what replaced its version later is looked at last."""
+    if run.task_key is None or run.task_id is None:
+        return Face(None, None)
+    of = await task.find(conn, service_id, run.task_id)
+    of = of if of is not None and of.key == run.task_key else None
+    if of is None or of.version != run.version:
+        version = (run.task_key, bucket_in(run.id), run.version)
+        replaced = await versions.find(conn, service_id, version)
+        if replaced is not None:
+            return replaced
+    return Face(None, None) if of is None else versions.face(of)
+
+
+async def triggers(conn: Conn, service_id: UUID, runs: Sequence[Started | Finished]) -> Kinds:
+    """Map runs to the kind of trigger that made them; ask in one snapshot."""
+    of_tasks = {
+        run.id: (run.task_key, bucket_in(run.id), run.version)
+        for run in runs
+        if run.kind == "task" and run.task_key is not None
+    }
+    present = await task.triggers(conn, service_id, list({key for key, _, _ in of_tasks.values()}))
+    old = {v for v in of_tasks.values() if v[0] not in present or present[v[0]][0] != v[2]}
+    replaced = await versions.triggers(conn, service_id, old) if old else {}
+    return {
+        run: replaced[v] if v in replaced else present.get(v[0], (0, None))[1]
+        for run, v in of_tasks.items()
+    }
 
 
 def listed(run: Started | Finished, service_id: UUID, now: int, kinds: Kinds) -> ShownRun:
@@ -100,17 +123,14 @@ def listed(run: Started | Finished, service_id: UUID, now: int, kinds: Kinds) ->
         shown = of_finished(run, service_id)
     for attempt in shown.attempts:
         attempt.response = None
-    if run.kind == "task" and run.task_key is not None:
-        version, trigger = kinds.get(run.task_key, (None, None))
-        shown.trigger = trigger if version == run.version else None
+    shown.trigger = kinds.get(run.id)
     return shown
 
 
-def describe(shown: ShownRun, of: Definition) -> ShownRun:
+def _described(shown: ShownRun, face: Face) -> ShownRun:
     """Add to a run what its task says of it."""
-    action = of.action
-    shown.trigger = kind_of(of.trigger) if shown.kind == "task" else None
-    shown.request = ShownRequest(action.verb, action.url, action.masked(), action.payload)
+    shown.trigger = face.trigger if shown.kind == "task" else None
+    shown.request = face.request
     return shown
 
 
@@ -128,7 +148,7 @@ def of_new(run: NewRun, of: Definition) -> ShownRun:
         attempts=[],
         claimed=run.claimed_by is not None,
     )
-    return describe(of_live(live, of.service_id, run.at), of)
+    return _described(of_live(live, of.service_id, run.at), versions.face(of))
 
 
 def of_live(run: Started, service_id: UUID, now: int) -> ShownRun:
@@ -176,8 +196,15 @@ def of_finished(run: Finished, service_id: UUID) -> ShownRun:
         count=count,
         from_=rfc3339(first),
         to=rfc3339(last),
-        attempts=[_attempt(a) for a in run.attempts],
+        attempts=_attempts(run),
     )
+
+
+def _attempts(run: Finished) -> list[ShownAttempt]:
+    shown = [_attempt(a) for a in run.attempts]
+    if shown and shown[-1].response is None:  # it is the run's
+        shown[-1].truncated |= run.truncated
+    return shown
 
 
 def _duration(run: Finished) -> int | None:
@@ -197,4 +224,5 @@ def _attempt(attempt: Attempt) -> ShownAttempt:
         status_code=attempt.status_code,
         error=attempt.error,
         response=attempt.response,
+        truncated=attempt.truncated,
     )

@@ -50,6 +50,9 @@ class Place(msgspec.Struct, frozen=True):
     after: int | None = None
 
 
+BEGIN = Place(EPOCH, UUID(int=0))
+
+
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """What to verify: a service's instants in (since, until], in ms since 1970."""
 
@@ -60,7 +63,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     until: int
     kept: int
     """From when on history is kept."""
-    start: Place = Place(EPOCH, UUID(int=0))
+    start: Place = BEGIN
 
 
 class Cursor(msgspec.Struct, frozen=True):
@@ -183,6 +186,8 @@ async def _verify(job: Job) -> Verified:
 async def check(conn: Conn, job: Job) -> Verified:
     """Do a job; in one snapshot, as runs move between the tables."""
     since = max(job.since, job.kept, await ledger.kept_from(conn))
+    if job.start == BEGIN:  # the pages that follow keep to the first
+        job = msgspec.structs.replace(job, until=await _covered(conn, job))
     found = Verified(
         from_=rfc3339(since), to=rfc3339(max(job.until, since)), checked=0,
         missing=[], doubled=[], next_cursor=None,
@@ -199,6 +204,12 @@ async def check(conn: Conn, job: Job) -> Verified:
         cursor = Cursor(job.since, job.until, start)
         found.next_cursor = base64.urlsafe_b64encode(msgspec.json.encode(cursor)).decode()
     return found
+
+
+async def _covered(conn: Conn, job: Job) -> int:
+    """Return up to when all of a service's tasks are planned, as far as the job asks."""
+    unplanned = await planner.unplanned(conn, job.service_id)
+    return job.until if unplanned is None else min(job.until, unplanned - 1)
 
 
 async def _piece(

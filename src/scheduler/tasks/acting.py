@@ -71,7 +71,14 @@ def _payload(reader: Reader, stored: Http) -> tuple[str | None, bool]:
         return payload, stored.json
     if payload and "\x00" in payload:
         reader.say("payload", "must not hold a NUL character")
+    _check_size(reader, "payload", payload or "", "payload_max_bytes")
     return payload, is_json
+
+
+def _check_size(reader: Reader, field: str, text: str, setting: str) -> None:
+    most, size = getattr(reader.most, setting), len(text.encode())
+    if size > most:
+        reader.say(field, f"must have at most {most} bytes (tasks.{setting}), has {size}")
 
 
 def _secret_headers(reader: Reader, stored: Http) -> list[str]:
@@ -79,6 +86,8 @@ def _secret_headers(reader: Reader, stored: Http) -> list[str]:
     if len(names) > HEADERS_MOST or any("\x00" in name for name in names):
         reader.say("secret_headers", f"at most {HEADERS_MOST} header names, with no NUL in them")
         return stored.secret_headers
+    if names != stored.secret_headers:
+        _check_size(reader, "secret_headers", "".join(names), "header_max_bytes")
     return names
 
 
@@ -115,6 +124,8 @@ def _header(reader: Reader, action: Http, stored: Http) -> dict[str, str]:
         else:
             read[name] = value
             _check(reader, place, name, value)
+    if read != stored.header:
+        _check_size(reader, field, "".join([*read, *read.values()]), "header_max_bytes")
     return read
 
 

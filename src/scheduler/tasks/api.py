@@ -8,7 +8,18 @@ from litestar.di import NamedDependency
 from litestar.openapi.spec import Schema
 from litestar.params import FromPath
 
-from scheduler import asked, clock, edits, executions, lines, planner, quotas, state, task
+from scheduler import (
+    asked,
+    clock,
+    edits,
+    executions,
+    lines,
+    planner,
+    quotas,
+    state,
+    task,
+    versions,
+)
 from scheduler.db import utc
 from scheduler.engine import Engine
 from scheduler.errors import ValidationFailed
@@ -42,7 +53,7 @@ async def create_task(
     fields = model.read_fields(await request.body())
     async with engine.database.api.begin() as conn:
         now = await clock.database_ms(conn)
-        made = edit.new_task(fields, service.id, now)
+        made = edit.new_task(fields, service.id, now, engine.settings.tasks)
         await quotas.check_tasks(conn, service)
         await task.create(conn, made.task)
         pending = made.at_once or awaits(made.task, now)
@@ -83,7 +94,7 @@ async def change_task(
     async with engine.database.api.begin() as conn:
         before, planned = await planner.locked(conn, service.id, task_id)
         asked, spent = await clock.database_ms(conn), (planned.runs, planned.until)
-        made = edit.edited(fields, before, asked, spent)
+        made = edit.edited(fields, before, asked, engine.settings.tasks, spent)
         await task.change(conn, made.task)
         earliest = await edits.replan(
             conn,
@@ -110,8 +121,10 @@ async def delete_task(task_id: FromPath[str], service: Caller, engine: Machine) 
     """Delete a task; what runs ends and is recorded, what is overdue ends cancelled."""
     async with engine.database.api.begin() as conn:
         of, _ = await planner.locked(conn, service.id, task_id)
-        await lines.remove(conn, of.line, utc(await clock.database_ms(conn)))
+        now = utc(await clock.database_ms(conn))
+        await lines.remove(conn, of.line, now)
         await planner.remove(conn, of.line)
+        await versions.keep(conn, of, None, now)
         await task.remove(conn, of.line)
         await state.remove(conn, of.line)
     engine.recall(of.key)

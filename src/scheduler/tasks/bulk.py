@@ -18,7 +18,7 @@ from litestar.openapi.spec import (
     Schema,
 )
 
-from scheduler import asked, clock, planner, quotas, state, task
+from scheduler import asked, clock, config, planner, quotas, state, task
 from scheduler.clock import Slice
 from scheduler.db import Conn
 from scheduler.engine import Engine
@@ -70,7 +70,7 @@ async def create_tasks(
     parts = (_lines if lined else _elements)(await request.body())
     async with engine.database.api.begin() as conn:
         now = await clock.database_ms(conn)
-        made = await _read(parts, service, now)
+        made = await _read(parts, service, now, engine.settings.tasks)
         await quotas.check_tasks(conn, service, len(made))
         ids = [new.task.id for new in made]
         earliest = await _write(conn, service, made, now, engine.window_ms)
@@ -88,7 +88,9 @@ def _elements(body: bytes) -> Iterator[msgspec.Raw]:
     return iter(asked.body(body, list[msgspec.Raw]))
 
 
-async def _read(parts: Iterator[bytes | msgspec.Raw], service: Service, now: int) -> list[Edit]:
+async def _read(
+    parts: Iterator[bytes | msgspec.Raw], service: Service, now: int, most: config.Tasks
+) -> list[Edit]:
     """Return what each part makes. Raises ValidationFailed with everything that is wrong."""
     turn, made, wrong = Slice(), list[Edit](), list[Detail]()
     places: dict[str, int] = {}
@@ -96,7 +98,7 @@ async def _read(parts: Iterator[bytes | msgspec.Raw], service: Service, now: int
         if place >= MOST:
             raise ValidationFailed.of("body", f"holds more than {MOST} tasks; send several")
         try:
-            new = edit.new_task(model.read_fields(part), service.id, now)
+            new = edit.new_task(model.read_fields(part), service.id, now, most)
         except ValidationFailed as e:
             wrong += [Detail(f"[{place}].{detail.field}", detail.message) for detail in e.details]
         except msgspec.DecodeError as e:

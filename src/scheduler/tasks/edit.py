@@ -7,6 +7,7 @@ from uuid import UUID
 import msgspec
 from msgspec import UNSET
 
+from scheduler import config
 from scheduler.actions.http import Http
 from scheduler.db import utc
 from scheduler.definition import Definition, Policy
@@ -43,7 +44,7 @@ class Edit(msgspec.Struct):
     at_once: bool = False
 
 
-def new_task(fields: TaskFields, service_id: UUID, now: int) -> Edit:
+def new_task(fields: TaskFields, service_id: UUID, now: int, most: config.Tasks) -> Edit:
     """Return the task that a body describes. Raises ValidationFailed with every wrong field."""
     task_id = fields.id if isinstance(fields.id, str) and fields.id else str(uuid.uuid4())
     blank = Definition(
@@ -62,18 +63,24 @@ def new_task(fields: TaskFields, service_id: UUID, now: int) -> Edit:
         created_at=utc(now),
         updated_at=utc(now),
     )
-    reader = Reader(fields, blank, now)
+    reader = Reader(fields, blank, now, most)
     _check_id(reader, task_id)
     return _read(reader)
 
 
-def edited(fields: TaskFields, before: Definition, now: int, spent: Spent | None = None) -> Edit:
+def edited(
+    fields: TaskFields,
+    before: Definition,
+    now: int,
+    most: config.Tasks,
+    spent: Spent | None = None,
+) -> Edit:
     """Return a task as an edit leaves it. Raises ValidationFailed with every wrong field.
 
     What a GET answers may be sent back whole, and changes nothing; where the task has `max_runs`,
     `spent` tells what GET answered.
     """
-    edit = _read(Reader(fields, before, now, new=False, spent=spent))
+    edit = _read(Reader(fields, before, now, most, new=False, spent=spent))
     edit.task = msgspec.structs.replace(
         edit.task, version=before.version + 1, updated_at=utc(now), damaged=None
     )

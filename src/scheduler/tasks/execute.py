@@ -1,6 +1,7 @@
 """`POST /tasks/{id}/execute`: run a task by hand."""
 
 import asyncio
+import contextlib
 import secrets
 from typing import Any
 from uuid import UUID
@@ -15,7 +16,7 @@ from scheduler import executions, history, lines, planner, queue, quotas
 from scheduler.db import Conn, utc
 from scheduler.definition import Definition
 from scheduler.engine import Engine
-from scheduler.errors import Conflict, NotFound, ValidationFailed
+from scheduler.errors import Conflict, NotFound, UserError, ValidationFailed
 from scheduler.executions import Execution
 from scheduler.openapi import asks
 from scheduler.run import NewRun, Run, run_id
@@ -25,8 +26,10 @@ from scheduler.service import Service
 
 WAIT_SLACK_S = 0.5
 """Past a task's timeout, so that a run that timed out is still answered as ended."""
-LOOK_S = 0.5
-"""How often a run that another replica performs is looked for."""
+HELD_LOOK_S = 10.0
+"""How often a run that this process holds is looked for besides: another may have freed it."""
+LOOK_S, LOOK_GROWTH, LOOK_MOST_S = 0.05, 1.5, 5.0
+"""How soon a run that nobody here holds is looked for, and how that grows."""
 
 FLAG = Schema(enum=["true", "false", "1", "0"])
 
@@ -51,7 +54,7 @@ async def execute_task(
     retry = _flag(request, "retry")
     of, key, new = await _executed(engine, service, task_id, nonce, retry=retry)
     if wait:
-        execution = await _ended(engine, of, key)
+        execution = await _awaited(engine, of, key, request)
         if execution is not None:
             return Response(execution, status_code=200)
     elif new is not None:
@@ -159,22 +162,53 @@ def _hand_over(engine: Engine, of: Definition, new: NewRun) -> None:
     engine.dispatcher.hand_over(run)
 
 
-async def _ended(engine: Engine, of: Definition, key: UUID) -> Execution | None:
-    """Wait for a run's end, at most the task's timeout; None where it has not ended."""
-    loop = asyncio.get_running_loop()
+async def _awaited(
+    engine: Engine, of: Definition, key: UUID, request: AnyRequest
+) -> Execution | None:
+    """Wait for a run's end for as long as its caller does; None where it has not ended."""
+    gone = asyncio.ensure_future(_gone(request))
+    try:
+        return await _ended(engine, of, key, gone)
+    finally:
+        gone.cancel()
+
+
+async def _gone(request: AnyRequest) -> None:
+    """Return once the caller has gone; what it sends of a body is let go of."""
+    with contextlib.suppress(UserError):  # one that is too large is not read on
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+
+async def _ended(
+    engine: Engine, of: Definition, key: UUID, gone: asyncio.Future[None]
+) -> Execution | None:
+    """Wait for a run's end, at most the task's timeout; None where it has not ended.
+
+    Where this process holds the run, it is told of the end; the database is asked now and then.
+    """
+    loop, dispatcher = asyncio.get_running_loop(), engine.dispatcher
     deadline = loop.time() + of.timeout_s + WAIT_SLACK_S
-    wait = 0.0 if engine.dispatcher.holds(key) is None else LOOK_S
+    look, settled = LOOK_S, dispatcher.wait_for(key)
+    wait = HELD_LOOK_S if dispatcher.holds(key) else 0.0
     try:
         while True:
-            settled = engine.dispatcher.wait_for(key)
-            left = deadline - loop.time()
-            await asyncio.wait([settled], timeout=min(wait, max(left, 0)))
+            wait = max(min(wait, deadline - loop.time()), 0)
+            either: list[asyncio.Future[Any]] = [settled, gone]
+            await asyncio.wait(either, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
+            if gone.done():
+                return None
+            if settled.done():  # from before the look on: a retry may end meanwhile
+                settled = dispatcher.wait_for(key)
             async with engine.database.api.connect() as conn:
                 run = await history.get(conn, of.service_id, key)
             if run is not None:
                 return executions.last_of(run, of.id)
-            if left <= 0:
+            if loop.time() >= deadline:
                 return None
-            wait = LOOK_S
+            if dispatcher.holds(key):
+                wait = HELD_LOOK_S
+            else:
+                wait, look = look, min(look * LOOK_GROWTH, LOOK_MOST_S)
     finally:
-        engine.dispatcher.give_up(key)
+        dispatcher.give_up(key, settled)

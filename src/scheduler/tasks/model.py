@@ -106,6 +106,14 @@ def _check_rest(body: bytes | str | msgspec.Raw) -> None:
         raise ValidationFailed.of(largest, message)
 
 
+class ShownBackoff(msgspec.Struct):
+    """The wait before the next try: initial * factor ** tries, at most `max_seconds`."""
+
+    initial_seconds: float
+    factor: float
+    max_seconds: float
+
+
 class Task(msgspec.Struct, kw_only=True):
     """A task as it is answered: every field, null where unset."""
 
@@ -126,7 +134,7 @@ class Task(msgspec.Struct, kw_only=True):
     frequency: int | None
     unit: str | None
     max_retries: int | None
-    retry_backoff: Backoff | None
+    retry_backoff: ShownBackoff | None
     timeout_seconds: float | None
     overlap: str
     misfire: str
@@ -196,7 +204,7 @@ def shown(of: Definition, state: str, now: int, spent: Spent | None = None) -> T
         jitter_seconds=of.bounds.jitter_ms / 1000 or None,
         paused_until=rfc3339(of.paused_until) if status == "paused" else None,
         max_retries=of.policy.max_retries,
-        retry_backoff=of.policy.retry_backoff,
+        retry_backoff=_backoff_shown(of.policy.retry_backoff),
         timeout_seconds=of.timeout_s,
         overlap=of.overlap,
         misfire=of.policy.misfire or "latest",
@@ -209,6 +217,12 @@ def shown(of: Definition, state: str, now: int, spent: Spent | None = None) -> T
         updated_at=rfc3339(of.updated_at),
         message=of.damaged or UNSET,
     )
+
+
+def _backoff_shown(backoff: Backoff | None) -> ShownBackoff | None:
+    if backoff is None:
+        return None
+    return ShownBackoff(backoff.initial_seconds, backoff.factor, backoff.max_seconds)
 
 
 def _statuses_shown(ranges: tuple[tuple[int, int], ...] | None) -> list[int | str] | None:

@@ -94,7 +94,7 @@ async def preview_new_task(
     )
     async with engine.database.api.connect() as conn:
         now = await clock.database_ms(conn)
-    made = edit.new_task(named, service.id, now).task
+    made = edit.new_task(named, service.id, now, engine.settings.tasks).task
     unshifted = msgspec.structs.replace(made.bounds, jitter_ms=0)
     of = msgspec.structs.replace(made, bounds=unshifted)
     return await _preview(of, request, now, (0, now), described=made)

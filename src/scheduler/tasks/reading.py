@@ -4,7 +4,7 @@ from typing import Any
 
 from msgspec import UNSET, UnsetType
 
-from scheduler import asked
+from scheduler import asked, config
 from scheduler.db import FIRST
 from scheduler.definition import Definition
 from scheduler.errors import Detail
@@ -14,7 +14,8 @@ from scheduler.tasks.model import Spent, TaskFields
 class Reader:
     """Reads the fields of a body against the task as it stands, and gathers what is wrong.
 
-    A field that is not sent is what is stored; `now` is in ms since 1970.
+    A field that is not sent is what is stored; `now` is in ms since 1970, `most` what a task may
+    hold.
     """
 
     def __init__(
@@ -22,6 +23,7 @@ class Reader:
         fields: TaskFields,
         before: Definition,
         now: int,
+        most: config.Tasks,
         *,
         new: bool = True,
         spent: Spent | None = None,
@@ -29,6 +31,7 @@ class Reader:
         self.fields = fields
         self.before = before
         self.now = now
+        self.most = most
         self.new = new
         self.spent = spent
         self.wrong: list[Detail] = []

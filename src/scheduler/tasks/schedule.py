@@ -61,7 +61,7 @@ async def schedule_task(
         of, planned = await planner.locked(conn, service.id, task_id)
         check_enabled(of)
         if of.trigger is None or isinstance(of.trigger, Once):
-            key, earliest = await _moved(conn, of, planned, at, engine.window_ms)
+            key, earliest = await _moved(conn, of, planned, at, engine)
         else:
             key, earliest = await _besides(conn, service, of, at)
     engine.recall(of.key)
@@ -89,12 +89,12 @@ def _at(sent_body: bytes) -> int:
 
 
 async def _moved(
-    conn: Conn, of: Definition, planned: Planned, at: int, window_ms: int
+    conn: Conn, of: Definition, planned: Planned, at: int, engine: Engine
 ) -> tuple[UUID | None, int | None]:
     """Give a task without a recurring trigger its time; return the run's id and what is due."""
     fields = TaskFields(scheduled_at=rfc3339(at))
     asked = await clock.database_ms(conn)
-    made = edit.edited(fields, of, asked)
+    made = edit.edited(fields, of, asked, engine.settings.tasks)
     if made.task.trigger == of.trigger and at <= asked:
         return await lines.newest(conn, of.line), None
     await task.change(conn, made.task)
@@ -104,7 +104,7 @@ async def _moved(
         of,
         made.task,
         planned,
-        window_ms=max(window_ms, at - asked),
+        window_ms=max(engine.window_ms, at - asked),
         at_once=made.at_once,
         asked=asked,
     )

@@ -35,15 +35,16 @@ FIELDS = {
     "second": "0 to 59",
     "minute": "0 to 59",
     "hour": "0 to 23",
-    "day-of-month": "1 to 31, L for the last day, LW for the last weekday",
+    "day-of-month": "1 to 31, ?, L for the last day, LW for the last weekday",
     "month": "1 to 12 or JAN to DEC",
-    "day-of-week": "0 to 7 or SUN to SAT, 5L for the last Friday, 5#2 for the second",
+    "day-of-week": "0 to 7 or SUN to SAT, ?, 5L for the last Friday, 5#2 for the second",
 }
 """In the order of six fields; five have no seconds."""
 FORM = (
     "takes five fields (minute, hour, day of month, month, day of week), six with seconds first,"
     f" or {', '.join(name.lower() for name in NAMED)}"
 )
+EVERY = "is no expression; for every so long send frequency and unit instead, like 1 and hour"
 
 
 @lru_cache(2048)
@@ -55,12 +56,17 @@ def pattern(text: str) -> "Pattern":
         raise ValueError("must hold nothing but plain letters, digits and signs")
     plain = text.strip()
     if plain.startswith("@"):
+        if plain.upper().startswith("@EVERY"):
+            raise ValueError(EVERY)
         if plain.upper() not in NAMED:
             raise ValueError(FORM)
         plain = NAMED[plain.upper()]
-    if len(plain.split()) not in (5, 6):
-        raise ValueError(f"{FORM}; has {len(plain.split())} fields")
-    found = Pattern(plain)
+    fields = plain.split()
+    if len(fields) not in (5, 6):
+        raise ValueError(f"{FORM}; has {len(fields)} fields")
+    for day in (-3, -1):  # Quartz and Kubernetes say so
+        fields[day] = "*" if fields[day] == "?" else fields[day]
+    found = Pattern(" ".join(fields))
     if found.first(0) is None:
         raise ValueError(NEVER)
     return found
