@@ -9,11 +9,13 @@ from typing import TypeVar
 import msgspec
 
 from scheduler.db import FIRST, ms
-from scheduler.errors import Detail, InvalidRequest, ValidationFailed
+from scheduler.errors import DETAILS_MOST, Detail, InvalidRequest, ValidationFailed
 
 T = TypeVar("T")
 
-DETAILS_MOST = 100
+SMALL = 65_536
+"""A body of so many bytes is read again for everything that is wrong with it."""
+HINTS_MOST = 10
 UNKNOWN = "Object contains unknown field `"
 RFC3339 = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?([Zz]|[+-]\d\d:\d\d)", re.ASCII
@@ -34,12 +36,18 @@ def body(sent: bytes | str | msgspec.Raw, of: type[T]) -> T:
         field = path.strip("`").lstrip("$").lstrip(".")
         if not message.startswith(UNKNOWN):
             raise ValidationFailed.of(field or "body", message) from None
-        if not field:
+        if not field and size(sent) <= SMALL:
             raise ValidationFailed.all(_unknown(sent, of)) from None
-        name = message.removeprefix(UNKNOWN).strip("`")
-        raise ValidationFailed.of(f"{field}.{name}", "there is no such field") from None
+        name = message.removeprefix(UNKNOWN).strip("`")[:100]
+        full = f"{field}.{name}" if field else name
+        raise ValidationFailed.of(full, "there is no such field") from None
     except msgspec.DecodeError as e:
         raise InvalidRequest(f"the body is not valid JSON: {e}") from None
+
+
+def size(sent: bytes | str | msgspec.Raw) -> int:
+    """Return how many bytes, or characters, a text of JSON has."""
+    return len(sent if isinstance(sent, bytes | str) else memoryview(sent))
 
 
 def _unknown(sent: bytes | str | msgspec.Raw, of: type) -> list[Detail]:
@@ -48,9 +56,10 @@ def _unknown(sent: bytes | str | msgspec.Raw, of: type) -> list[Detail]:
     found = list[Detail]()
     for name in msgspec.json.decode(sent, type=dict[str, msgspec.Raw]):
         if name not in known and len(found) < DETAILS_MOST:
-            near = difflib.get_close_matches(name, known, n=1)
+            few = len(found) < HINTS_MOST and len(name) <= 100
+            near = difflib.get_close_matches(name, known, n=1) if few else []
             hint = f"; did you mean {near[0]}?" if near else ""
-            found.append(Detail(name, f"there is no such field{hint}"))
+            found.append(Detail(name[:100], f"there is no such field{hint}"))
     return found
 
 

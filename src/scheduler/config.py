@@ -144,7 +144,7 @@ class Tasks(Section):
 
     payload_max_bytes: Annotated[int, Meta(ge=1024, le=1 << 30)] = 256 << 10
     """Each run under way, and each list, holds it in memory."""
-    header_max_bytes: Annotated[int, Meta(ge=1024, le=1 << 20)] = 16 << 10
+    header_max_bytes: Annotated[int, Meta(ge=1024, le=128 << 10)] = 16 << 10
     """Of the names and values of all its headers together."""
 
 

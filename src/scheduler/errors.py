@@ -21,6 +21,9 @@ from typing import ClassVar
 
 import msgspec
 
+DETAILS_MOST = 100
+"""So many wrong fields are named; nobody reads more."""
+
 
 class Detail(msgspec.Struct, frozen=True):
     """What is wrong with one field, and what would be right."""
@@ -64,10 +67,10 @@ class ValidationFailed(UserError):
 
     @classmethod
     def all(cls, details: list[Detail]) -> "ValidationFailed":
-        """Every wrong field at once; the message is the first, and how many more there are."""
+        """Every wrong field at once, a hundred at most; the message is the first of them."""
         first = f"{details[0].field}: {details[0].message}"
         more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
-        return cls(first + more, details=details)
+        return cls(first + more, details=details[:DETAILS_MOST])
 
 
 class Unauthorized(UserError):

@@ -72,7 +72,8 @@ def face(of: Definition, since: Definition | None = None) -> Face:
         return Face(None, None)
     action, header = of.action, of.action.masked()
     if since is not None:
-        header = {k: MASK if since.action.is_secret(k) else v for k, v in header.items()}
+        secret = since.action.secrets(header)
+        header = {k: MASK if k in secret else v for k, v in header.items()}
     request = ShownRequest(action.verb, mask(action.url), header, action.payload)
     return Face(kind_of(of.trigger), request)
 

@@ -4,6 +4,7 @@ import base64
 import email.utils
 import hmac
 import time
+from collections.abc import Iterable
 from typing import Literal
 
 import msgspec
@@ -50,16 +51,15 @@ class Http(msgspec.Struct, tag_field="kind", tag="http", frozen=True, omit_defau
         """Return it without what may be long."""
         return msgspec.structs.replace(self, payload=None, header={})
 
-    def is_secret(self, name: str) -> bool:
-        """Say whether a header's value is masked wherever it is shown."""
-        low = name.lower()
-        return is_secret(name) or any(low == secret.lower() for secret in self.secret_headers)
+    def secrets(self, names: Iterable[str]) -> set[str]:
+        """Return those header names whose values are masked wherever they are shown."""
+        more = {name.lower() for name in self.secret_headers}
+        return {name for name in names if is_secret(name) or name.lower() in more}
 
     def masked(self) -> dict[str, str]:
         """Return the headers as they may be shown."""
-        return {
-            name: MASK if self.is_secret(name) else value for name, value in self.header.items()
-        }
+        secret = self.secrets(self.header)
+        return {name: MASK if name in secret else value for name, value in self.header.items()}
 
 
 class Prepared(msgspec.Struct, frozen=True, gc=False):
@@ -87,7 +87,7 @@ class HttpPerformer:
             headers,
             (action.payload or "").encode(),
             follow_redirects=action.follow_redirects,
-            secret=[name for name in headers if action.is_secret(name)],
+            secret=action.secrets(headers),
         )
         return Prepared(target, expected)
 

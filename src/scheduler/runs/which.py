@@ -16,6 +16,7 @@ LIMIT_MOST = 1000
 TASKS_MOST = 1000
 """Tasks whose runs `q` looks up one by one; where more fit, it looks at the runs instead."""
 PIECES = 20
+WORDS_MOST = 50
 
 
 def read_query(sent: Any, service_id: UUID) -> tuple[Query, str | None]:
@@ -94,7 +95,8 @@ def _uuid(sent: str) -> UUID | None:
 
 
 def _words(sent: Any, field: str, known: tuple[str, ...]) -> frozenset[str]:
-    found = frozenset(word.strip() for word in (sent.get(field) or "").split(",")) - {""}
-    if not found <= set(known):
+    words = (sent.get(field) or "").split(",", WORDS_MOST)
+    found = frozenset(word.strip() for word in words) - {""}
+    if not found <= set(known) or len(words) > WORDS_MOST:
         raise ValidationFailed.of(field, f"must be one or more of {', '.join(known)}")
     return found

@@ -1,5 +1,6 @@
 """Reading what a task does: its request, and the headers that are secret."""
 
+from collections.abc import Collection
 from typing import Any, get_args
 
 import msgspec
@@ -9,6 +10,9 @@ from scheduler.actions.http import Http, Method
 from scheduler.masking import MASK
 from scheduler.target import check_header, check_url
 from scheduler.tasks.reading import Reader, short
+
+HEADERS_MOST = 100
+"""As many as servers commonly take (Apache's LimitRequestFields)."""
 
 
 def read_action(reader: Reader) -> Http:
@@ -78,9 +82,10 @@ def _check_size(reader: Reader, field: str, text: str, setting: str) -> None:
 
 
 def _secret_headers(reader: Reader, stored: Http) -> list[str]:
-    names = reader.sent("secret_headers", stored.secret_headers) or []
-    if len(names) > 100 or any("\x00" in name for name in names):
-        reader.say("secret_headers", "at most 100 header names")
+    names: list[str] = reader.sent("secret_headers", stored.secret_headers) or []
+    if len(names) > HEADERS_MOST or any("\x00" in name for name in names):
+        reader.say("secret_headers", f"at most {HEADERS_MOST} header names, with no NUL in them")
+        return stored.secret_headers
     if names != stored.secret_headers:
         _check_size(reader, "secret_headers", "".join(names), "header_max_bytes")
     return names
@@ -92,39 +97,48 @@ def _header(reader: Reader, action: Http, stored: Http) -> dict[str, str]:
     if header is UNSET:
         field, header = "headers", reader.fields.headers
     if header is UNSET:
-        for name in stored.header:
-            _check_uncovered(reader, name, action, stored)
+        _check_uncovered(reader, stored.header, action, stored)
         return stored.header
+    header = header or {}
+    if len(header) > HEADERS_MOST:
+        reader.say(field, f"at most {HEADERS_MOST} headers, has {len(header)}")
+        return {}
     if isinstance(header, list):
         header = {pair.key: pair.value for pair in header}
+    _check_uncovered(reader, [n for n, value in header.items() if value == MASK], action, stored)
     kept = {name.lower(): value for name, value in stored.header.items()}
+    secret = action.secrets(header)
     read: dict[str, str] = {}
     names: set[str] = set()
-    for name, value in (header or {}).items():
+    for name, value in header.items():
+        place = f"{field}.{name[:100]}"
         if name.lower() in names:
-            reader.say(f"{field}.{name[:100]}", "is there twice; names differ in more than case")
+            reader.say(place, "is there twice; names differ in more than case")
         names.add(name.lower())
         if not isinstance(value, str):
-            reader.say(f"{field}.{name[:100]}", f"must be a string, is {short(value)}")
-            continue
-        if value == MASK:
-            _check_uncovered(reader, name, action, stored)
-        if value == MASK and action.is_secret(name):
+            reader.say(place, f"must be a string, is {short(value)}")
+        elif value == MASK and name in secret:
             if name.lower() not in kept:
-                reader.say(f"{field}.{name[:100]}", "has no stored value that ******** could keep")
+                reader.say(place, "has no stored value that ******** could keep")
             read[name] = kept.get(name.lower(), "")
-            continue
-        read[name] = value
-        try:
-            check_header(name, value)
-        except ValueError as e:
-            reader.say(f"{field}.{name[:100]}", str(e))
+        else:
+            read[name] = value
+            _check(reader, place, name, value)
     if read != stored.header:
         _check_size(reader, field, "".join([*read, *read.values()]), "header_max_bytes")
     return read
 
 
-def _check_uncovered(reader: Reader, name: str, action: Http, stored: Http) -> None:
-    """Note that a secret which nobody sends anew would be shown from now on."""
-    if stored.is_secret(name) and not action.is_secret(name):
-        reader.say("secret_headers", f"{name} was secret; send its value anew to show it")
+def _check(reader: Reader, place: str, name: str, value: str) -> None:
+    try:
+        check_header(name, value)
+    except ValueError as e:
+        reader.say(place, str(e))
+
+
+def _check_uncovered(reader: Reader, names: Collection[str], action: Http, stored: Http) -> None:
+    """Note the secrets which nobody sends anew, and which would be shown from now on."""
+    covered = action.secrets(names)
+    for name in stored.secrets(names):
+        if name not in covered:
+            reader.say("secret_headers", f"{name} was secret; send its value anew to show it")

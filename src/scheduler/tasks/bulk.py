@@ -19,11 +19,10 @@ from litestar.openapi.spec import (
 )
 
 from scheduler import asked, clock, config, planner, quotas, state, task
-from scheduler.asked import DETAILS_MOST
 from scheduler.clock import Slice
 from scheduler.db import Conn
 from scheduler.engine import Engine
-from scheduler.errors import Conflict, Detail, InvalidRequest, ValidationFailed
+from scheduler.errors import DETAILS_MOST, Conflict, Detail, InvalidRequest, ValidationFailed
 from scheduler.run import NewRun
 from scheduler.service import Service
 from scheduler.standing import awaits

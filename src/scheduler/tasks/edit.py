@@ -130,4 +130,5 @@ def _tags(reader: Reader) -> list[str]:
         return []
     if len(tags) > 50 or any(not 1 <= len(tag) <= 100 or "\x00" in tag for tag in tags):
         reader.say("tags", "at most 50 tags of 1 to 100 characters")
+        return []
     return list(dict.fromkeys(tags))

@@ -8,6 +8,7 @@ from msgspec import UNSET, UnsetType
 from scheduler import asked
 from scheduler.db import rfc3339
 from scheduler.definition import Backoff, Definition, Status
+from scheduler.errors import ValidationFailed
 from scheduler.triggers import Cron, Interval
 
 STATES = ("created", "pending", "running", "completed", "failed")
@@ -78,9 +79,31 @@ class TaskFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     updated_at: Any = UNSET
 
 
-def read_fields(body: bytes | str) -> TaskFields:
+REST_MOST = 262_144
+"""Bytes that all fields but `payload` may take together: to read more holds the loop for long."""
+_Parts = msgspec.defstruct(
+    "_Parts", [(name, msgspec.Raw, msgspec.Raw()) for name in TaskFields.__struct_fields__]
+)
+
+
+def read_fields(body: bytes | str | msgspec.Raw) -> TaskFields:
     """Read a body strictly: the framework takes "1" for 1. Raises."""
+    if asked.size(body) > REST_MOST:
+        _check_rest(body)
     return asked.body(body, TaskFields)
+
+
+def _check_rest(body: bytes | str | msgspec.Raw) -> None:
+    """Refuse a body that is large but for its payload. Raises.
+
+    The sizes are those of the text, so a field that is there twice counts twice.
+    """
+    parts = asked.body(body, _Parts)
+    sizes = {name: asked.size(getattr(parts, name)) for name in TaskFields.__struct_fields__}
+    if asked.size(body) - sizes.pop("payload") > REST_MOST:
+        largest = max(sizes, key=sizes.__getitem__) if sum(sizes.values()) > REST_MOST else "body"
+        message = f"is too large: all fields but payload take {REST_MOST} bytes at most"
+        raise ValidationFailed.of(largest, message)
 
 
 class ShownBackoff(msgspec.Struct):

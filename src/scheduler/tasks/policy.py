@@ -1,9 +1,14 @@
 """Reading how a task's runs are to be performed."""
 
+from itertools import islice
+
 from msgspec import UNSET
 
 from scheduler.definition import MOST_CONCURRENT, Backoff, Policy
+from scheduler.errors import DETAILS_MOST
 from scheduler.tasks.reading import Reader
+
+RANGES_MOST = 50
 
 
 def read_policy(reader: Reader) -> Policy:
@@ -34,9 +39,9 @@ def _backoff(reader: Reader, stored: Backoff | None) -> Backoff | None:
     if sent is None:
         return None
     limits = {"initial_seconds": (0, 86_400), "factor": (1, 100), "max_seconds": (0, 86_400)}
-    for name, value in sent.items():
+    for name, value in islice(sent.items(), DETAILS_MOST):
         if name not in limits:
-            reader.say(f"retry_backoff.{name}", f"unknown; known are {', '.join(limits)}")
+            reader.say(f"retry_backoff.{name[:100]}", f"unknown; known are {', '.join(limits)}")
         elif not limits[name][0] <= value <= limits[name][1]:
             low, high = limits[name]
             reader.say(f"retry_backoff.{name}", f"must be {low:g} to {high:g}")
@@ -51,15 +56,15 @@ def _expected(
         return stored
     if sent is None:
         return None
-    parts = sent if isinstance(sent, list) else str(sent).split(",")
+    parts = sent if isinstance(sent, list) else str(sent).split(",", RANGES_MOST)
     try:
-        ranges = tuple(_status_range(str(part)) for part in parts)
+        if 0 < len(parts) <= RANGES_MOST:
+            return tuple(_status_range(str(part)) for part in parts)
     except ValueError:
-        ranges = ()
-    if not 0 < len(ranges) <= 50:
-        reader.say("expected_status", 'must be like 200, "200-299" or [200, "300-399"]')
-        return None
-    return ranges
+        pass
+    most = f"{RANGES_MOST} of them at most"
+    reader.say("expected_status", f'must be like 200, "200-299" or [200, "300-399"], {most}')
+    return None
 
 
 def _status_range(text: str) -> tuple[int, int]:

@@ -92,5 +92,7 @@ class Reader:
 
 def short(value: object) -> str:
     """Return a value as a message may show it."""
+    if isinstance(value, list | dict):
+        return "an array" if isinstance(value, list) else "an object"
     text = str(value)
     return text if len(text) <= 25 else f"{text[:20]}..."
