@@ -193,3 +193,78 @@ async def test_a_queue_is_cut_without_waiting_for_a_run_that_someone_holds(
         assert [row["id"] for row in await conn.fetch("SELECT id FROM run")] == [held.id]
 
     await eventually(check)
+
+
+# A transaction that Postgres ends for another's sake ----------------------------------------------
+
+TRAP = """
+CREATE SEQUENCE tries;
+CREATE FUNCTION trap() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    IF nextval('tries') <= {times} THEN
+        RAISE EXCEPTION 'ended for another' USING ERRCODE = '{code}';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER trap AFTER {what} FOR EACH STATEMENT EXECUTE FUNCTION trap();
+"""
+
+
+async def test_an_edit_that_a_deadlock_ends_is_made_again(run_app, database_url, conn):
+    name = await conn.fetchval("SELECT current_database()")
+    await conn.execute(f"ALTER DATABASE {name} SET deadlock_timeout = '500ms'")
+    async with run_app() as app, app.client("alice") as alice:
+        created = await alice.post("/tasks", json={"id": "t", "name": "n", "url": "http://h/"})
+        assert created.status_code == 201
+        await alice.post("/tasks/t/schedule", json={"at": "2040-01-01T00:00:00Z"})
+        other = await asyncpg.connect(database_url)
+        await other.execute("SET deadlock_timeout = '20s'")  # the edit looks first, and gives way
+        async with other.transaction():
+            await other.execute("SELECT FROM run FOR UPDATE")
+            editing = asyncio.create_task(alice.patch("/tasks/t", json={"name": "b"}))
+            await waiting(conn)
+            await other.execute("SELECT FROM task_plan FOR UPDATE")  # which the edit has let go
+        await other.close()
+        edited = await editing
+        assert (edited.status_code, edited.json()["name"]) == (200, "b")
+
+
+CHANGES = {
+    "create": ("INSERT ON task", "POST", "/tasks", {"name": "n", "url": "http://h/"}),
+    "create many": ("INSERT ON task", "POST", "/tasks/bulk", [{"name": "n", "url": "http://h/"}]),
+    "edit": ("UPDATE ON task", "PATCH", "/tasks/t", {"name": "b"}),
+    "delete": ("DELETE ON task", "DELETE", "/tasks/t", None),
+    "execute": ("INSERT ON run", "POST", "/tasks/t/execute?async=true", None),
+    "schedule": ("INSERT ON run", "POST", "/tasks/t/schedule", {"at": "2041-01-01T00:00:00Z"}),
+    "replay": ("DELETE ON history", "POST", "/runs/replay", {"state": "cancelled"}),
+    "cancel": ("UPDATE OR DELETE ON run", "POST", "/runs/cancel", {"kind": "task,manual"}),
+}
+
+
+async def ready(alice) -> None:
+    """A task with a run that was cancelled, and one to come."""
+    task = {"id": "t", "name": "n", "url": "http://127.0.0.1:9/", "frequency": 1, "unit": "day"}
+    assert (await alice.post("/tasks", json=task)).status_code == 201
+    for at in ("2039-01-01T00:00:00Z", "2040-01-01T00:00:00Z"):
+        made = (await alice.post("/tasks/t/schedule", json={"at": at})).json()
+    assert (await alice.post(f"/runs/{made['run_id']}/cancel")).status_code == 200
+
+
+@pytest.mark.parametrize(("change", "code"), [*((c, "40P01") for c in CHANGES), ("edit", "40001")])
+async def test_what_postgres_ends_for_anothers_sake_is_done_again(alice, conn, change, code):
+    await ready(alice)
+    what, method, path, body = CHANGES[change]
+    await conn.execute(TRAP.format(times=2, code=code, what=what))
+    answer = await alice.request(method, path, json=body)
+    assert answer.status_code < 300, answer.text
+    assert await conn.fetchval("SELECT last_value FROM tries") >= 3
+
+
+async def test_what_is_ended_again_and_again_is_told_to_wait_and_why(alice, conn):
+    await ready(alice)
+    await conn.execute(TRAP.format(times=99, code="40P01", what="UPDATE ON task"))
+    answer = await alice.patch("/tasks/t", json={"name": "b"})
+    assert answer.status_code == 503
+    assert answer.headers["retry-after"] == "2"
+    assert "others changed the same" in answer.json()["error"]["message"]
+    assert "reached" not in answer.text
+    assert await conn.fetchval("SELECT last_value FROM tries") == 3

@@ -18,7 +18,7 @@ from litestar.openapi.spec import (
     Schema,
 )
 
-from scheduler import asked, clock, planner, quotas, state, task
+from scheduler import asked, clock, db, planner, quotas, state, task
 from scheduler.asked import DETAILS_MOST
 from scheduler.clock import Slice
 from scheduler.db import Conn
@@ -61,6 +61,7 @@ class Taking(Operation):
 
 
 @post("/bulk", summary="Create many tasks, all or none", operation_class=Taking)
+@db.again
 async def create_tasks(
     request: Request[Any, Any, Any],
     service: NamedDependency[Service],

@@ -10,7 +10,7 @@ from litestar.di import NamedDependency
 from litestar.openapi.spec import OpenAPIFormat, OpenAPIType, Schema
 from litestar.params import FromPath
 
-from scheduler import asked, clock, edits, lines, planner, queue, quotas, state, task
+from scheduler import asked, clock, db, edits, lines, planner, queue, quotas, state, task
 from scheduler.clock import Slice
 from scheduler.db import FIRST, LAST, Conn, rfc3339, utc
 from scheduler.definition import Definition
@@ -56,6 +56,7 @@ class Scheduled(msgspec.Struct):
     summary="Run a task at a time of one's own",
     operation_class=asks(At),
 )
+@db.again
 async def schedule_task(
     task_id: FromPath[str],
     request: AnyRequest,
