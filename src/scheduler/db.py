@@ -148,6 +148,7 @@ class Database:
             pool_timeout=5,
             pool_pre_ping=pre_ping,
             json_deserializer=str,  # each reader decodes into its own struct
+            hide_parameters=True,  # an error is logged, and they hold what is secret
         )
 
     def _creator(self, name: str) -> Callable[..., Any]:
