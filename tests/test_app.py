@@ -185,7 +185,7 @@ async def test_the_trace_id_is_in_the_log(alice, conn, capsys):
     logs.configure(config.Log(level="debug", format="json"))
     await conn.execute("ALTER TABLE task RENAME COLUMN description TO moved")
 
-    answer = await alice.get("/tasks?token=hidden")
+    answer = await alice.get("/tasks?token=planted")
     structlog.reset_defaults()
 
     lines = [json.loads(x) for x in capsys.readouterr().err.splitlines() if x.startswith("{")]
@@ -193,7 +193,7 @@ async def test_the_trace_id_is_in_the_log(alice, conn, capsys):
     failed = [x for x in ours if x["level"] == "error"]
     assert failed and "moved" not in failed[0]["event"]
     assert any(x.get("url") == "/tasks" for x in ours)
-    assert "hidden" not in str(lines)
+    assert "planted" not in str(lines)
 
 
 # Open to everyone --------------------------------------------------------------------------------

@@ -288,6 +288,7 @@ MACHINE = {
     "state.LOCK": "of tasks whose runs this process has settled",
     "state.STAND": "of tasks whose runs this process has settled, or that were edited",
     "state.SETTLE": "of tasks whose runs this process has settled",
+    "lines.LOCK_LINES": "of tasks whose pauses end, planned for every service",
     "planner.TAKE": "plans for every service",
     "planner.TAKE_BEHIND": "plans for every service",
     "planner.ANYTHING": "asks whether there is anything to plan",

@@ -1,13 +1,15 @@
 """`/runs/verify`: nothing is reported that is right, and whatever is lost or doubled is."""
 
 import asyncio
+import base64
 import uuid
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 import pytest
 
-from scheduler.db import utc
+from scheduler.db import FIRST, LAST, utc
 from scheduler.runs import verify
 from test_ledger import create
 from test_queue import now_ms
@@ -168,6 +170,40 @@ async def test_what_cannot_be_verified_is_refused(alice, query):
     answer = await alice.get(f"/runs/verify?{query}")
     assert answer.status_code == 400
     assert answer.json()["error"]["details"][0]["field"] == query.split("=")[0]
+
+
+FAR = 10**18
+AT = "2020-01-01T00:00:00Z"
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "created_at", "after"),
+    [
+        (-(10**30), 10**30, AT, None),
+        (-FAR, 0, AT, None),
+        (0, 9 * FAR, AT, None),
+        (0, 1, AT, -FAR),
+        (0, 1, AT, FAR),
+        (0, 1, "2020-01-01T00:00:00", None),
+        (0, 1, "0001-01-01T00:00:00+23:59", None),
+        (0, 1, "9999-12-31T23:59:59-23:59", None),
+    ],
+)
+async def test_a_forged_cursor_is_refused_like_any_other(alice, since, until, created_at, after):
+    start = {"created_at": created_at, "key": str(uuid.uuid4()), "after": after}
+    forged = msgspec.json.encode({"since": since, "until": until, "start": start})
+    cursor = base64.urlsafe_b64encode(forged).decode()
+    answer = await alice.get("/runs/verify", params={"cursor": cursor})
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["error"]["details"][0]["field"] == "cursor"
+
+
+async def test_a_cursor_of_the_last_times_there_are_is_answered(alice):
+    start = {"created_at": "9999-12-31T23:59:59.999Z", "key": str(uuid.uuid4()), "after": LAST}
+    made = msgspec.json.encode({"since": FIRST, "until": LAST, "start": start})
+    cursor = base64.urlsafe_b64encode(made).decode()
+    answer = await alice.get("/runs/verify", params={"cursor": cursor})
+    assert (answer.status_code, answer.json()["checked"]) == (200, 0)
 
 
 async def test_one_verify_at_a_time_and_the_others_are_told_to_wait(alice, monkeypatch):

@@ -233,6 +233,8 @@ def _refused(error: Exception) -> UserError | None:
         return PayloadTooLarge("the body is larger than server.max_body_bytes")
     if isinstance(error, HTTPException) and error.status_code < 500:
         return InvalidRequest(f"the body is not valid JSON: {error.detail}")
+    if db.is_contended(error):
+        return Unavailable("others changed the same at the same moment; try again")
     return Unavailable() if db.is_away(error) else None
 
 

@@ -1,9 +1,11 @@
 """The database: engines, transactions, and what a driver's error means."""
 
-from collections.abc import Callable
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from functools import lru_cache
-from typing import Annotated, Any
+from functools import lru_cache, wraps
+from typing import Annotated, Any, ParamSpec, TypeVar
 
 import asyncpg
 from msgspec import Meta
@@ -75,6 +77,38 @@ def is_away(error: BaseException) -> bool:
     return isinstance(error, AWAY)
 
 
+def is_contended(error: BaseException) -> bool:
+    """Say whether Postgres ended a transaction for the sake of another one."""
+    return isinstance(error, DBAPIError) and sqlstate(error) in ("40P01", "40001")
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+TRIES = 3
+AGAIN_S = 0.05
+
+
+def again(work: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+    """Have a function run again whose transaction Postgres ended for another's sake.
+
+    Three times at most. What it does outside of its transaction it does after the commit.
+    """
+
+    @wraps(work)
+    async def tried(*args: P.args, **kwargs: P.kwargs) -> T:
+        for number in range(1, TRIES):
+            try:
+                return await work(*args, **kwargs)
+            except DBAPIError as e:
+                if not is_contended(e):
+                    raise
+            await asyncio.sleep(random.uniform(0, AGAIN_S * number))  # noqa: S311
+        return await work(*args, **kwargs)
+
+    return tried
+
+
 def sqlstate(error: BaseException) -> str | None:
     """Return the five-character SQLSTATE of a driver's error."""
     code = getattr(getattr(error, "orig", error), "sqlstate", None)
@@ -114,6 +148,7 @@ class Database:
             pool_timeout=5,
             pool_pre_ping=pre_ping,
             json_deserializer=str,  # each reader decodes into its own struct
+            hide_parameters=True,  # an error is logged, and they hold what is secret
         )
 
     def _creator(self, name: str) -> Callable[..., Any]:

@@ -222,7 +222,7 @@ class Dispatcher:
     async def _give_back(self) -> None:
         runs = self._returns.withdraw_all()
         try:
-            async with self._database.engine.begin() as conn:
+            async with self._database.auto.connect() as conn:
                 await self._returns.release(conn, runs)
         except Exception as e:
             if not db.is_away(e):

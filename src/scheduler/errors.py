@@ -11,7 +11,7 @@
     ├── Conflict                409
     ├── PayloadTooLarge         413
     ├── TooManyRequests         429  with `retry_after`
-    └── Unavailable             503  with `retry_after`: the database is away
+    └── Unavailable             503  with `retry_after`: the database is away, or in the way
     StartupError                the program cannot start; one sentence for the operator
 
 A class's docstring is its default message.

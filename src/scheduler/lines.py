@@ -40,15 +40,21 @@ FROM history WHERE task_key = :key AND bucket = :bucket AND service_id = :servic
 # its old version: that is how the holder knows.
 REVERSION = text("""
 UPDATE run SET version = :version, overlap = :overlap, lanes = :lanes, priority = :priority
-WHERE task_key = :key AND bucket = :bucket AND service_id = :service_id
-  AND (scheduled_for <= :now OR id = ANY(:wanted) OR kind <> 'task' OR attempts_n > 0
-       OR cancelled OR replayed_at IS NOT NULL)
+WHERE task_key = :key AND bucket = :bucket AND service_id = :service_id AND id = ANY(ARRAY(
+    SELECT id FROM run WHERE task_key = :key AND bucket = :bucket AND service_id = :service_id
+      AND (scheduled_for <= :now OR id = ANY(:wanted) OR kind <> 'task' OR attempts_n > 0
+           OR cancelled OR replayed_at IS NOT NULL)
+    ORDER BY id FOR UPDATE))
 """)
 
 LOCK_LINE = text("""
 SELECT id FROM run WHERE task_key = :key AND bucket = :bucket AND service_id = :service_id
     AND (claimed_by IS NOT NULL OR attempts_n > 0 OR due <= :ahead)
-FOR UPDATE
+ORDER BY id FOR UPDATE
+""")
+
+LOCK_LINES = text("""
+SELECT id FROM run WHERE task_key = ANY(:keys) ORDER BY id FOR UPDATE
 """)
 
 IN_FLIGHT = text("""
@@ -56,14 +62,20 @@ SELECT EXISTS (SELECT FROM run WHERE task_key = :key AND bucket = :bucket
     AND service_id = :service_id AND (attempts_n > 0 OR claimed_by IS NOT NULL AND due <= :now))
 """)
 
-REMOVE_FUTURE = text("""
+UNCLAIMED = """id = ANY(ARRAY(
+    SELECT id FROM run WHERE task_key = :key AND bucket = :bucket AND service_id = :service_id
+        AND claimed_by IS NULL
+    ORDER BY id FOR UPDATE))"""
+REMOVE_FUTURE = text(f"""
 DELETE FROM run WHERE task_key = :key AND bucket = :bucket AND service_id = :service_id
+    AND {UNCLAIMED}
     AND claimed_by IS NULL AND attempts_n = 0 AND due > :now AND replayed_at IS NULL
 """)
 
-CANCEL_OVERDUE = text("""
-WITH d AS (DELETE FROM run WHERE task_key = :key AND bucket = :bucket
-               AND service_id = :service_id AND claimed_by IS NULL RETURNING *)
+CANCEL_OVERDUE = text(f"""
+WITH d AS (DELETE FROM run WHERE task_key = :key AND bucket = :bucket AND service_id = :service_id
+               AND {UNCLAIMED}
+               AND claimed_by IS NULL RETURNING *)
 INSERT INTO history (id, bucket, service_id, task_key, task_id, kind, version, scheduled_for,
                      state, reason, attempts, attempts_n, created_at, finished_at, truncated,
                      count)
@@ -135,6 +147,11 @@ async def lock_line(conn: Conn, line: Line, now: datetime, ahead_s: float) -> bo
     ahead = now + timedelta(seconds=ahead_s + 1)
     await conn.execute(LOCK_LINE, {**line.values, "ahead": ahead})
     return bool((await conn.execute(IN_FLIGHT, {**line.values, "now": now})).scalar_one())
+
+
+async def lock_lines(conn: Conn, keys: Sequence[UUID]) -> None:
+    """Hold what lives of tasks of any service: at once, as one after the other is no order."""
+    await conn.execute(LOCK_LINES, {"keys": list(keys)})
 
 
 async def remove(conn: Conn, line: Line, now: datetime) -> None:

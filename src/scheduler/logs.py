@@ -25,6 +25,15 @@ LEVELS = {
     "warn": logging.WARNING,
     "error": logging.ERROR,
 }
+DETAIL = re.compile(
+    r"^(?:DETAIL|CONTEXT): .*?"
+    r"(?=^(?:HINT: |\[SQL: |\(Background on |The above exception |During handling of |Traceback )"
+    r"|\Z)",
+    re.DOTALL | re.MULTILINE,
+)
+"""What Postgres adds to an error: `Failing row contains (...)`, the values of a key, a bad line."""
+ARGUMENT = re.compile(r"(invalid input for query argument \$\d+): .*")
+"""What the driver says of a value that it cannot send: the value."""
 SECRET_TOO = re.compile(r"password|credential", re.IGNORECASE)
 """With the names of headers, what of a log line's fields is masked."""
 
@@ -39,6 +48,18 @@ Event = MutableMapping[str, Any]
 
 def _is_secret(name: str) -> bool:
     return is_secret(name) or SECRET_TOO.search(name) is not None
+
+
+def cut(text: str) -> str:
+    """Return an error's words without the values that the database or its driver quotes."""
+    return ARGUMENT.sub(r"\1", DETAIL.sub("", text))
+
+
+def _cut(_logger: Any, _method: str, event: Event) -> Event:
+    for name, value in event.items():
+        if isinstance(value, str):
+            event[name] = cut(value)
+    return event
 
 
 def _masked(_logger: Any, _method: str, event: Event) -> Event:
@@ -73,6 +94,7 @@ def configure(settings: config.Log, service: str = "scheduler.api") -> None:
         _named,
         _traced,
         structlog.processors.format_exc_info,
+        _cut,
         _masked,
     ]
     renderer: Processor = (

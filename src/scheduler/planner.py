@@ -149,6 +149,9 @@ async def _pass(
     tasks = await task.outlines_of_all(conn, [row.key for row in rows])
     behind: list[Definition] = []
     plans: list[Plan] = []
+    ending = [of.key for of in tasks.values() if _has_ended(of, now)]
+    if ending:
+        await lines.lock_lines(conn, ending)
     made, turn = 0, clock.Slice()
     for row in rows:
         of = tasks.get(row.key)
@@ -198,11 +201,16 @@ async def _planned(
         return await _set_aside(conn, broken, planned_until, now)
 
 
+def _has_ended(of: Definition, now: int) -> bool:
+    """Say whether a task's pause is over."""
+    return of.status == "paused" and of.paused_until is not None and of.paused_until <= now
+
+
 async def _resumed(
     conn: Conn, of: Definition, planned_until: int, spent: int, now: int, horizon: int
 ) -> Plan:
     """Plan a paused task from the end of its pause on, where that has come."""
-    if of.paused_until is None or of.paused_until > now:
+    if of.paused_until is None or not _has_ended(of, now):
         return Plan(of, [], planned_until, planning.resume_at(of, horizon - now))
     gone = await kept(conn, of, planned_until)
     last = of.paused_until - 1  # an instant at its very end is due

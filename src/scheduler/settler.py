@@ -152,17 +152,20 @@ class Settler:
     async def _settle_mixed(
         self, me: UUID, outcomes: Sequence[Outcome], ends: Sequence[End]
     ) -> None:
-        """Skip what was overlapped before its head leaves the line: in between it was claimable."""
+        """Skip what was overlapped as its head leaves the line: in between it was claimable.
+
+        It is skipped last, for that waits for nobody: see queue.py.
+        """
         now = utc(self._clock.now_ms())
         async with self._database.engine.begin() as conn:
+            retries = [o.to for o in outcomes if isinstance(o.to, Retry)]
+            if retries:
+                _note_lost(retries, await queue.retry(conn, me, retries, ends))
+            if ends:
+                await self._end(conn, me, ends)
             spans = [o.overlapped for o in outcomes if o.overlapped]
             if spans:
                 await skip(conn, spans, now)
-            retries = [o.to for o in outcomes if isinstance(o.to, Retry)]
-            if retries:
-                _note_lost(retries, await queue.retry(conn, me, retries))
-            if ends:
-                await self._end(conn, me, ends)
 
     async def _end(self, conn: Conn, me: UUID, ends: Sequence[End]) -> None:
         _note_lost(ends, await queue.settle(conn, me, ends))

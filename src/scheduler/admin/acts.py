@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 from msgspec import UNSET
 
-from scheduler import config, history, lines, planner, quotas, services, state, task, versions
+from scheduler import config, db, history, lines, planner, quotas, services, state, task, versions
 from scheduler.admin.model import (
     ServiceFields,
     ShownService,
@@ -76,6 +76,7 @@ async def signing_secret(database: Database, ref: str) -> str:
     return shown_secret(found[service.id])
 
 
+@db.again
 async def update(
     database: Database, settings: config.Quotas, ref: str, fields: ServiceFields
 ) -> ShownService:
@@ -92,6 +93,7 @@ async def update(
         return await _whole(conn, settings, str(service.id))
 
 
+@db.again
 async def rotate(database: Database, ref: str, *, signing: bool) -> ShownService:
     """Make a new token, or a new signing secret, and show it once. Raises NotFound."""
     async with database.api.begin() as conn:
@@ -107,6 +109,7 @@ async def rotate(database: Database, ref: str, *, signing: bool) -> ShownService
     return face
 
 
+@db.again
 async def revoke(database: Database, ref: str, token_id: UUID | None) -> ShownService:
     """Revoke a token, or every live one but the newest. Raises NotFound."""
     async with database.api.begin() as conn:
@@ -129,9 +132,7 @@ async def delete(
     the service itself goes last, so that a call that was cut short can be made again. Calls under
     way end and are dropped; `recall` is told the tasks whose runs some replica holds.
     """
-    async with database.api.begin() as conn:
-        service = (await services.get(conn, ref)).id
-        await services.revoke_all(conn, service)
+    service = await _closed(database, ref)
     # Every replica believes a token for so long, and a request let in late still writes.
     quiet_at = time.monotonic() + auth.cache_seconds + REQUEST_S
     await _wipe(database, service, recall)
@@ -140,6 +141,15 @@ async def delete(
     async with database.api.begin() as conn:
         await services.remove(conn, service)
     await _wipe(database, service, recall)  # who needs no token came in until here
+    return service
+
+
+@db.again
+async def _closed(database: Database, ref: str) -> UUID:
+    """Revoke a service's tokens; return its id."""
+    async with database.api.begin() as conn:
+        service = (await services.get(conn, ref)).id
+        await services.revoke_all(conn, service)
     return service
 
 

@@ -8,7 +8,7 @@ from litestar import Response, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
-from scheduler import clock, history, lines, planner, quotas, task
+from scheduler import clock, db, history, lines, planner, quotas, task
 from scheduler.db import Conn, utc
 from scheduler.definition import Definition
 from scheduler.engine import Engine
@@ -52,6 +52,7 @@ async def _refuse_live(conn: Conn, service_id: UUID, key: UUID, run_id: str) -> 
     raise Conflict("the run has not ended; only one that has can be replayed")
 
 
+@db.again
 async def replay(
     engine: Engine, service: Service, task_id: str, task_key: UUID, keys: Sequence[UUID]
 ) -> list[UUID]:
@@ -107,6 +108,7 @@ async def cancel_run(
     return Response(shown, status_code=200 if ended else 202)
 
 
+@db.again
 async def cancel(
     engine: Engine, service_id: UUID, keys: Sequence[UUID]
 ) -> tuple[list[UUID], list[Marked]]:

@@ -13,15 +13,17 @@ import threading
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import accumulate, islice
+from typing import Annotated
 from uuid import UUID
 
 import msgspec
 import structlog
+from msgspec import Meta
 
 from scheduler import config, ledger, planner, task
-from scheduler.db import EPOCH, Conn, Database, rfc3339
+from scheduler.db import EPOCH, Conn, Database, Instant, rfc3339
 from scheduler.definition import Definition
 from scheduler.errors import TooManyRequests, Unavailable, ValidationFailed
 from scheduler.ledger import Span
@@ -45,9 +47,9 @@ WAIT_S = 10.0
 class Place(msgspec.Struct, frozen=True):
     """Where a call goes on: at a task, and after an instant of it (ms)."""
 
-    created_at: datetime
+    created_at: Annotated[datetime, Meta(tz=True)]
     key: UUID
-    after: int | None = None
+    after: Instant | None = None
 
 
 BEGIN = Place(EPOCH, UUID(int=0))
@@ -69,8 +71,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 class Cursor(msgspec.Struct, frozen=True):
     """What a cursor holds: the interval stays that of the first call."""
 
-    since: int
-    until: int
+    since: Instant
+    until: Instant
     start: Place
 
 
@@ -154,7 +156,8 @@ def resumed(job: Job, sent: str) -> Job:
     try:
         raw = base64.b64decode(sent.encode("ascii"), altchars=b"-_", validate=True)
         cursor = msgspec.json.decode(raw, type=Cursor)
-    except (binascii.Error, msgspec.MsgspecError, ValueError):
+        cursor.start.created_at.astimezone(UTC)  # the year 0 in UTC may be the year 1 elsewhere
+    except (binascii.Error, msgspec.MsgspecError, ValueError, OverflowError):
         expected = "must be the next_cursor of an answer before, as it was"
         raise ValidationFailed.of("cursor", expected) from None
     return msgspec.structs.replace(job, since=cursor.since, until=cursor.until, start=cursor.start)

@@ -11,6 +11,7 @@ from litestar.params import FromPath
 from scheduler import (
     asked,
     clock,
+    db,
     edits,
     executions,
     lines,
@@ -44,6 +45,7 @@ Machine = NamedDependency[Engine]
 
 
 @post("/", summary="Create a task", operation_class=asks(TaskFields))
+@db.again
 async def create_task(
     request: AnyRequest,
     service: Caller,
@@ -83,6 +85,7 @@ async def get_task(task_id: FromPath[str], service: Caller, engine: Machine) -> 
     summary="Change the fields sent of a task",
     operation_class=asks(TaskFields),
 )
+@db.again
 async def change_task(
     task_id: FromPath[str],
     request: AnyRequest,
@@ -117,6 +120,7 @@ async def change_task(
 
 
 @delete("/{task_id:str}", status_code=204, summary="Delete a task and its future runs")
+@db.again
 async def delete_task(task_id: FromPath[str], service: Caller, engine: Machine) -> None:
     """Delete a task; what runs ends and is recorded, what is overdue ends cancelled."""
     async with engine.database.api.begin() as conn:

@@ -18,7 +18,7 @@ from litestar.openapi.spec import (
     Schema,
 )
 
-from scheduler import asked, clock, config, planner, quotas, state, task
+from scheduler import asked, clock, config, db, planner, quotas, state, task
 from scheduler.clock import Slice
 from scheduler.db import Conn
 from scheduler.engine import Engine
@@ -60,6 +60,7 @@ class Taking(Operation):
 
 
 @post("/bulk", summary="Create many tasks, all or none", operation_class=Taking)
+@db.again
 async def create_tasks(
     request: Request[Any, Any, Any],
     service: NamedDependency[Service],

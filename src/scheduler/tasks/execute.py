@@ -12,7 +12,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import Schema
 from litestar.params import FromPath
 
-from scheduler import executions, history, lines, planner, queue, quotas
+from scheduler import db, executions, history, lines, planner, queue, quotas
 from scheduler.db import Conn, utc
 from scheduler.definition import Definition
 from scheduler.engine import Engine
@@ -73,6 +73,7 @@ def _flag(request: AnyRequest, name: str) -> bool:
     return sent in ("true", "1")
 
 
+@db.again
 async def _executed(
     engine: Engine, service: Service, task_id: str, nonce: str, *, retry: bool
 ) -> tuple[Definition, UUID, NewRun | None]:

@@ -8,7 +8,7 @@ from litestar import Request, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
-from scheduler import asked, clock, edits, lines, planner, queue, quotas, state, task
+from scheduler import asked, clock, db, edits, lines, planner, queue, quotas, state, task
 from scheduler.db import FIRST, Conn, rfc3339, utc
 from scheduler.definition import Definition
 from scheduler.engine import Engine
@@ -49,6 +49,7 @@ class Scheduled(msgspec.Struct):
     summary="Run a task at a time of one's own",
     operation_class=asks(At),
 )
+@db.again
 async def schedule_task(
     task_id: FromPath[str],
     request: AnyRequest,
