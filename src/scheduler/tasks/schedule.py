@@ -1,7 +1,6 @@
 """`/tasks/{id}/schedule` and `/tasks/scheduled`: one run at a time of one's own, and what comes."""
 
 from typing import Any
-from urllib.parse import urlencode
 from uuid import UUID
 
 import msgspec
@@ -22,7 +21,7 @@ from scheduler.run import NewRun, run_id
 from scheduler.runs import model as runs
 from scheduler.service import Service
 from scheduler.standing import awaits
-from scheduler.tasks import edit, listing
+from scheduler.tasks import edit, listing, pages
 from scheduler.tasks.execute import check_enabled
 from scheduler.tasks.model import Task, TaskFields
 from scheduler.triggers import Once
@@ -165,13 +164,9 @@ async def list_scheduled(
     since, until = _range(sent, now)
     async with engine.database.api.connect() as conn:
         found = await _firing(conn, service.id, since, until, (page + 1) * count + 1)
-        of_page = found[page * count : (page + 1) * count]
-        shown = await listing.shown_of(conn, service.id, of_page, now)
-    headers = {}
-    if len(found) > (page + 1) * count:
-        following = {**dict(sent.items()), "pageNumber": page + 1, "count": count}
-        headers["Link"] = f'<{request.url.path}?{urlencode(following)}>; rel="next"'
-    return Response(shown, headers=headers)
+        cut = pages.cut(found[page * count :], page, count)
+        shown = await listing.shown_of(conn, service.id, cut.tasks, now)
+    return Response(shown, headers=pages.links(request, cut))
 
 
 def _range(sent: Any, now: int) -> tuple[int, int]:
