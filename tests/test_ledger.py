@@ -1,5 +1,6 @@
 """The ledger's list: one order, cursors that lose and double nothing, filters, bounded walks."""
 
+import json
 import random
 import uuid
 from typing import Any
@@ -184,6 +185,43 @@ async def test_a_walk_that_is_cut_short_goes_on_and_loses_nothing(alice, conn, s
         wanted = [run["id"] for run in await walk(alice, query, limit=1000)]
         monkeypatch.setattr(ledger, "SCAN", scan)
         assert [run["id"] for run in await walk(alice, query, limit=4)] == wanted
+
+
+@pytest.mark.parametrize("most", [1, 4, 20])
+async def test_a_page_that_ends_by_its_attempts_goes_on_and_loses_nothing(
+    alice, conn, most, monkeypatch
+):
+    for name in ("a", "b", "c"):
+        await create(alice, id=name, name=f"word {name}", frequency=1, unit="second")
+        for state in ("succeeded", "failed", "cancelled"):
+            await fill(conn, name, 7, now_ms() - 60_000, state=f"'{state}'", reason="'r' || n % 3")
+    await conn.execute("UPDATE history SET attempts_n = bucket % 7")  # more than can be read
+    until = utc(now_ms() + 20_000).isoformat().replace("+", "%2B")
+    for query in (f"to={until}", "reason=r1", "task=a&state=failed", "q=word&state=failed",
+                  "state=failed,succeeded&reason=r2", "kind=task&state=succeeded"):  # fmt: skip
+        monkeypatch.setattr(ledger, "ATTEMPTS", 10_000)
+        wanted = [run["id"] for run in await walk(alice, query, limit=1000)]
+        monkeypatch.setattr(ledger, "ATTEMPTS", most)
+        assert [run["id"] for run in await walk(alice, query, limit=5)] == wanted
+
+
+@pytest.mark.parametrize("query", ["", "&q=word", "&state=failed&reason=why"])
+async def test_a_page_of_runs_that_were_tried_very_often_ends_early(
+    alice, conn, query, monkeypatch
+):
+    monkeypatch.setattr("scheduler.runs.which.TASKS_MOST", 0)
+    await create(alice, id="a", name="word")
+    await fill(conn, "a", 250, now_ms() - 600_000, state="'failed'")
+    tried = [
+        {"number": n, "outcome": "failed", "error": "e" * 50, "response": "x" * 1024}
+        for n in range(1, 102)
+    ]
+    await conn.execute("UPDATE history SET attempts = $1, attempts_n = 101", json.dumps(tried))
+    page = (await alice.get(f"/runs?limit=1000{query}")).json()
+    assert len(page["runs"]) == 100
+    assert {len(run["attempts"]) for run in page["runs"]} == {101}
+    runs = await walk(alice, query, limit=1000)
+    assert len({run["id"] for run in runs}) == len(runs) == 250
 
 
 async def test_words_that_very_many_tasks_have_find_the_same_runs(alice, conn, monkeypatch):

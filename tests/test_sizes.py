@@ -2,12 +2,20 @@
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID
+from urllib.parse import urlsplit
+from uuid import UUID, uuid4
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from conftest import eventually
+from scheduler import tasklist
+from scheduler.actions.http import Http
 from scheduler.task import get, outlines_of_all
+from scheduler.tasks import pages
+from test_queue import definition
 
 KB = 1024
 SMALL = {"TASKS_PAYLOAD_MAX_BYTES": "2048", "TASKS_HEADER_MAX_BYTES": "1024"}
@@ -124,3 +132,76 @@ async def test_a_task_that_was_paused_resumes_with_all_it_holds(app, alice, rece
     assert (of.status, of.description, of.action.payload, of.action.header) == (
         "active", None, None, {},
     )  # fmt: skip
+
+
+LARGE = 50
+"""Tasks of 250 KB, 12.5 MB together: more than fills a page."""
+
+
+@pytest.fixture
+async def large(alice, receiver):
+    """The tasks, the newest first; the newest is the first that fires."""
+    for start in range(0, LARGE, 10):
+        body = [
+            task(
+                receiver, id=f"t{n}", payload="x" * 250_000, tags=["a"], scheduled_at=hours(60 - n)
+            )
+            for n in range(start, start + 10)
+        ]
+        assert (await alice.post("/tasks/bulk", json=body)).status_code == 201
+    return [f"t{n}" for n in reversed(range(LARGE))]
+
+
+def hours(n: int) -> str:
+    return (datetime.now(UTC) + timedelta(hours=n / 10)).isoformat()
+
+
+PATHS = [
+    "/tasks", "/tasks?count=40", "/tasks?q=a", "/tasks?tag=a&count=49", "/tasks?state=pending",
+    "/tasks/scheduled", "/tasks/scheduled?count=37",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_list_of_large_tasks_comes_in_short_pages_that_hold_every_one(alice, large, path):
+    found, read, following = [], 0, path
+    while following:
+        answer = await alice.get(following)
+        assert answer.status_code == 200
+        assert len(answer.content) < 9 << 20
+        found += [each["id"] for each in answer.json()]
+        read += 1
+        following = answer.links["next"]["url"] if "next" in answer.links else None
+        assert following is None or urlsplit(following).path == urlsplit(path).path
+    assert found == large
+    assert 2 <= read <= 3
+
+
+async def test_no_more_is_read_for_a_page_than_it_may_hold(app, large):
+    async with app.database.api.connect() as conn:
+        service = UUID(app.ids["alice"])
+        found = await tasklist.page(conn, service, tasklist.Filter(), offset=0, count=1000)
+        assert sum(of.size for of in found.tasks) < 2 * tasklist.PAGE_BYTES
+        (again,) = (await tasklist.page(conn, service, tasklist.Filter(), offset=49, count=9)).tasks
+    assert (found.total, again.id) == (LARGE, "t0")
+
+
+HELD = {size: "x" * size for size in (1, 250_000, 3 << 20, 8 << 20)}
+
+
+@given(st.lists(st.sampled_from(sorted(HELD)), max_size=60), st.integers(1, 50))
+def test_pages_hold_every_task_once_whatever_they_hold(sizes, count):
+    blank = definition()
+    there = [
+        msgspec.structs.replace(blank, key=uuid4(), action=Http(url="", payload=HELD[size]))
+        for size in sizes
+    ]
+    found, following = [], (0, count)
+    while following is not None:
+        number, most = following
+        page = pages.cut(there[number * most : (number + 1) * most + 1], number, most)
+        assert page.tasks or not there[len(found) :]
+        assert sum(of.size for of in page.tasks[:-1]) < tasklist.PAGE_BYTES
+        found += page.tasks
+        following = page.following
+    assert [of.key for of in found] == [of.key for of in there]

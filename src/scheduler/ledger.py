@@ -22,6 +22,8 @@ from scheduler.history import Finished, finished
 from scheduler.run import Started, bucket_in
 
 SCAN = 20_000
+ATTEMPTS = 10_000
+"""A page of runs ends early where they have had so many attempts together, in each table."""
 LIVE_STATES = ("scheduled", "running", "retrying")
 END_STATES = ("succeeded", "failed", "skipped", "expired", "cancelled")
 
@@ -94,9 +96,13 @@ class _Walk(msgspec.Struct, kw_only=True):
         """Return the statement for the entries that fit."""
         inner = self._inner(self.columns, "LIMIT :each")
         where = f"WHERE {' AND '.join(self.rest)}" if self.rest else ""
+        order = "ORDER BY scheduled_for DESC, id DESC"
+        found = f"SELECT * FROM {self._each(inner)} {where} {order} LIMIT :wanted"
+        # Attempts are read where they are answered: there are 101 of a run, and each has a text.
+        before = f"sum(attempts_n) OVER ({order}) - attempts_n AS before"
         return (
-            f"SELECT * FROM {self._each(inner)} {where} "
-            "ORDER BY scheduled_for DESC, id DESC LIMIT :wanted"
+            f"SELECT * FROM (SELECT *, {before} FROM ({found}) AS fit) AS fit "
+            f"WHERE before < :attempts {order}"
         )
 
     def stop(self) -> str:
@@ -122,7 +128,8 @@ class _Walk(msgspec.Struct, kw_only=True):
 
 
 ENDED = """id, kind, task_key, task_id, version, state, reason, scheduled_for, created_at,
-          started_at, finished_at, attempts, NULL AS response, truncated, count, gap_from, gap_to"""
+          started_at, finished_at, attempts, attempts_n, NULL AS response, truncated, count,
+          gap_from, gap_to"""
 LIVE = """id, kind, task_key, task_id, version, scheduled_for, due, attempts, attempts_n,
           created_at, claimed_by IS NOT NULL AS claimed"""
 STATE = """(CASE WHEN claimed AND due <= :now THEN 'running' WHEN attempts_n > 0 THEN 'retrying'
@@ -153,11 +160,13 @@ async def _follow(
 ) -> tuple[list[Found], Place | None]:
     """Return what a walk finds, and the place beyond which it knows nothing."""
     each = walk.each(wanted)
-    values = {**values, "each": each}
+    values = {**values, "each": each, "attempts": ATTEMPTS}
     if walk.arms is not None:
         values["arms"] = list(walk.arms)
-    rows = await conn.execute(text(walk.rows()), {**values, "wanted": wanted})
+    rows = (await conn.execute(text(walk.rows()), {**values, "wanted": wanted})).all()
     found = [((row.scheduled_for, row.id), _read(walk, row)) for row in rows]
+    if sum(row.attempts_n for row in rows) >= ATTEMPTS:
+        return found, found[-1][0]
     many = walk.arms is not None and len(walk.arms) > 1
     if (not walk.rest and each == wanted) or (len(found) == wanted and not many):
         return found, None

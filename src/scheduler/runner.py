@@ -41,11 +41,11 @@ class Work(msgspec.Struct, gc=False):
     task: Definition
     """Without what is in `prepared` already."""
     performer: Performer
-    size: int
-    """About how many bytes its request takes."""
     prepared: Any = None
     damaged: str | None = None
     """Why it cannot be performed."""
+    size: int = 0
+    """About how many bytes its request takes."""
 
 
 class Runner:
@@ -112,7 +112,7 @@ class Runner:
     def _learn(self, of: Definition) -> Work:
         performer = self._performers[type(of.action)]
         outline = msgspec.structs.replace(of, action=of.action.outline)
-        work = Work(outline, performer, of.action.size, damaged=of.damaged)
+        work = Work(outline, performer, damaged=of.damaged, size=of.action.size)
         if not of.damaged:
             try:
                 work.prepared = performer.prepare(of.action, of.expected)

@@ -19,6 +19,9 @@ from scheduler.definition import Definition
 from scheduler.task import COLUMNS, definition
 
 TOTAL_MOST = 10_000
+PAGE_BYTES = 8 << 20
+"""What the tasks of a page may hold together, about; a page ends early there."""
+READ_AT_ONCE = 32
 COUNT_WALK = 20_000
 """How many tasks are looked at to count those that fit, where no filter leaves few."""
 LOOK = 2000
@@ -123,7 +126,10 @@ async def page(
     count: int,
     among: Sequence[UUID] | None = None,
 ) -> Listed:
-    """Return a page of a service's tasks; `among` narrows it to some keys, 10,000 or so."""
+    """Return a page of a service's tasks; `among` narrows it to some keys, 10,000 or so.
+
+    No more is read than the first of them that hold `PAGE_BYTES` together.
+    """
     if wanted.action is not None and wanted.action not in ACTIONS:
         return Listed([], 0)
     asked = _asked(service_id, wanted)
@@ -175,10 +181,23 @@ async def _picked(conn: Conn, asked: _Asked, leads: str) -> Listed:
 WITH led AS MATERIALIZED (
     SELECT key, created_at, {" AND ".join(rest)} AS fits FROM task WHERE {_all([leads])})
 """
-    rows = await conn.execute(text(_chosen("led WHERE fits", of)), asked.values)
+    tasks = await _read(conn, _chosen("led WHERE fits", of), asked.values)
     counting = f"{of} SELECT count(*) FROM led WHERE fits"
     total = (await conn.execute(text(counting), asked.values)).scalar_one()
-    return Listed([definition(row) for row in rows], int(total))
+    return Listed(tasks, int(total))
+
+
+async def _read(conn: Conn, statement: str, values: dict[str, Any]) -> list[Definition]:
+    found: list[Definition] = []
+    size = 0
+    few_at_once = {"yield_per": READ_AT_ONCE}
+    async with conn.stream(text(statement), values, execution_options=few_at_once) as rows:
+        async for some in rows.partitions():
+            found += [definition(row) for row in some]
+            size += sum(of.size for of in found[-len(some) :])
+            if size >= PAGE_BYTES:
+                break
+    return found
 
 
 def _chosen(source: str, before: str = "") -> str:
@@ -194,9 +213,9 @@ WHERE service_id = :service_id AND key = ANY(ARRAY(
 async def _walked(conn: Conn, asked: _Asked, *, counted: bool) -> Listed:
     where = _all(asked.conditions)
     await walk_in_order(conn)
-    rows = await conn.execute(text(_chosen(f"task WHERE {where}")), asked.values)
+    tasks = await _read(conn, _chosen(f"task WHERE {where}"), asked.values)
     total = await _counted(conn, asked) if counted else None
-    return Listed([definition(row) for row in rows], total)
+    return Listed(tasks, total)
 
 
 async def _counted(conn: Conn, asked: _Asked) -> int | None:

@@ -82,7 +82,7 @@ async def _sifted(
         after = piece.following
         if len(found) > count:
             return ledger.Page(found[:count], found[count - 1][0])
-        if after is None:
+        if after is None or sum(len(run.attempts) for _, run in found) >= ledger.ATTEMPTS:
             break
     return ledger.Page(found, after)
 

@@ -8,7 +8,6 @@ kept meanwhile, of the page and of what lies before it.
 import heapq
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
-from urllib.parse import urlencode
 from uuid import UUID
 
 import msgspec
@@ -19,12 +18,14 @@ from litestar.openapi.spec import OpenAPIFormat, OpenAPIType, Schema
 from scheduler import asked, lines, planner, task
 from scheduler.clock import Slice
 from scheduler.db import LAST, Conn, Database, utc
+from scheduler.definition import Definition
 from scheduler.engine import Engine
 from scheduler.errors import ValidationFailed
 from scheduler.openapi import asks, whole
 from scheduler.planning import Coming
 from scheduler.service import Service
-from scheduler.tasks import listing
+from scheduler.tasklist import PAGE_BYTES
+from scheduler.tasks import listing, pages
 from scheduler.tasks.model import Task
 
 INSTANT = Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.DATE_TIME)
@@ -96,13 +97,9 @@ async def list_scheduled(
     span = Span(service.id, since, until, engine.window_ms // 2)
     found = Soonest((page + 1) * count + 1)
     await _gather(engine.database, span, found)
-    keys = found.beyond(page * count)
-    shown = await _shown(engine.database, service.id, keys[:count], now)
-    headers = {}
-    if len(keys) > count:
-        following = {**dict(sent.items()), "pageNumber": page + 1, "count": count}
-        headers["Link"] = f'<{request.url.path}?{urlencode(following)}>; rel="next"'
-    return Response(shown, headers=headers)
+    cut = pages.cut(await _read(engine.database, found.beyond(page * count)), page, count)
+    shown = await _shown(engine.database, service.id, cut.tasks, now)
+    return Response(shown, headers=pages.links(request, cut))
 
 
 def _range(sent: Any, now: int) -> tuple[int, int]:
@@ -159,15 +156,26 @@ async def _unplanned(
             await turn.give_way()
 
 
-async def _shown(
-    database: Database, service_id: UUID, keys: Sequence[UUID], now: int
-) -> list[Task]:
-    """Return tasks as they are answered, in the order of their keys; those that are still there."""
-    shown = list[Task]()
+async def _read(database: Database, keys: Sequence[UUID]) -> list[Definition]:
+    """Return those of the tasks that are still there, in order, as many as a page may hold."""
+    found, held = list[Definition](), 0
     for start in range(0, len(keys), READ_AT_ONCE):
         some = keys[start : start + READ_AT_ONCE]
         async with database.api.connect() as conn:
             tasks = await task.definitions(conn, some)
-            page = [tasks[key] for key in some if key in tasks]
-            shown += await listing.shown_of(conn, service_id, page, now)
+        found += [tasks[key] for key in some if key in tasks]
+        held += sum(of.size for of in tasks.values())
+        if held >= PAGE_BYTES:
+            break
+    return found
+
+
+async def _shown(
+    database: Database, service_id: UUID, page: Sequence[Definition], now: int
+) -> list[Task]:
+    shown = list[Task]()
+    for start in range(0, len(page), READ_AT_ONCE):
+        async with database.api.connect() as conn:
+            some = page[start : start + READ_AT_ONCE]
+            shown += await listing.shown_of(conn, service_id, some, now)
     return shown
