@@ -22,7 +22,7 @@ from scheduler.history import Finished, finished
 from scheduler.run import Started, bucket_in
 
 SCAN = 20_000
-ATTEMPTS = 10_000
+ATTEMPTS = 5_000
 """A page of runs ends early where they have had so many attempts together, in each table."""
 LIVE_STATES = ("scheduled", "running", "retrying")
 END_STATES = ("succeeded", "failed", "skipped", "expired", "cancelled")
