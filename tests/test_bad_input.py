@@ -231,7 +231,7 @@ BAD: list[tuple[str, Any]] = [
     *(("method", v) for v in (5, "TRACE", "CONNECT", "GET\r\nX: y", "G ET", [], "ge\x00t")),
     *(("header", v) for v in ("x", [1], 5, {"a": 1}, {"a": None}, {"a": ["b"]}, {"a": True})),
     *(("headers", v) for v in ("x", [1], [{"key": "a"}], [{"key": "a", "value": 1}], [["a", "b"]])),
-    *(("payload", v) for v in (5, True, 1.5, "a\x00b", {"a": "\x00"}, {"\x00": 1}, ["\x00"])),
+    *(("payload", v) for v in (5, True, 1.5, "a\x00b")),
     *(("follow_redirects", v) for v in ("yes", 1, [])),
     *(("secret_headers", v) for v in ("x", [1], {}, ["a\x00"])),
     *(("frequency", v) for v in (0, -1, 10**12, 10**30, 1.5, "1", True, [], {})),

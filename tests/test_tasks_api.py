@@ -410,7 +410,13 @@ async def test_a_content_type_of_the_task_wins(alice, receiver):
 
 
 @pytest.mark.parametrize(
-    "sent", ['{"id":12345678901234567890123}', '{"much":1e400,"little":1.50}', '["\\ud83d\\ude00"]']
+    "sent",
+    [
+        '{"id":12345678901234567890123}',
+        '{"much":1e400,"little":1.50}',
+        r'{"nul":"\u0000"}',
+        '["\\ud83d\\ude00"]',
+    ],
 )
 async def test_the_values_of_a_payload_are_sent_as_they_were_written(alice, receiver, sent):
     body = f'{{"name": "a", "url": "{receiver.url}", "payload": {sent}}}'
