@@ -271,6 +271,7 @@ MACHINE = {
     "queue.ADOPT": "reads what this process holds",
     "queue.RELEASE": "gives back what this process holds",
     "queue.RETRY": "gives back what this process holds",
+    "queue.REPLAYED": "of runs this process holds",
     "queue.SETTLE": "moves what this process holds",
     "queue.SKIP_OVERLAPPED": "of tasks whose run this process holds",
     "queue.SWEEP_MISFIRED": "judges every service's overdue runs",

@@ -2,18 +2,20 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from uuid import UUID
 
 import pytest
 from sqlalchemy import event
 
 from conftest import eventually
-from scheduler import actions, config, partitions
+from scheduler import actions, config, lines, partitions, queue
 from scheduler.actions import Http
 from scheduler.clock import Clock
-from scheduler.db import Database, ms, utc
+from scheduler.db import Conn, Database, ms, utc
+from scheduler.lines import Stance
 from scheduler.planning import new_run
-from scheduler.run import Attempt, Retry, Run
+from scheduler.run import Attempt, End, Line, Retry, Run
 from scheduler.runner import Runner
 from scheduler.settler import GROUP, Outcome, Settler
 from test_queue import ME, OTHER, claim, definition, ended, enqueue, now_ms, tried
@@ -252,6 +254,31 @@ async def test_outcomes_wait_for_a_database_that_is_away(line, conn):
         await asyncio.wait_for(waiting, 10)
         assert at_work.settler.unsettled == 0
     assert await conn.fetchval("SELECT count(*) FROM history") == 20
+
+
+async def test_a_settle_sent_again_leaves_the_replay_that_began_meanwhile(
+    settle, conn, monkeypatch
+):
+    """It was written and its answer lost; then the run was replayed, and claimed here again."""
+    database, at_work = settle
+    settled, sent = queue.settle, []
+
+    async def answer_lost(on: Conn, me: UUID, ends: Sequence[End]) -> list[UUID]:
+        sent.append(await settled(on, me, ends))
+        if len(sent) > 1:
+            return sent[-1]
+        async with database.engine.begin() as other:
+            at, line = utc(now_ms()), Line(run.task_key, run.bucket, run.service_id)
+            stance = Stance(1, "allow", None, 0)
+            assert await lines.replay(other, line, [run.id], stance, 0, at)
+        assert [again.id for again in await claim(database, now_ms())] == [run.id]
+        raise ConnectionResetError
+
+    monkeypatch.setattr(queue, "settle", answer_lost)
+    (run,) = await claimed(database, 1, overlap="allow")
+    await at_work.all_of([Outcome(ended(run))])
+    assert await conn.fetchval("SELECT count(*) FROM history") == 0
+    assert await conn.fetchval("SELECT claimed_by FROM run") == ME
 
 
 async def test_a_lock_on_history_is_waited_for(settle, conn):

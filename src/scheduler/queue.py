@@ -238,6 +238,20 @@ RETURNING id
 """)
 
 
+REPLAYED = text(f"""
+SELECT id, replayed_at FROM run WHERE {OURS.format(ids="ids")} AND claimed_by = :me FOR UPDATE
+""")
+
+
+async def replayed(conn: Conn, me: UUID, ids: Sequence[UUID]) -> dict[UUID, int | None]:
+    """Return when claimed runs were replayed last (ms), if ever; what is not ours is left out.
+
+    They stay locked until the transaction ends.
+    """
+    rows = await conn.execute(REPLAYED, {"ids": list(ids), "me": me})
+    return {row.id: None if row.replayed_at is None else ms(row.replayed_at) for row in rows}
+
+
 async def settle(conn: Conn, me: UUID, ends: Sequence[End]) -> list[UUID]:
     """Move runs to history. Return the ids that were still ours; the others ended elsewhere."""
     rows = await conn.execute(SETTLE, {**codec.ends(ends), "me": me})

@@ -86,18 +86,18 @@ class Settler:
             self._empty.set()
 
     async def _write(self, group: Sequence[Outcome]) -> None:
-        wait = 0.05
+        wait, again = 0.05, False
         while True:
             try:
                 started = time.perf_counter()
-                await self._settle(group)
+                await self._settle(group, again=again)
                 metrics.SETTLE.observe(time.perf_counter() - started)
             except Exception as e:  # noqa: BLE001  (judged by _mend, and logged there)
                 if not await self._mend(e):
                     await self._halve(group, e)
                     return
                 await asyncio.sleep(wait)
-                wait = min(wait * 2, BACKOFF_MOST_S)
+                wait, again = min(wait * 2, BACKOFF_MOST_S), True
             else:
                 break
         for outcome in group:
@@ -137,35 +137,48 @@ class Settler:
             to.reason = None if to.reason is None else _ascii(to.reason)
         await self._write(group)
 
-    async def _settle(self, group: Sequence[Outcome]) -> None:
+    async def _settle(self, group: Sequence[Outcome], *, again: bool = False) -> None:
+        """Write a group; `again` says that it may have been written, and the answer lost."""
         by_holder: dict[UUID, list[Outcome]] = defaultdict(list)
         for outcome in group:
             by_holder[outcome.run.claimed_by].append(outcome)
         for me, outcomes in by_holder.items():
             ends = [o.to for o in outcomes if isinstance(o.to, End)]
-            if len(ends) == len(outcomes) and not any(o.overlapped for o in outcomes):
+            if again:
+                await self._settle_again(me, outcomes)
+            elif len(ends) == len(outcomes) and not any(o.overlapped for o in outcomes):
                 async with self._database.auto.connect() as conn:
                     await self._end(conn, me, ends)
             else:
-                await self._settle_mixed(me, outcomes, ends)
+                await self._settle_mixed(me, outcomes)
 
-    async def _settle_mixed(
-        self, me: UUID, outcomes: Sequence[Outcome], ends: Sequence[End]
-    ) -> None:
+    async def _settle_mixed(self, me: UUID, outcomes: Sequence[Outcome]) -> None:
+        async with self._database.engine.begin() as conn:
+            await self._mixed(conn, me, outcomes)
+
+    async def _settle_again(self, me: UUID, outcomes: Sequence[Outcome]) -> None:
+        """Write what has not been written: a run that was may have been replayed since."""
+        async with self._database.engine.begin() as conn:
+            since = await queue.replayed(conn, me, [o.run.id for o in outcomes])
+            left = [
+                o for o in outcomes if since.get(o.run.id, o.run.replayed_at) == o.run.replayed_at
+            ]
+            await self._mixed(conn, me, left)
+
+    async def _mixed(self, conn: Conn, me: UUID, outcomes: Sequence[Outcome]) -> None:
         """Skip what was overlapped as its head leaves the line: in between it was claimable.
 
         It is skipped last, for that waits for nobody: see queue.py.
         """
-        now = utc(self._clock.now_ms())
-        async with self._database.engine.begin() as conn:
-            retries = [o.to for o in outcomes if isinstance(o.to, Retry)]
-            if retries:
-                _note_lost(retries, await queue.retry(conn, me, retries, ends))
-            if ends:
-                await self._end(conn, me, ends)
-            spans = [o.overlapped for o in outcomes if o.overlapped]
-            if spans:
-                await skip(conn, spans, now)
+        ends = [o.to for o in outcomes if isinstance(o.to, End)]
+        retries = [o.to for o in outcomes if isinstance(o.to, Retry)]
+        if retries:
+            _note_lost(retries, await queue.retry(conn, me, retries, ends))
+        if ends:
+            await self._end(conn, me, ends)
+        spans = [o.overlapped for o in outcomes if o.overlapped]
+        if spans:
+            await skip(conn, spans, utc(self._clock.now_ms()))
 
     async def _end(self, conn: Conn, me: UUID, ends: Sequence[End]) -> None:
         _note_lost(ends, await queue.settle(conn, me, ends))
