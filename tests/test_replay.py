@@ -301,7 +301,7 @@ def test_the_end_of_a_replay_skips_nothing_that_fell_due_before_it():
     now = now_ms()
     of = definition(trigger=Interval(1, "minute", now - DAY))
     run = run_of(of, now - DAY, attempts=[Attempt(1, "failed", now - DAY, now - DAY)])
-    work = Work(of, HttpPerformer)
+    work = Work(of, HttpPerformer, 0)
     assert _overlapped(run, work, now) == (of.key, now - DAY, now)
     run.replayed_at = now - 90_000
     run.attempts = [*run.attempts, Attempt(2, "succeeded", now - 80_000, now)]

@@ -1497,7 +1497,8 @@ async def test_a_run_is_shown_whole(alice, app, receiver):
     assert (run["attempts"][0]["started_at"], last["finished_at"]) == (
         run["started_at"], run["finished_at"],
     )  # fmt: skip
-    attempt = {"number", "started_at", "finished_at", "outcome", "status_code", "error", "response"}
+    attempt = {"number", "started_at", "finished_at", "outcome", "status_code", "error"}
+    attempt |= {"response", "truncated"}
     assert [set(a) for a in run["attempts"]] == [attempt, attempt]
     assert [(a["number"], a["outcome"], a["status_code"]) for a in run["attempts"]] == [
         (1, "failed", 500),

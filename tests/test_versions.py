@@ -146,7 +146,7 @@ async def test_a_run_read_with_a_newer_task_ends_with_the_version_that_was_sent(
     of = definition()
     newer = msgspec.structs.replace(of, version=7)
     claimed, runner = run_of(of), runner_of(Says(OK))
-    claimed.work = Work(newer, Says(OK))
+    claimed.work = Work(newer, Says(OK), 0)
     assert (await runner.perform(claimed)).run.version == 7
 
 
