@@ -311,9 +311,11 @@ class Span(msgspec.Struct, frozen=True):
     until: int
 
 
-async def kept_from(conn: Conn) -> int:
-    """Return from when on all of history is there, in ms since 1970."""
+async def kept_from(conn: Conn) -> int | None:
+    """Return from when on all of history is there, in ms since 1970; None where none is."""
     name = (await conn.execute(OLDEST)).scalar_one()
+    if name is None:
+        return None
     day = datetime.strptime(name.rpartition("_")[2], "%Y%m%d").replace(tzinfo=UTC)
     return ms(day)
 

@@ -42,11 +42,6 @@ def partition_of(week: datetime) -> str:
     return f"history_{week:%Y%m%d}"
 
 
-def lacks_partition(error: DBAPIError) -> bool:
-    """Say whether a settle met no partition for its time."""
-    return db.sqlstate(error) == "23514" and "no partition" in str(error.orig)
-
-
 # Making ------------------------------------------------------------------------------------------
 
 PARTITIONS = text("""

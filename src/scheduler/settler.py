@@ -111,7 +111,7 @@ class Settler:
             log.warning("outcomes wait for the database", unsettled=self.unsettled)
             metrics.ERRORS.labels("settle").inc()
             return True
-        if isinstance(error, DBAPIError) and partitions.lacks_partition(error):
+        if db.lacks_partition(error):
             with contextlib.suppress(*db.AWAY, DBAPIError):  # the settle itself will say
                 await partitions.make(self._database.engine, utc(self._clock.now_ms()))
             return True

@@ -185,7 +185,8 @@ async def _verify(job: Job) -> Verified:
 
 async def check(conn: Conn, job: Job) -> Verified:
     """Do a job; in one snapshot, as runs move between the tables."""
-    since = max(job.since, job.kept, await ledger.kept_from(conn))
+    kept = await ledger.kept_from(conn)
+    since = max(job.since, job.kept, job.until if kept is None else kept)
     found = Verified(
         from_=rfc3339(since), to=rfc3339(max(job.until, since)), checked=0,
         missing=[], doubled=[], next_cursor=None,
