@@ -235,6 +235,8 @@ def _refused(error: Exception) -> UserError | None:
         return InvalidRequest(f"the body is not valid JSON: {error.detail}")
     if db.is_contended(error):
         return Unavailable("others changed the same at the same moment; try again")
+    if db.lacks_partition(error):
+        return Unavailable("history lacks a table for this week; it is being made, try again")
     return Unavailable() if db.is_away(error) else None
 
 

@@ -9,7 +9,8 @@ from typing import Annotated, Any, ParamSpec, TypeVar
 
 import asyncpg
 from msgspec import Meta
-from sqlalchemy import CheckConstraint, MetaData, text
+from sqlalchemy import CheckConstraint, MetaData, event, text
+from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -82,17 +83,33 @@ def is_contended(error: BaseException) -> bool:
     return isinstance(error, DBAPIError) and sqlstate(error) in ("40P01", "40001")
 
 
+def lacks_partition(error: BaseException) -> bool:
+    """Say whether history had no week for a row."""
+    refused = isinstance(error, DBAPIError) and sqlstate(error) == "23514"
+    return refused and "no partition" in str(getattr(error, "orig", error))
+
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
 TRIES = 3
 AGAIN_S = 0.05
+WEEK_S = 0.3
+"""What it takes to make the weeks of history that are missing, about."""
+
+
+def _pause(error: DBAPIError) -> float | None:
+    """Return how long after an error the same may pass; None where it will not."""
+    if is_contended(error):
+        return random.uniform(0, AGAIN_S)  # noqa: S311
+    return WEEK_S if lacks_partition(error) else None
 
 
 def again(work: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
     """Have a function run again whose transaction Postgres ended for another's sake.
 
-    Three times at most. What it does outside of its transaction it does after the commit.
+    Or for want of this week's history, which is made meanwhile. Three times at most. What it does
+    outside of its transaction it does after the commit.
     """
 
     @wraps(work)
@@ -101,9 +118,10 @@ def again(work: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
             try:
                 return await work(*args, **kwargs)
             except DBAPIError as e:
-                if not is_contended(e):
+                pause = _pause(e)
+                if pause is None:
                     raise
-            await asyncio.sleep(random.uniform(0, AGAIN_S * number))  # noqa: S311
+            await asyncio.sleep(pause * number)
         return await work(*args, **kwargs)
 
     return tried
@@ -131,13 +149,15 @@ class Database:
     def __init__(self, url: str, settings: config.Database) -> None:
         self.url = plain(url)
         self.settings = settings
+        self.on_missing_week: Callable[[], None] = lambda: None
+        """Called where history had no week for a row, whoever wrote it."""
         self.engine = self._engine("engine", settings.engine_pool, pre_ping=False)
         self.api = self._engine("api", settings.api_pool, pre_ping=True)
         self.auto = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         """The machine's engine for a single statement: no BEGIN, no COMMIT."""
 
     def _engine(self, name: str, size: int, *, pre_ping: bool) -> AsyncEngine:
-        return create_async_engine(
+        made = create_async_engine(
             "postgresql+asyncpg://",
             connect_args={
                 "async_creator_fn": self._creator(name),
@@ -150,6 +170,13 @@ class Database:
             json_deserializer=str,  # each reader decodes into its own struct
             hide_parameters=True,  # an error is logged, and they hold what is secret
         )
+        event.listen(made.sync_engine, "handle_error", self._look)
+        return made
+
+    def _look(self, failed: ExceptionContext) -> None:
+        error = failed.sqlalchemy_exception
+        if error is not None and lacks_partition(error):
+            self.on_missing_week()
 
     def _creator(self, name: str) -> Callable[..., Any]:
         async def create() -> asyncpg.Connection:

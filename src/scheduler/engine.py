@@ -90,6 +90,7 @@ class Engine:
         """Set it to plan now."""
         self.pruning = asyncio.Event()
         """Set it to prune now."""
+        database.on_missing_week = self.pruning.set
 
     @property
     def window_ms(self) -> int:
@@ -228,6 +229,8 @@ class Engine:
                     metrics.ERRORS.labels(name).inc()
                     if db.is_away(e):
                         log.warning("the database is away", part=name, error=type(e).__name__)
+                    elif db.lacks_partition(e):
+                        log.warning("history lacks a week, which is being made", part=name)
                     else:
                         log.exception("a tick failed", part=name)
 

@@ -320,10 +320,10 @@ class Span(msgspec.Struct, frozen=True):
     until: int
 
 
-async def kept_from(conn: Conn) -> int:
-    """Return from when on all of history is there, in ms since 1970."""
+async def kept_from(conn: Conn) -> int | None:
+    """Return from when on all of history is there, in ms since 1970; None where none is."""
     name = (await conn.execute(OLDEST)).scalar_one()
-    return ms(partitions.week_in(name))
+    return None if name is None else ms(partitions.week_in(name))
 
 
 async def became(

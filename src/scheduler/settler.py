@@ -111,7 +111,7 @@ class Settler:
             log.warning("outcomes wait for the database", unsettled=self.unsettled)
             metrics.ERRORS.labels("settle").inc()
             return True
-        if isinstance(error, DBAPIError) and partitions.lacks_partition(error):
+        if db.lacks_partition(error):
             with contextlib.suppress(*db.AWAY, DBAPIError):  # the settle itself will say
                 await partitions.make(self._database.engine, utc(self._clock.now_ms()))
             return True
@@ -210,7 +210,11 @@ def _count(group: Sequence[Outcome]) -> None:
 def _bare(to: End | Retry) -> bool:
     """Say whether nothing of the target's own words is left."""
     attempts = all(a == _plain(a) for a in to.run.attempts)
-    return attempts and (isinstance(to, Retry) or to.response is None)
+    if isinstance(to, Retry):
+        return attempts
+    return (
+        attempts and to.response is None and (to.reason is None or to.reason == _ascii(to.reason))
+    )
 
 
 def _plain(attempt: Attempt) -> Attempt:

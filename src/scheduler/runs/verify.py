@@ -188,7 +188,8 @@ async def _verify(job: Job) -> Verified:
 
 async def check(conn: Conn, job: Job) -> Verified:
     """Do a job; in one snapshot, as runs move between the tables."""
-    since = max(job.since, job.kept, await ledger.kept_from(conn))
+    kept = await ledger.kept_from(conn)
+    since = max(job.since, job.kept, job.until if kept is None else kept)
     if job.start == BEGIN:  # the pages that follow keep to the first
         job = msgspec.structs.replace(job, until=await _covered(conn, job))
     found = Verified(
