@@ -47,11 +47,6 @@ def week_in(name: str) -> datetime:
     return datetime.strptime(name.rpartition("_")[2], "%Y%m%d").replace(tzinfo=UTC)
 
 
-def lacks_partition(error: DBAPIError) -> bool:
-    """Say whether a settle met no partition for its time."""
-    return db.sqlstate(error) == "23514" and "no partition" in str(error.orig)
-
-
 # Making ------------------------------------------------------------------------------------------
 
 PARTITIONS = text("""

@@ -212,9 +212,8 @@ def _bare(to: End | Retry) -> bool:
     attempts = all(a == _plain(a) for a in to.run.attempts)
     if isinstance(to, Retry):
         return attempts
-    return (
-        attempts and to.response is None and (to.reason is None or to.reason == _ascii(to.reason))
-    )
+    plain = to.reason is None or to.reason == _ascii(to.reason)
+    return attempts and plain and to.response is None
 
 
 def _plain(attempt: Attempt) -> Attempt:
