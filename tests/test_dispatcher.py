@@ -106,7 +106,7 @@ def test_a_process_that_has_measured_nothing_may_hold_the_most(monkeypatch):
 
 async def test_nothing_leaves_early_and_little_leaves_late(replica, receiver, conn):
     engine = await replica()
-    at = now_ms() + 700
+    at = now_ms() + 2000
     tasks = [once(receiver, n, at + n) for n in range(300)]
     await stored(engine.database, *tasks)
     engine.dispatcher.wake()

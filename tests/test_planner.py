@@ -585,6 +585,18 @@ async def test_what_was_planned_before_a_downtime_and_what_was_not_are_judged_as
     assert planned.runs == 30 + len(await instants(conn, of)) - left
 
 
+async def test_what_falls_due_behind_a_long_run_is_overlapped_and_was_not_missed(database, conn):
+    now = now_ms()
+    of = await store(database, definition(misfire_grace_seconds=5), now)
+    await enqueue(database, *(planning.new_run(of, now - age * 10_000) for age in (5, 4, 3)))
+    head = "UPDATE run SET {} WHERE scheduled_for = (SELECT min(scheduled_for) FROM run)"
+    for under_way in ("claimed_by = gen_random_uuid()", "claimed_by = NULL, attempts_n = 1"):
+        await conn.execute(head.format(under_way))
+        assert await sweep(database, now) == 0
+    await conn.execute(head.format("attempts_n = 0"))
+    assert await sweep(database, now) == 2
+
+
 async def test_an_edit_of_other_things_leaves_a_backlog_as_it_is(database, conn):
     start = now_ms()
     of = await store(database, definition(trigger=every(1, start), misfire="all"), start)

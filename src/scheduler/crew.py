@@ -12,7 +12,9 @@ from scheduler.run import Run
 
 STALL_S = 1.0
 """A service that has its share under way, and for so long got nothing done, is stalled."""
-LONG_MS = 1000
+LONG_MS = 60_000
+"""How long a head runs until what it overlaps is skipped while it runs: a gap is one row, as far as
+it goes, and nothing piles up."""
 
 T = TypeVar("T")
 
@@ -46,6 +48,8 @@ class Crew(Generic[T]):
         self._find, self._perform, self._report = find, perform, done
         self._in_flight: dict[Run, int] = {}
         """With when they started, in ms."""
+        self._long: dict[Run, int] = {}
+        """Until when what a long run overlaps has been skipped, in ms since 1970."""
         self._at: dict[Run, asyncio.Task[None]] = {}
         """Who performs it."""
         self._moved: dict[UUID, float] = {}
@@ -125,6 +129,7 @@ class Crew(Generic[T]):
 
     def _end(self, run: Run) -> None:
         del self._in_flight[run], self._at[run]
+        self._long.pop(run, None)
         self.busy[run.service_id] -= 1
         self._moved[run.service_id] = time.monotonic()
         if not self.busy[run.service_id]:
@@ -149,13 +154,14 @@ class Crew(Generic[T]):
         return {service for service in full if self._moved[service] < since}
 
     def long_runs(self) -> list[tuple[UUID, int, int]]:
-        """Return (task key, since, until) of runs under way for over a second, in ms.
+        """Return (task key, since, until) of runs under way for over a minute more, in ms.
 
         Of those only whose overlap is `skip`: what falls due meanwhile is skipped.
         """
-        now = self._clock.now_ms()
-        return [
-            (run.task_key, started, now)
-            for run, started in self._in_flight.items()
-            if run.overlap == "skip" and run.task_key and now - started > LONG_MS
-        ]
+        now, spans = self._clock.now_ms(), []
+        for run, started in self._in_flight.items():
+            since = self._long.get(run, started)
+            if run.overlap == "skip" and run.task_key and now - since > LONG_MS:
+                spans.append((run.task_key, since, now))
+                self._long[run] = now
+        return spans

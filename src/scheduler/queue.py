@@ -293,8 +293,8 @@ UNTOUCHED = """NOT EXISTS (
                     AND (h.claimed_by IS NOT NULL OR h.attempts_n > 0))"""
 
 # Judge what was planned, and then stood unclaimed for longer than its grace: with `skip` it is
-# too late; with `latest` only the last due instant of the task is still wanted. What waits in a
-# queue was not missed, but where nothing claimed.
+# too late; with `latest` only the last due instant of the task is still wanted. What waits for a
+# run under way was not missed, nor what waits in a queue but where nobody claimed.
 SWEEP_MISFIRED = text(
     """
 WITH d AS (DELETE FROM run WHERE id = ANY(ARRAY(
@@ -303,9 +303,9 @@ WITH d AS (DELETE FROM run WHERE id = ANY(ARRAY(
           JOIN run r ON r.task_key = j.key
           WHERE r.scheduled_for < j.before AND r.kind = 'task' AND r.claimed_by IS NULL
             AND r.attempts_n = 0 AND r.replayed_at IS NULL
-            AND (r.overlap <> 'queue' OR (:idle AND """
+            AND (r.overlap = 'allow' OR (r.overlap = 'skip' OR :idle) AND """
     + UNTOUCHED
-    + """))
+    + """)
             AND (NOT j.latest OR EXISTS (
                 SELECT FROM run n WHERE n.task_key = r.task_key AND n.bucket = r.bucket
                     AND n.kind = 'task' AND n.scheduled_for > r.scheduled_for
