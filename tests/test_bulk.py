@@ -4,9 +4,8 @@ import asyncio
 import gc
 import json
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 import httpx
 import pytest
@@ -18,6 +17,7 @@ from test_cancel import soon
 from test_dispatcher import arrived
 
 URL = "http://127.0.0.1:9/"
+T = TypeVar("T")
 HELD_MS = 5.0
 
 
@@ -227,20 +227,27 @@ async def ticking(over: asyncio.Event) -> list[float]:
     return held
 
 
-@asynccontextmanager
-async def unheld(most_ms: float = 50) -> AsyncIterator[None]:
-    """What is done meanwhile never holds the loop for longer, in its own CPU time."""
-    over = asyncio.Event()
-    gc.disable()  # its pauses are the interpreter's, and grow with all that is alive
-    watching = asyncio.create_task(ticking(over))
-    try:
-        await asyncio.sleep(0)
-        yield
-    finally:
-        over.set()
-        held = sorted(await watching)
-        gc.enable()
-    assert held[-1] <= most_ms
+TRIES = 3
+"""What else the machine does shows in CPU time too; what is held for long is held each time."""
+
+
+async def unheld(act: Callable[[], Awaitable[T]], most_ms: float = 50) -> T:
+    """Return what an act, which may be repeated, returns; it holds the loop for no longer."""
+    longest: list[float] = []
+    while len(longest) < TRIES:
+        over = asyncio.Event()
+        gc.disable()  # its pauses are the interpreter's, and grow with all that is alive
+        watching = asyncio.create_task(ticking(over))
+        try:
+            await asyncio.sleep(0)
+            answer = await act()
+        finally:
+            over.set()
+            longest.append(max(await watching))
+            gc.enable()
+        if longest[-1] <= most_ms:
+            return answer
+    raise AssertionError(f"the loop was held for {longest} ms")
 
 
 @pytest.mark.parametrize("lined", [False, True])
