@@ -794,6 +794,7 @@ async def _touch_everything(c: Conn, of: Definition, now: int) -> None:
     await lines.standing(c, of.line, at)
     await lines.reversion(c, of.line, Stance(2, "skip", 1, 0), at, [of.key])
     await lines.lock_line(c, of.line, at, 1.0)
+    await lines.lock_lines(c, [of.key])
     await lines.remove(c, of.line, at)
     await lines.live(c, ALICE, [of.key], at)
     await lines.of_task(c, of.line, at)
@@ -816,3 +817,5 @@ async def _touch_everything(c: Conn, of: Definition, now: int) -> None:
     await lines.cancel(c, ALICE, [run.id for run in claimed[30:]], at)
     await lines.replay(c, of.line, [claimed[0].id], Stance(2, "skip", 1, 0), 3, at)
     await queue.cancelled(c, ME)
+    for owner in (planner, task, lines):
+        await owner.next_service(c, UUID(int=0))

@@ -21,6 +21,7 @@ from scheduler.settler import Settler
 from scheduler.signals import Signals
 from scheduler.standing import Standing
 from scheduler.sweep import Sweep
+from scheduler.wipe import Strays
 
 log = structlog.get_logger()
 
@@ -32,6 +33,7 @@ RESTART_S = 1.0
 PRUNE_S = 3600.0
 PRUNE_AGAIN_S = 60.0
 """When a week that a reader holds open is tried again."""
+STRAYS_S = 300.0
 PASSES = 200
 """Planning passes a tick, at most."""
 RESUME_AHEAD_S = 86_400.0
@@ -76,6 +78,7 @@ class Engine:
             on_recall=self.dispatcher.recall,
             on_cancel=self.dispatcher.cancel,
         )
+        self.strays = Strays(database, self.recall)
         self._gate = gate
         self._sole = sole
         self._sweep = Sweep(database, self.window_ms, settings.worker.queue_most)
@@ -151,6 +154,7 @@ class Engine:
         self._tick("sweep", 5.0, self._sweep_step)
         self._tick("prune", PRUNE_S, self._prune, self.pruning)
         self._tick("measure", 10.0, self._measure)
+        self._tick("strays", STRAYS_S, self._strays)
         self._pulse(worker.poll_seconds, self.dispatcher.wake)
         self._ticks.start()
         self.planning.set()
@@ -349,6 +353,9 @@ class Engine:
                 pass
         if pruned.left:
             asyncio.get_running_loop().call_later(PRUNE_AGAIN_S, self.pruning.set)
+
+    async def _strays(self) -> None:
+        await self.strays.step()
 
     async def _measure(self) -> None:
         """Set the gauges, and see how late the loop wakes a timer."""

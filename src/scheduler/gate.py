@@ -50,7 +50,7 @@ class Gate:
         async with database.api.connect() as conn:
             found = await services.check(conn, user, key[1])
         if found is None:
-            raise Unauthorized("there is no service with this id or name and this token")
+            raise Unauthorized(services.UNKNOWN)
         service = self._limited(found[0])
         self._remember(key, service, found[1])
         return service

@@ -377,6 +377,15 @@ SELECT count(*) FROM (
     SELECT FROM run WHERE service_id = :service_id AND due <= :now AND claimed_by IS NOT NULL
     ORDER BY due LIMIT :most) AS r
 """)
+NEXT_SERVICE = text("""
+SELECT service_id FROM run WHERE service_id > :after ORDER BY service_id LIMIT 1
+""")
+
+
+async def next_service(conn: Conn, after: UUID) -> UUID | None:
+    """Return the service after this one that has live runs, by id; None where none has."""
+    found: UUID | None = (await conn.execute(NEXT_SERVICE, {"after": after})).scalar_one_or_none()
+    return found
 
 
 async def remove_service(conn: Conn, service_id: UUID, most: int) -> tuple[set[UUID], bool]:

@@ -436,6 +436,17 @@ async def remove(conn: Conn, line: Line) -> None:
     await conn.execute(REMOVE, line.values)
 
 
+NEXT_SERVICE = text("""
+SELECT service_id FROM task_plan WHERE service_id > :after ORDER BY service_id LIMIT 1
+""")
+
+
+async def next_service(conn: Conn, after: UUID) -> UUID | None:
+    """Return the service after this one that has plans, by id; None where none has."""
+    found: UUID | None = (await conn.execute(NEXT_SERVICE, {"after": after})).scalar_one_or_none()
+    return found
+
+
 async def remove_service(conn: Conn, service_id: UUID, most: int) -> bool:
     """Delete at most so many of a service's plans; say whether any are left."""
     await conn.execute(REMOVE_SERVICE, {"service_id": service_id, "most": most})

@@ -27,7 +27,7 @@ from sqlalchemy.exc import IntegrityError
 
 from scheduler import config, db
 from scheduler.db import Conn, metadata
-from scheduler.errors import Conflict, NotFound, StartupError, ValidationFailed
+from scheduler.errors import Conflict, NotFound, StartupError, Unauthorized, ValidationFailed
 from scheduler.service import Created, Issued, Quotas, Service, Token
 
 SERVICE = Table(
@@ -88,13 +88,20 @@ UPDATE service SET name = :name, allow_commands = :allow_commands, updated_at = 
 WHERE id = :service_id RETURNING {COLUMNS}
 """)
 
-# Tokens and usage point at the row: their FOR KEY SHARE does not wait for this.
+# Tokens and usage point at the row, and whoever makes tasks holds it: their FOR KEY SHARE does not
+# wait for this. For the whole row it does: a new name would have to, with the row locked already.
 LOCK = text(f"SELECT {COLUMNS} FROM service WHERE id = :service_id FOR NO KEY UPDATE")
-DELETE = text("DELETE FROM service WHERE id = :service_id")
+LOCK_WHOLE = text(f"SELECT {COLUMNS} FROM service WHERE id = :service_id FOR UPDATE")
+HOLD = text("SELECT clock_timestamp() FROM service WHERE id = :service_id FOR KEY SHARE")
+DELETE = text("""
+DELETE FROM service WHERE id = ANY(ARRAY(
+    SELECT id FROM service WHERE id = :service_id FOR UPDATE SKIP LOCKED))
+""")
 LIST = text(f"SELECT {COLUMNS} FROM service ORDER BY name")
 ANY = text("SELECT EXISTS (SELECT FROM service)")
 IDS = text("SELECT id FROM service")
 FIND = text(f"SELECT {COLUMNS} FROM service WHERE id = :id OR name = :name")
+THERE = text("SELECT id FROM service WHERE id = ANY(:ids)")
 IN_FLIGHT = text("SELECT id, max_in_flight FROM service WHERE max_in_flight IS NOT NULL OR :all")
 
 
@@ -198,9 +205,33 @@ async def get(conn: Conn, id_or_name: str) -> Service:
     return found
 
 
-async def lock(conn: Conn, service_id: UUID) -> Service:
-    """Hold off whoever else locks this service until the commit. Raises NotFound."""
-    row = (await conn.execute(LOCK, {"service_id": service_id})).first()
+UNKNOWN = "there is no service with this id or name and this token"
+
+
+async def hold(conn: Conn, service_id: UUID) -> int:
+    """Keep a service from being deleted until the commit; return the database's clock, in ms.
+
+    For whoever makes what the delete does not see before that: one statement for both. What is
+    made under the lock of a task's plan is safe without. Raises Unauthorized where it is gone.
+    """
+    now = (await conn.execute(HOLD, {"service_id": service_id})).scalar_one_or_none()
+    if now is None:
+        raise Unauthorized(UNKNOWN)
+    return db.ms(now)
+
+
+async def there(conn: Conn, service_ids: Collection[UUID]) -> set[UUID]:
+    """Return which of these services there are."""
+    return set((await conn.execute(THERE, {"ids": list(service_ids)})).scalars())
+
+
+async def lock(conn: Conn, service_id: UUID, *, whole: bool = False) -> Service:
+    """Hold off whoever else locks this service until the commit. Raises NotFound.
+
+    `whole`, to change its name, waits for those who make tasks, too.
+    """
+    statement = LOCK_WHOLE if whole else LOCK
+    row = (await conn.execute(statement, {"service_id": service_id})).first()
     if row is None:
         raise NotFound(f"there is no service {service_id}")
     return _service(row)
@@ -215,7 +246,7 @@ async def update(
     quotas: dict[str, int | None] | None = None,
 ) -> Service:
     """Change what is given. Raises ValidationFailed, Conflict and NotFound."""
-    before = await lock(conn, service_id)
+    before = await lock(conn, service_id, whole=name is not None)
     if name is not None and name != before.name:
         check_name(name)
     values: dict[str, Any] = {
@@ -228,9 +259,10 @@ async def update(
     return _service(await _written(conn, UPDATE, values))
 
 
-async def remove(conn: Conn, service_id: UUID) -> None:
-    """Delete the service's row, and with it its tokens."""
-    await conn.execute(DELETE, {"service_id": service_id})
+async def remove(conn: Conn, service_id: UUID) -> bool:
+    """Delete the service's row, and with it its tokens; False where somebody holds it still."""
+    gone = (await conn.execute(DELETE, {"service_id": service_id})).rowcount
+    return bool(gone) or not await there(conn, [service_id])
 
 
 def _service(row: Any) -> Service:

@@ -274,6 +274,17 @@ async def count(conn: Conn, service_id: UUID, most: int) -> int:
     return int(found.scalar_one())
 
 
+NEXT_SERVICE = text("""
+SELECT service_id FROM task WHERE service_id > :after ORDER BY service_id LIMIT 1
+""")
+
+
+async def next_service(conn: Conn, after: UUID) -> UUID | None:
+    """Return the service after this one that has tasks, by id; None where none has."""
+    found: UUID | None = (await conn.execute(NEXT_SERVICE, {"after": after})).scalar_one_or_none()
+    return found
+
+
 async def remove_service(conn: Conn, service_id: UUID, most: int) -> bool:
     """Delete at most so many of a service's tasks; say whether any are left."""
     await conn.execute(REMOVE_SERVICE, {"service_id": service_id, "most": most})

@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 from msgspec import UNSET
 
-from scheduler import config, db, history, lines, planner, quotas, services, state, task, versions
+from scheduler import config, db, quotas, services, wipe
 from scheduler.admin.model import (
     ServiceFields,
     ShownService,
@@ -24,10 +24,6 @@ from scheduler.errors import ValidationFailed
 from scheduler.service import Quotas
 from scheduler.signing import shown_secret
 
-BATCH = 2000
-"""Rows that one transaction deletes."""
-PAUSE_S = 0.005
-"""Between two pieces; what is left may be what somebody else has locked."""
 REQUEST_S = 0.5
 """What a request that was let in may still take."""
 
@@ -135,12 +131,11 @@ async def delete(
     service = await _closed(database, ref)
     # Every replica believes a token for so long, and a request let in late still writes.
     quiet_at = time.monotonic() + auth.cache_seconds + REQUEST_S
-    await _wipe(database, service, recall)
+    await wipe.wipe(database.api, service, recall)
     await asyncio.sleep(max(quiet_at - time.monotonic(), 0))
-    await _wipe(database, service, recall)
-    async with database.api.begin() as conn:
-        await services.remove(conn, service)
-    await _wipe(database, service, recall)  # who needs no token came in until here
+    await wipe.wipe(database.api, service, recall)
+    await _remove(database, service)
+    await wipe.wipe(database.api, service, recall)  # what was being made when it went
     return service
 
 
@@ -153,25 +148,10 @@ async def _closed(database: Database, ref: str) -> UUID:
     return service
 
 
-async def _wipe(database: Database, service: UUID, recall: Callable[[UUID], None]) -> None:
-    """Delete a service's rows in the order in which one makes the next: plans make runs."""
-
-    async def runs(conn: Conn, service_id: UUID, most: int) -> bool:
-        recalled, left = await lines.remove_service(conn, service_id, most)
-        for key in recalled:
-            recall(key)
-        return left
-
-    for verb in (
-        planner.remove_service,
-        task.remove_service,
-        state.remove_service,
-        runs,
-        history.remove_service,
-        versions.remove_service,
-    ):
-        left = True
-        while left:
-            async with database.api.begin() as conn:
-                left = await verb(conn, service, BATCH)
-            await asyncio.sleep(PAUSE_S if left else 0)
+async def _remove(database: Database, service: UUID) -> None:
+    """Delete a service's row, once nobody who makes something of it holds it any more."""
+    gone = False
+    while not gone:
+        async with database.api.begin() as conn:
+            gone = await services.remove(conn, service)
+        await asyncio.sleep(0 if gone else wipe.PAUSE_S)

@@ -8,7 +8,7 @@ from litestar import Response, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
-from scheduler import clock, db, history, lines, planner, quotas, task
+from scheduler import clock, db, history, lines, planner, quotas, services, task
 from scheduler.db import Conn, utc
 from scheduler.definition import Definition
 from scheduler.engine import Engine
@@ -64,7 +64,7 @@ async def replay(
         of = await _still(conn, service.id, task_id, task_key)
         retries = of.policy.max_retries
         most = engine.settings.worker.max_retries if retries is None else retries
-        now = await clock.database_ms(conn)
+        now = await services.hold(conn, service.id)
         stance = planner.stance_of(of)
         moved = await lines.replay(conn, of.line, keys, stance, most, utc(now))
         await quotas.take_runs(conn, service, len(moved))

@@ -17,6 +17,7 @@ from scheduler import (
     lines,
     planner,
     quotas,
+    services,
     state,
     task,
     versions,
@@ -54,7 +55,7 @@ async def create_task(
     """Create a task, and make its first runs."""
     fields = model.read_fields(await request.body())
     async with engine.database.api.begin() as conn:
-        now = await clock.database_ms(conn)
+        now = await services.hold(conn, service.id)
         made = edit.new_task(fields, service.id, now, engine.settings.tasks)
         await quotas.check_tasks(conn, service)
         await task.create(conn, made.task)

@@ -18,7 +18,7 @@ from litestar.openapi.spec import (
     Schema,
 )
 
-from scheduler import asked, clock, config, db, planner, quotas, state, task
+from scheduler import asked, config, db, planner, quotas, services, state, task
 from scheduler.clock import Slice
 from scheduler.db import Conn
 from scheduler.engine import Engine
@@ -70,7 +70,7 @@ async def create_tasks(
     lined = "ndjson" in request.headers.get("content-type", "")
     parts = (_lines if lined else _elements)(await request.body())
     async with engine.database.api.begin() as conn:
-        now = await clock.database_ms(conn)
+        now = await services.hold(conn, service.id)
         made = await _read(parts, service, now, engine.settings.tasks)
         await quotas.check_tasks(conn, service, len(made))
         ids = [new.task.id for new in made]

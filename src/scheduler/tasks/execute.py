@@ -12,11 +12,11 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import Schema
 from litestar.params import FromPath
 
-from scheduler import db, executions, history, lines, planner, queue, quotas
+from scheduler import db, executions, history, lines, planner, queue, quotas, services
 from scheduler.db import Conn, utc
 from scheduler.definition import Definition
 from scheduler.engine import Engine
-from scheduler.errors import Conflict, NotFound, UserError, ValidationFailed
+from scheduler.errors import Conflict, NotFound, Unauthorized, UserError, ValidationFailed
 from scheduler.executions import Execution
 from scheduler.openapi import asks
 from scheduler.run import NewRun, Run, run_id
@@ -93,6 +93,8 @@ async def _executed(
             await quotas.check_in_flight(conn, service)
             await quotas.take_runs(conn, service)
             await engine.runner.secrets.refresh(conn, [service_id])
+            if engine.runner.secrets.of(service_id) is None:
+                raise Unauthorized(services.UNKNOWN)
             # Where others may stand before it, it takes its place in the line.
             ours = engine.membership.fresh and (of.lanes is None or of.overlap == "skip")
             new = NewRun(

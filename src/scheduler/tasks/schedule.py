@@ -8,7 +8,7 @@ from litestar import Request, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
-from scheduler import asked, clock, db, edits, lines, planner, queue, quotas, state, task
+from scheduler import asked, db, edits, lines, planner, queue, quotas, services, state, task
 from scheduler.db import FIRST, Conn, rfc3339, utc
 from scheduler.definition import Definition
 from scheduler.engine import Engine
@@ -94,7 +94,7 @@ async def _moved(
 ) -> tuple[UUID | None, int | None]:
     """Give a task without a recurring trigger its time; return the run's id and what is due."""
     fields = TaskFields(scheduled_at=rfc3339(at))
-    asked = await clock.database_ms(conn)
+    asked = await services.hold(conn, of.service_id)
     made = edit.edited(fields, of, asked, engine.settings.tasks)
     if made.task.trigger == of.trigger and at <= asked:
         return await lines.newest(conn, of.line), None
@@ -121,7 +121,7 @@ async def _besides(
 ) -> tuple[UUID, int | None]:
     """Insert one run more; the same time twice is the same run."""
     key = run_id(of.key, of.bucket, "manual", 0, f"at {at}")
-    now = await clock.database_ms(conn)
+    now = await services.hold(conn, service.id)
     if await runs.find(conn, of.service_id, key, now):
         return key, None
     await quotas.take_runs(conn, service)
