@@ -13,6 +13,7 @@ from typing import Any
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
@@ -207,9 +208,12 @@ class Connector(aiohttp.TCPConnector):
     Pooled connections belong to one host and port and are not asked about again.
     """
 
-    def __init__(self, rules: Rules, **options: Any) -> None:
+    def __init__(
+        self, rules: Rules, protocol: functools.partial[ResponseHandler], **options: Any
+    ) -> None:
         super().__init__(limit=0, socket_factory=self._socket, **options)
         self._rules = rules
+        self._factory = protocol
 
     @property
     def open(self) -> int:

@@ -24,6 +24,7 @@ from yarl import URL
 
 from scheduler.config import Http
 from scheduler.egress import Connector, Refused, Resolver, Rules
+from scheduler.inbound import Metered, Turns, wire_limit
 from scheduler.target import Target, header_lines, is_secret, prepare
 
 UNSAFE_TO_REPEAT = {"POST", "PATCH"}
@@ -35,6 +36,10 @@ Servers close kept connections after 2 seconds and more; a request that crosses 
 is lost, and nobody can tell whether it was read.
 """
 MOST_ORIGINS = 4096
+MOST_INTERIM = 20
+"""Interim answers (1xx) before the one that counts. RFC 9110 15.2 sets no limit; servers send one
+or two.
+"""
 REDIRECTS = {301, 302, 303, 307, 308}
 
 
@@ -84,11 +89,19 @@ class Outbound:
         # The threshold is where aiohttp begins to round up to whole seconds.
         self._timeout = functools.partial(aiohttp.ClientTimeout, ceil_threshold=1e9)
         self._connect_timeout = self._timeout(connect=http.connect_timeout_seconds)
+        self._wire_limit = wire_limit(http.max_response_bytes)
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
+        metered: Callable[[], ResponseHandler] = functools.partial(
+            Metered, self._loop, Turns(self._loop)
+        )
         connector = functools.partial(
-            Connector, self._rules, resolver=self._resolver or Resolver(), ssl=self._tls
+            Connector,
+            self._rules,
+            functools.partial(metered),
+            resolver=self._resolver or Resolver(),
+            ssl=self._tls,
         )
         idle = self._http.idle_connection_seconds
         self._requests: dict[URL, aiohttp.ClientRequest] = {}
@@ -160,7 +173,7 @@ class Outbound:
             connection.release()
             raise NotNowError
         protocol, transport = connection.protocol, connection.transport
-        if protocol is None or transport is None:
+        if not isinstance(protocol, Metered) or transport is None:
             connection.close()
             raise SendError(
                 f"{target.place} closed the connection before the request was sent",
@@ -168,13 +181,15 @@ class Outbound:
             )
         late = self._loop.call_at(deadline, protocol.set_exception, TimeoutError())
         try:
+            protocol.expect(self._wire_limit)
             protocol.set_response_params(
                 skip_payload=target.method == "HEAD", read_until_eof=True, auto_decompress=False
             )
             transport.write(b"".join((target.head, lines, b"\r\n", target.body)))
             response = await self._receive(protocol, deadline)
-            if response.truncated or transport.get_write_buffer_size():
-                transport.abort()  # the rest of either would meet the next call
+            alone = protocol.done()
+            if response.truncated or not alone or transport.get_write_buffer_size():
+                transport.abort()  # the rest of any would meet the next call
         except BaseException as e:
             transport.abort()  # close() would first wait for the peer to read
             connection.close()
@@ -212,9 +227,13 @@ class Outbound:
 
     async def _receive(self, protocol: ResponseHandler, deadline: float) -> Response:
         message, payload = await protocol.read()
-        while message.code < 200:  # RFC 9110 15.2: any number of interim answers
+        interim = 0
+        while message.code < 200:
             if message.code == 101:
                 raise aiohttp.ClientPayloadError("it switched protocols unasked")
+            interim += 1
+            if interim > MOST_INTERIM:
+                raise aiohttp.ClientPayloadError(f"more than {MOST_INTERIM} interim ones came")
             message, payload = await protocol.read()
         body = payload.read_nowait() if payload.is_eof() else await self._body(payload, deadline)
         limit = self._http.max_response_bytes

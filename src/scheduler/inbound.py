@@ -1,0 +1,182 @@
+"""Inbound: what targets send back, given to the parser a little at a time.
+
+A kind answer is a few hundred bytes. A hostile one is a quarter of a megabyte in one read, made
+of the smallest things that HTTP has a rule for, which takes the parser a quarter of a second;
+and then the next read, without end. So what goes beyond the first few kilobytes, and is not plain
+body, stands in one line with that of all other connections, and each turn of the loop gives the
+parser a millisecond.
+"""
+
+import asyncio
+import time
+from collections import OrderedDict
+
+import aiohttp
+from aiohttp.client_proto import ResponseHandler
+
+PIECE = 4096
+"""Bytes parsed in one go, unless those before were cheap: 0.6 ms of the smallest messages."""
+MOST_PIECE = 32768
+"""After cheap ones; where a target turns nasty then, it is 6 ms, once."""
+CHEAP_S = 0.0001
+DIRECT_LINES = 256
+"""Line ends that an answer may have in what is beyond its first piece, for that to be parsed at
+once. Nothing the parser has to do for a target costs more than a microsecond without one.
+"""
+TURN_S = 0.001
+"""Of parsing in each turn of the loop; whoever reads what was parsed needs about as much again."""
+FRAMING = 4
+"""Bytes on the wire for each byte of the largest body: what comes two bytes a chunk needs 3.5."""
+BESIDE = 320 << 10
+"""Bytes on the wire beside the body: 64 KiB of heads, and one whole read of 256 KiB, so that an
+answer that is merely larger than the limit is cut there and does not fail.
+"""
+
+
+def wire_limit(body: int) -> int:
+    """Return how many bytes may come for a body that is read up to `body` bytes."""
+    return FRAMING * body + BESIDE
+
+
+class Turns:
+    """Shares out what each turn of the loop has for parsing among the connections."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._line: OrderedDict[Metered, None] = OrderedDict()
+        self._until = 0.0
+        """Of the present turn, where somebody parsed in it; a callback is its end."""
+        self._begun = False
+
+    def parse(self, connection: "Metered") -> None:
+        """Parse what came now, as far as this turn's time goes; the rest waits in the line."""
+        self._begin()
+        while not self._line and time.perf_counter() < self._until:
+            if not connection.parse_piece():
+                return
+        self.wait(connection)
+
+    def wait(self, connection: "Metered") -> None:
+        """Stand a connection in the line, where it does not stand there yet."""
+        connection.pause()
+        self._line[connection] = None
+        self._begin()
+
+    def _begin(self) -> None:
+        if not self._begun:
+            self._begun = True
+            self._until = time.perf_counter() + TURN_S
+            self._loop.call_soon(self._next)
+
+    def _next(self) -> None:
+        self._begun = False
+        if not self._line:
+            return
+        self._begin()
+        while self._line and time.perf_counter() < self._until:
+            connection, _ = self._line.popitem(last=False)
+            if connection.parse_piece():
+                self._line[connection] = None
+
+
+class Metered(ResponseHandler):
+    """aiohttp's side of a connection, with a limit on bytes and on the time that they take.
+
+    `expect` before a request is written, `done` when its answer was read.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, turns: Turns) -> None:
+        super().__init__(loop)
+        self._turns = turns
+        self._rest = b""
+        """Not yet parsed; then reading is paused, and this stands in the line or, where the
+        reader of the body is behind, waits for it.
+        """
+        self._at = 0
+        self._piece = PIECE
+        self._direct = 0
+        """Bytes that still go to the parser at once: all of nearly every answer."""
+        self._lines = 0
+        self._left = BESIDE
+
+    def expect(self, most: int) -> None:
+        """Let the bytes of one answer in, `most` beside the first piece."""
+        self._direct = 0 if self._rest else PIECE
+        self._lines = DIRECT_LINES
+        self._left = most
+        self._piece = PIECE
+
+    def done(self) -> bool:
+        """Let nothing more in: the next byte breaks the connection. Return whether none came yet
+        that nobody asked for.
+        """
+        self._direct = self._left = 0
+        return not self._rest
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came over the wire."""
+        if len(data) <= self._direct:  # also nothing at all: the parser resumes its own rest
+            self._direct -= len(data)
+            super().data_received(data)
+            return
+        self._direct = 0
+        self._left -= len(data)
+        if self._left < 0:
+            self._break()
+        elif self._rest:
+            self._rest = self._rest[self._at :] + data
+            self._at = 0
+        elif self._is_cheap(data):
+            super().data_received(data)
+        else:
+            self._rest = data
+            self._turns.parse(self)
+
+    def _is_cheap(self, data: bytes) -> bool:
+        at = data.find(b"\n")
+        while at >= 0 and self._lines > 0:
+            self._lines -= 1
+            at = data.find(b"\n", at + 1)
+        return at < 0
+
+    def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002 (aiohttp's)
+        """Go on where the reader of the body was behind; aiohttp asks after each piece read."""
+        if not self._reading_paused:
+            return
+        super().resume_reading(resume_parser)
+        if self._rest and not self._reading_paused:
+            self._turns.wait(self)
+
+    def pause(self) -> None:
+        """Read no more until the rest is parsed."""
+        self._pause_reading_for_buffer()
+
+    def parse_piece(self) -> bool:
+        """Parse the next piece. Return whether there is another to be parsed soon."""
+        if self.transport is None or self.transport.is_closing():
+            self._rest = b""
+            return False
+        start = self._at
+        self._at += self._piece
+        piece = self._rest[start : self._at]
+        if self._at >= len(self._rest):
+            self._rest, self._at = b"", 0
+        began = time.perf_counter()
+        super().data_received(piece)
+        cheap = time.perf_counter() - began < CHEAP_S
+        self._piece = min(2 * self._piece, MOST_PIECE) if cheap else PIECE
+        if self._rest:
+            return not self._reading_paused
+        if self._buffer_paused:
+            self._resume_reading_for_buffer()
+        return False
+
+    def _break(self) -> None:
+        why = aiohttp.ClientPayloadError("it is many times as long as what it holds, or has no end")
+        if self._payload is not None:
+            self._payload.set_exception(why)
+            self._payload = None  # the end of the connection would say something else
+        self.set_exception(why)
+        self._rest = b""
+        if self.transport is not None:
+            self.transport.abort()
