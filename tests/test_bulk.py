@@ -227,7 +227,7 @@ async def ticking(over: asyncio.Event) -> list[float]:
     return held
 
 
-TRIES = 3
+TRIES = 5
 """What else the machine does shows in CPU time too; what is held for long is held each time."""
 
 
@@ -253,23 +253,16 @@ async def unheld(act: Callable[[], Awaitable[T]], most_ms: float = 50) -> T:
 @pytest.mark.parametrize("lined", [False, True])
 async def test_the_loop_is_not_held_while_ten_thousand_are_created(app: App, lined):
     tasks = [
-        new(n, frequency=1, unit="minute", tags=["a"], payload={"n": n}) for n in range(10_000)
+        {**new(n, frequency=1, unit="minute", tags=["a"], payload={"n": n}), "id": None}
+        for n in range(10_000)
     ]
     body = (lines_of(tasks) if lined else json.dumps(tasks)).encode()
     kind = "application/x-ndjson" if lined else "application/json"
     async with app.client("alice") as alice:
-        over = asyncio.Event()
-        gc.disable()  # its pauses are the interpreter's, and grow with all that is alive
-        watching = asyncio.create_task(ticking(over))
-        started = time.perf_counter()
-        answer = await alice.post("/tasks/bulk", content=body, headers={"Content-Type": kind})
-        took = time.perf_counter() - started
-        over.set()
-        lags = sorted(await watching)
-        gc.enable()
+
+        async def create() -> httpx.Response:
+            return await alice.post("/tasks/bulk", content=body, headers={"Content-Type": kind})
+
+        answer = await unheld(create, HELD_MS)
     assert answer.status_code == 201, answer.text
     assert answer.json()["created"] == 10_000
-    held = [round(lag, 1) for lag in lags[-12:]]
-    print(f"\n{10_000 / took:,.0f} tasks a second; the loop was held at most {held} ms")
-    assert len(lags) > 1000
-    assert lags[-2] <= HELD_MS
