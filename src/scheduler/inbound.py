@@ -8,21 +8,20 @@ parser a millisecond.
 """
 
 import asyncio
+import sys
 import time
 from collections import OrderedDict
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.http import RawResponseMessage
+from aiohttp.streams import StreamReader
 
 PIECE = 4096
 """Bytes parsed in one go, unless those before were cheap: 0.6 ms of the smallest messages."""
 MOST_PIECE = 32768
 """After cheap ones; where a target turns nasty then, it is 6 ms, once."""
 CHEAP_S = 0.0001
-DIRECT_LINES = 256
-"""Line ends that an answer may have in what is beyond its first piece, for that to be parsed at
-once. Nothing the parser has to do for a target costs more than a microsecond without one.
-"""
 TURN_S = 0.001
 """Of parsing in each turn of the loop; whoever reads what was parsed needs about as much again."""
 FRAMING = 4
@@ -44,15 +43,15 @@ class Turns:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._line: OrderedDict[Metered, None] = OrderedDict()
-        self._until = 0.0
-        """Of the present turn, where somebody parsed in it; a callback is its end."""
+        self._spent = 0.0
+        """Seconds of parsing in the present turn; a callback is its end."""
         self._begun = False
 
     def parse(self, connection: "Metered") -> None:
         """Parse what came now, as far as this turn's time goes; the rest waits in the line."""
         self._begin()
-        while not self._line and time.perf_counter() < self._until:
-            if not connection.parse_piece():
+        while not self._line and self._spent < TURN_S:
+            if not self._parse_piece(connection):
                 return
         self.wait(connection)
 
@@ -65,7 +64,7 @@ class Turns:
     def _begin(self) -> None:
         if not self._begun:
             self._begun = True
-            self._until = time.perf_counter() + TURN_S
+            self._spent = 0.0
             self._loop.call_soon(self._next)
 
     def _next(self) -> None:
@@ -73,10 +72,18 @@ class Turns:
         if not self._line:
             return
         self._begin()
-        while self._line and time.perf_counter() < self._until:
+        while self._line and self._spent < TURN_S:
             connection, _ = self._line.popitem(last=False)
-            if connection.parse_piece():
+            if self._parse_piece(connection):
                 self._line[connection] = None
+
+    def _parse_piece(self, connection: "Metered") -> bool:
+        began = time.perf_counter()
+        more = connection.parse_piece()
+        took = time.perf_counter() - began
+        connection.was_cheap(took < CHEAP_S)
+        self._spent += took
+        return more
 
 
 class Metered(ResponseHandler):
@@ -96,13 +103,12 @@ class Metered(ResponseHandler):
         self._piece = PIECE
         self._direct = 0
         """Bytes that still go to the parser at once: all of nearly every answer."""
-        self._lines = 0
+        self._head: RawResponseMessage | None = None
         self._left = BESIDE
 
     def expect(self, most: int) -> None:
         """Let the bytes of one answer in, `most` beside the first piece."""
         self._direct = 0 if self._rest else PIECE
-        self._lines = DIRECT_LINES
         self._left = most
         self._piece = PIECE
 
@@ -126,18 +132,24 @@ class Metered(ResponseHandler):
         elif self._rest:
             self._rest = self._rest[self._at :] + data
             self._at = 0
-        elif self._is_cheap(data):
+        elif len(data) <= self._in_body():
             super().data_received(data)
         else:
             self._rest = data
             self._turns.parse(self)
 
-    def _is_cheap(self, data: bytes) -> bool:
-        at = data.find(b"\n")
-        while at >= 0 and self._lines > 0:
-            self._lines -= 1
-            at = data.find(b"\n", at + 1)
-        return at < 0
+    def feed_data(self, data: tuple[RawResponseMessage, StreamReader], size: int = 0) -> None:
+        """Take a head that was parsed."""
+        self._head = data[0]
+        super().feed_data(data, size)
+
+    def _in_body(self) -> int:
+        """Return how many of the bytes to come are plain body, which cost the parser nothing."""
+        body, head = self._payload, self._head
+        if body is None or head is None or head.chunked or body.is_eof():
+            return 0
+        length = head.headers.get("Content-Length")
+        return sys.maxsize if length is None else int(length) - body.total_bytes
 
     def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002 (aiohttp's)
         """Go on where the reader of the body was behind; aiohttp asks after each piece read."""
@@ -157,19 +169,20 @@ class Metered(ResponseHandler):
             self._rest = b""
             return False
         start = self._at
-        self._at += self._piece
+        self._at += max(self._piece, self._in_body())
         piece = self._rest[start : self._at]
         if self._at >= len(self._rest):
             self._rest, self._at = b"", 0
-        began = time.perf_counter()
         super().data_received(piece)
-        cheap = time.perf_counter() - began < CHEAP_S
-        self._piece = min(2 * self._piece, MOST_PIECE) if cheap else PIECE
         if self._rest:
             return not self._reading_paused
         if self._buffer_paused:
             self._resume_reading_for_buffer()
         return False
+
+    def was_cheap(self, cheap: bool) -> None:  # noqa: FBT001 (there is nothing else to say)
+        """Learn from the piece just parsed how long the next may be."""
+        self._piece = min(2 * self._piece, MOST_PIECE) if cheap else PIECE
 
     def _break(self) -> None:
         why = aiohttp.ClientPayloadError("it is many times as long as what it holds, or has no end")
