@@ -128,6 +128,19 @@ async def with_task(client: httpx.AsyncClient, receiver: Receiver, **fields: Any
     assert made.status_code == 201, made.text
 
 
+@pytest.mark.parametrize("trigger", [{}, {"frequency": 1, "unit": "day"}])
+async def test_schedule_counts_once_for_each_time_whatever_the_trigger(
+    app, alice, receiver, trigger
+):
+    await with_task(alice, receiver, **trigger)
+    await limit(app, "alice", max_runs_per_minute=2)
+    for at in ("2020-01-01T00:00:00Z", "2020-01-01T00:00:00Z", "2090-01-01T00:00:00Z"):
+        answer = await alice.post("/tasks/t/schedule", json={"at": at})
+        assert answer.status_code == 200, answer.text
+    over = await alice.post("/tasks/t/schedule", json={"at": "2020-01-02T00:00:00Z"})
+    refused(over, "max_runs_per_minute")
+
+
 async def test_runs_by_hand_beyond_the_minutes_are_refused_until_some_leaked(
     app, alice, receiver, conn
 ):

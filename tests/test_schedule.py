@@ -110,6 +110,17 @@ async def test_a_time_that_passes_while_the_request_is_served_is_due(alice, conn
     assert len(receiver.requests) == 19
 
 
+async def test_an_idempotency_key_is_never_taken_for_a_scheduled_time(alice, conn, receiver):
+    at = now_ms() + HOUR
+    await create(alice, receiver, frequency=1, unit="day", overlap="allow")
+    by_hand = await alice.post(
+        "/tasks/t/execute?async=true", headers={"Idempotency-Key": f"at {at}"}
+    )
+    made = await schedule(alice, stamp(at))
+    assert made["run_id"] != by_hand.json()["id"]
+    assert ("manual", at) in await runs(conn)
+
+
 async def test_a_scheduled_run_of_a_task_that_is_edited_while_it_is_held_still_runs(
     app, alice, conn, receiver
 ):

@@ -62,7 +62,7 @@ async def schedule_task(
         of, planned = await planner.locked(conn, service.id, task_id)
         check_enabled(of)
         if of.trigger is None or isinstance(of.trigger, Once):
-            key, earliest = await _moved(conn, of, planned, at, engine)
+            key, earliest = await _moved(conn, service, of, planned, at, engine)
         else:
             key, earliest = await _besides(conn, service, of, at)
     engine.recall(of.key)
@@ -90,7 +90,7 @@ def _at(sent_body: bytes) -> int:
 
 
 async def _moved(
-    conn: Conn, of: Definition, planned: Planned, at: int, engine: Engine
+    conn: Conn, service: Service, of: Definition, planned: Planned, at: int, engine: Engine
 ) -> tuple[UUID | None, int | None]:
     """Give a task without a recurring trigger its time; return the run's id and what is due."""
     fields = TaskFields(scheduled_at=rfc3339(at))
@@ -98,6 +98,8 @@ async def _moved(
     made = edit.edited(fields, of, asked, engine.settings.tasks)
     if made.task.trigger == of.trigger and at <= asked:
         return await lines.newest(conn, of.line), None
+    if made.task.trigger != of.trigger:
+        await quotas.take_runs(conn, service)
     await task.change(conn, made.task)
     # However far ahead: the run is there from now on, to be looked at and to be cancelled.
     earliest = await edits.replan(
@@ -120,7 +122,8 @@ async def _besides(
     conn: Conn, service: Service, of: Definition, at: int
 ) -> tuple[UUID, int | None]:
     """Insert one run more; the same time twice is the same run."""
-    key = run_id(of.key, of.bucket, "manual", 0, f"at {at}")
+    # Not the word of a run by hand: an Idempotency-Key may be any text, also this one.
+    key = run_id(of.key, of.bucket, "schedule", 0, f"at {at}")
     now = await services.hold(conn, service.id)
     if await runs.find(conn, of.service_id, key, now):
         return key, None
