@@ -147,6 +147,10 @@ class Executions(msgspec.Struct):
 @get(
     "/{task_id:str}/executions",
     summary="A task's executions, the newest first",
+    description=(
+        "Runs stand by `scheduled_for`, the newest first, and the attempts of a run the last "
+        "first: one that a replay made stands with its run."
+    ),
     operation_class=asks(
         pageNumber=Schema(description="From 0; what is no page is 0."),
         count=Schema(description=f"At most {asked.PAGE_MOST}; what is no count is {EXECUTIONS}."),
