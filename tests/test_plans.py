@@ -18,6 +18,7 @@ from scheduler.db import Conn, Database, utc
 from scheduler.ledger import Query
 from scheduler.run import Line
 from scheduler.tasklist import Filter
+from scheduler.tasks import listing
 from test_queue import ALICE, now_ms
 
 TASKS = 100_000
@@ -171,6 +172,27 @@ LISTS = {
     "command": Filter(action="command"),
     "several": Filter(status="active", trigger="interval", tag="rare", words=("sel",)),
 }
+
+
+IN_STATE = {
+    "rare": Filter(tag="rare"),
+    "often": Filter(tag="often"),
+    "several": Filter(status="active", trigger="interval", tag="often"),
+    "task": Filter(words=("task",)),
+}
+
+
+@pytest.mark.parametrize("name", IN_STATE)
+async def test_a_list_of_tasks_in_a_state_reads_a_bounded_part_of_an_index(
+    filled, name, monkeypatch
+):
+    monkeypatch.setattr("test_plans.MOST", 60_000)  # each statement: as far as it is counted
+    with statements(filled) as seen:
+        async with filled.api.connect() as conn:
+            await listing.in_state(
+                conn, ALICE, IN_STATE[name], "pending", now_ms(), offset=0, count=101
+            )
+    await explained(filled, seen)
 
 
 @pytest.mark.parametrize("name", LISTS)

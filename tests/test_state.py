@@ -167,6 +167,29 @@ async def test_lists_by_state_hold_every_task_in_it_however_many(alice, conn, mo
     assert await listed("state=running") == []
 
 
+COUNTED = ("state=pending", "state=pending&tag=most", "state=pending&tag=most&status=active",
+           "tag=most", "tag=most&q=name", "q=name&state=created", "state=created")  # fmt: skip
+
+
+@pytest.mark.parametrize("most", [12, 11, 10])
+async def test_lists_are_counted_exactly_up_to_the_most(alice, monkeypatch, most):
+    """Twelve of a tag are pending, two of another; a list is looked at a few tasks far."""
+    for module in ("tasklist", "tasks.listing"):
+        monkeypatch.setattr(f"scheduler.{module}.TOTAL_MOST", most)
+        monkeypatch.setattr(f"scheduler.{module}.COUNT_WALK", most + 4)
+    monkeypatch.setattr("scheduler.tasklist.LOOK", 4)
+    for n in range(14):
+        tags = ["other"] if n in (3, 7) else ["most"]
+        await create(alice, id=f"t{n}", tags=tags, frequency=1, unit="day", name="name")
+    await create(alice, id="t", name="name")
+    wanted = {"state=pending": 14, "state=created": 1, "q=name&state=created": 1}
+    for query in COUNTED:
+        answer = await alice.get(f"/tasks?count=2&{query}")
+        total = wanted.get(query, 12)
+        found = answer.headers.get("X-Total-Count")
+        assert found == (str(total) if total <= most else None), query
+
+
 async def test_an_edit_that_races_with_a_flush_has_the_last_word(app, alice, conn, receiver):
     await create(alice, id="t", url=receiver.url, frequency=1, unit="second")
     for n in range(10):

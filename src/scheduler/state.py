@@ -236,6 +236,7 @@ def _columns(tallies: Sequence[Tally]) -> dict[str, list[Any]]:
 
 async def count(conn: Conn, service_id: UUID, word: str, most: int) -> int:
     """Return how many of a service's tasks rest in a state, counted to `most`."""
+    await walk_in_order(conn)
     values = {"service_id": service_id, "state": word, "most": most}
     return int((await conn.execute(COUNT, values)).scalar_one())
 

@@ -16,7 +16,7 @@ from scheduler.errors import ValidationFailed
 from scheduler.openapi import asks, whole
 from scheduler.service import Service
 from scheduler.standing import awaits, limited
-from scheduler.tasklist import TOTAL_MOST, Filter, Listed, words_of
+from scheduler.tasklist import COUNT_WALK, TOTAL_MOST, Filter, Listed, words_of
 from scheduler.tasks import model, pages
 from scheduler.tasks.model import STATES, Task
 
@@ -31,6 +31,10 @@ AnyRequest = Request[Any, Any, Any]
 @get(
     "/",
     summary="List tasks, the newest first",
+    description=(
+        "`X-Total-Count` is exact up to 10,000, and left out beyond that; also where each of "
+        "several filters leaves more than 10,000, and a look at 20,000 does not decide it."
+    ),
     operation_class=asks(
         status=Schema(enum=["active", "paused", "disabled", *STATES]),
         state=Schema(enum=list(STATES)),
@@ -114,11 +118,12 @@ async def in_state(
     """Return a page of the tasks that stand in a state: by their rows, and by what runs now."""
     running = await ledger.running(conn, service_id, now, TOTAL_MOST + 1)
     if word == "running":
-        return await tasklist.page(
+        listed = await tasklist.page(
             conn, service_id, wanted, offset=offset, count=count, among=running
         )
+        return listed if len(running) <= TOTAL_MOST else Listed(listed.tasks, None)
     plain = wanted == Filter()
-    resting = await state.count(conn, service_id, word, TOTAL_MOST + 1)
+    resting = await _resting(conn, service_id, word, running)
     if resting <= TOTAL_MOST:
         keys = await state.page(conn, service_id, word, running, offset=0, count=TOTAL_MOST)
     elif plain:
@@ -135,6 +140,13 @@ async def in_state(
     return await tasklist.page(conn, service_id, wanted, offset=offset, count=count, among=keys)
 
 
+async def _resting(conn: Conn, service_id: UUID, word: str, running: Sequence[UUID]) -> int:
+    """Return how many tasks stand in a state and do not run; of more than 10,000 not how many."""
+    most = TOTAL_MOST + 1 + len(running)
+    hidden = await state.among(conn, service_id, word, running) if running else ()
+    return await state.count(conn, service_id, word, most) - len(hidden)
+
+
 async def _sifted(
     conn: Conn,
     service_id: UUID,
@@ -147,17 +159,16 @@ async def _sifted(
 ) -> Listed:
     """Walk the tasks in a state, in order, where neither it nor the filter leaves few."""
     chosen: list[UUID] = []
-    seen, before = 0, offset
-    while len(chosen) < count:
+    seen, total, more = 0, 0, True
+    # As far as the page, and to count what fits as far as other lists look.
+    while more and (len(chosen) < count or (seen < COUNT_WALK and total <= TOTAL_MOST)):
         keys = await state.page(conn, service_id, word, running, offset=seen, count=TOTAL_MOST)
         fit = await tasklist.sift(conn, service_id, wanted, keys)
-        chosen += fit[before:]
-        seen, before = seen + len(keys), max(before - len(fit), 0)
-        if len(keys) < TOTAL_MOST:
-            break
-    chosen = chosen[:count]
+        chosen += fit[max(offset - total, 0) :][: count - len(chosen)]
+        seen, total = seen + len(keys), total + len(fit)
+        more = len(keys) == TOTAL_MOST
     listed = await tasklist.page(conn, service_id, Filter(), offset=0, count=count, among=chosen)
-    return Listed(listed.tasks, None)
+    return Listed(listed.tasks, None if more or total > TOTAL_MOST else total)
 
 
 async def shown_of(
