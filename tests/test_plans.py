@@ -210,6 +210,9 @@ async def asked(conn: Conn, what: str) -> None:
         await executions.page(conn, line, "t1", utc(now), page=0, count=10)
     elif what == "last ends":
         await history.last_ends(conn, ALICE, [T1])
+    elif what == "ended ahead":
+        keys = [T1, *(uuid.UUID(int=n) for n in range(1000))]
+        await history.ended_ahead(conn, ALICE, keys, utc(now))
     elif what == "running":
         await ledger.running(conn, ALICE, now, 10_001)
     elif what == "verify":
@@ -230,6 +233,7 @@ async def asked(conn: Conn, what: str) -> None:
     [
         "executions",
         "last ends",
+        "ended ahead",
         "running",
         "verify",
         "replaced versions",

@@ -94,10 +94,16 @@ async def test_a_far_time_asked_for_twice_is_the_run_to_come_and_not_the_last_on
     assert await runs(conn) == []
 
 
-async def test_what_a_paused_task_will_not_run_has_no_run_to_name(alice, conn, receiver):
+async def test_what_a_paused_task_will_not_run_is_no_run_and_a_past_one_is_skipped(
+    alice, conn, receiver
+):
     await create(alice, receiver, status="paused")
-    for at in (soon(-5), soon(20)):
-        assert (await schedule(alice, at))["run_id"] is None
+    assert (await schedule(alice, soon(20)))["run_id"] is None
+    past = soon(-5)
+    first, again = await schedule(alice, past), await schedule(alice, past)
+    skipped = await shown(alice, first["run_id"])
+    assert (skipped["state"], skipped["reason"]) == ("skipped", "paused")
+    assert again["run_id"] == first["run_id"]
     assert await runs(conn) == []
 
 

@@ -38,6 +38,8 @@ async def replan(
     # because the edit before this one did not want it.
     held = {s.id for s in standing if not s.fixed and s.at > now}
     again = sum(s.id in held and s.version >= before.version for s in standing)
+    if at_once and after.status == "paused":
+        owed.gaps.append(planning.passed_over(after, now))
     at_once = at_once and after.due is not None
     kept = planned.runs + owed.spent - len(taken) - again + len(runs) + at_once
     gone = [s.at for s in standing if s.id not in held] + [run.at for run in runs]

@@ -19,12 +19,12 @@ from litestar.openapi.spec import (
     Schema,
 )
 
-from scheduler import asked, config, db, planner, quotas, services, state, task
+from scheduler import asked, config, db, planner, planning, quotas, services, state, task
 from scheduler.clock import Slice
 from scheduler.db import Conn
 from scheduler.engine import Engine
 from scheduler.errors import DETAILS_MOST, Conflict, Detail, InvalidRequest, ValidationFailed
-from scheduler.run import NewRun
+from scheduler.planning import FirstPlan, Planned
 from scheduler.service import Service
 from scheduler.standing import awaits
 from scheduler.tasks import edit, model
@@ -183,21 +183,22 @@ async def _write(
         await turn.give_way()
         some = [left.pop(task_id) for task_id in ordered[start : start + INSERT_AT_ONCE]]
         await _check_free(conn, service, some, places)
-        rows, runs = list[dict[str, Any]](), list[NewRun]()
+        plans, standing = list[FirstPlan](), list[state.Row]()
         for new in some:
-            row, first = planner.first_plan(new.task, now, window_ms=window_ms, at_once=new.at_once)
-            rows.append(row)
-            runs += first
-            earliest += [run.at for run in first[:1]]
+            first = planning.first_plan(new.task, now, window_ms=window_ms, at_once=new.at_once)
+            plans.append(first)
+            standing.append(_standing(new, now, first.planned))
+            earliest += [run.at for run in first.runs[:1]]
             await turn.give_way()
         await task.create_many(conn, [new.task for new in some])
-        await state.create(conn, [_standing(new, now) for new in some])
-        await planner.create_many(conn, rows, runs, now)
+        await state.create(conn, standing)
+        await planner.create_many(conn, plans, now)
     return min(earliest, default=None)
 
 
-def _standing(new: Edit, now: int) -> state.Row:
-    return state.Row(new.task.line, new.task.created_at, new.at_once or awaits(new.task, now))
+def _standing(new: Edit, now: int, planned: Planned) -> state.Row:
+    pending = awaits(new.task, now, planned, at_once=new.at_once)
+    return state.Row(new.task.line, new.task.created_at, pending)
 
 
 async def _check_free(

@@ -1,5 +1,6 @@
 """`GET /tasks`: filters, pages, and how each task stands."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
@@ -15,7 +16,7 @@ from scheduler.engine import Engine
 from scheduler.errors import ValidationFailed
 from scheduler.openapi import asks, whole
 from scheduler.service import Service
-from scheduler.standing import awaits, limited
+from scheduler.standing import awaits, ended_ahead, limited
 from scheduler.tasklist import COUNT_WALK, TOTAL_MOST, Filter, Listed, words_of
 from scheduler.tasks import model, pages
 from scheduler.tasks.model import STATES, Task
@@ -71,8 +72,11 @@ async def list_tasks(
         found = await shown_of(conn, service.id, cut.tasks, now)
     headers = {} if listed.total is None else {"X-Total-Count": str(listed.total)}
     headers |= pages.links(request, cut)
-    # One that has moved on since is in another state's list by now.
-    return Response([t for t in found if word in (None, t.state)], headers=headers)
+    # One that has moved on since is in another state's list by now, or soon: we look again.
+    kept = [word in (None, shown.state) for shown in found]
+    moved = [of.key for of, stays in zip(cut.tasks, kept, strict=True) if not stays]
+    engine.standing.recheck(moved)
+    return Response(list(itertools.compress(found, kept)), headers=headers)
 
 
 def read_filter(query: Any) -> tuple[Filter, str | None]:
@@ -180,7 +184,12 @@ async def shown_of(
         return []
     live = await lines.live(conn, service_id, keys, utc(now))
     plans = await limited(conn, service_id, page)
-    waiting = {of.key for of in page if of.key in live or awaits(of, now, plans.get(of.key))}
+    gone = await ended_ahead(conn, service_id, page, now)
+    waiting = {
+        of.key
+        for of in page
+        if of.key in live or awaits(of, now, plans.get(of.key), gone.get(of.key, ()))
+    }
     resting = [of.key for of in page if of.key not in waiting]
     ends = await history.last_ends(conn, service_id, resting) if resting else {}
     shown = []
@@ -188,7 +197,15 @@ async def shown_of(
         planned = plans.get(of.key)
         word = "running" if live.get(of.key) else "pending" if of.key in waiting else ""
         spent = None if planned is None else (planned.runs, planned.until)
-        shown.append(model.shown(of, word or _rest(ends.get(of.key)), now, spent))
+        word = word or _rest(ends.get(of.key))
+        shown.append(model.shown(of, word, now, spent, gone.get(of.key, ())))
+    return shown
+
+
+async def stand(conn: Conn, of: Definition, now: int) -> Task:
+    """Write how a task stands that was changed just now; return it as it is answered."""
+    (shown,) = await shown_of(conn, of.service_id, [of], now)
+    await state.stand_one(conn, of.line, pending=shown.state in ("pending", "running"))
     return shown
 
 
