@@ -147,9 +147,9 @@ async def test_what_max_runs_leaves_costs_what_is_left_and_not_how_far_it_is_loo
 
 def test_the_first_plan_counts_the_run_now():
     of = bounded(definition(trigger=every(1, NOW - 500)), 3)
-    row, runs = planner.first_plan(of, NOW, window_ms=WINDOW, at_once=True)
-    assert [run.at for run in runs] == [NOW, NOW + 500, NOW + 1500]
-    assert (row["runs"], row["next_plan_at"]) == (3, None)
+    first = planning.first_plan(of, NOW, window_ms=WINDOW, at_once=True)
+    assert [run.at for run in first.runs] == [NOW, NOW + 500, NOW + 1500]
+    assert (first.row["runs"], first.row["next_plan_at"]) == (3, None)
 
 
 def test_what_lies_beyond_the_end_is_neither_made_nor_counted():

@@ -184,6 +184,38 @@ async def test_a_hostile_body_is_refused_and_creates_nothing(alice, conn, name):
     assert await stored(conn) == []
 
 
+@pytest.mark.parametrize(
+    ("body", "lined", "place"),
+    [
+        (f"{TASK}\n{TASK[:-1]}\n{TASK}", True, 1),
+        (f"{TASK}\n\n" + '{"payload":' + "[" * 100_000, True, 1),
+        (f'{TASK}\n{{"name": "\xff"}}'.encode("latin-1"), True, 1),
+        (f"[{TASK}, {TASK[:-1]}", False, 1),
+        (f"[{TASK}, {TASK},]", False, 2),
+        (f"[{TASK} {TASK}]", False, 1),
+        (f"[{TASK}, {TASK}, nul, {TASK}]", False, 2),
+        (f"[{TASK}, {TASK}, NaN]", False, 2),
+        (f"[{TASK}", False, 1),
+        (f"[{TASK}, " + "[" * 100_000, False, 1),
+    ],
+)
+async def test_what_is_no_json_is_named_by_its_place(alice, conn, body, lined, place):
+    answer = await send(alice, body, lined=lined)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"]) == (400, "invalid_request")
+    assert error["message"].startswith(f"[{place}] is "), error
+    assert "JSON" in error["message"]
+    assert await stored(conn) == []
+
+
+@pytest.mark.parametrize("lined", [False, True])
+async def test_an_unknown_field_and_what_is_no_task_are_named_by_their_places(alice, lined):
+    answer = await send(alice, [new(0), {**new(1), "frequncy": 1}, 5, None], lined=lined)
+    details = answer.json()["error"]["details"]
+    assert [detail["field"] for detail in details] == ["[1].frequncy", "[2]", "[3]"]
+    assert details[0]["message"] == "there is no such field; did you mean frequency?"
+
+
 async def test_lines_may_end_in_any_way_and_be_empty(alice, conn):
     body = f"\r\n{json.dumps(new(1))}\r\n\n  \n{json.dumps(new(2))}"
     assert (await send(alice, body, lined=True)).json()["ids"] == ["t1", "t2"]

@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 
 from scheduler import config, executions, history, queue
-from scheduler.db import Database, ms, utc
+from scheduler.db import Database, ms, rfc3339, utc
 from scheduler.history import Gap
 from scheduler.planning import new_run
 from scheduler.run import Attempt, run_id
@@ -120,6 +120,16 @@ async def test_how_a_task_last_ended_leaves_out_what_was_skipped_or_cancelled(da
     async with database.engine.begin() as c:
         assert await history.last_ends(c, ALICE, [of.key, other.key]) == {of.key: "succeeded"}
         assert await history.last_ends(c, BOB, [of.key]) == {}
+
+
+async def test_an_attempt_is_created_when_it_starts(database, conn):
+    of, now = definition(), now_ms()
+    await finish(conn, of, now, 2)
+    _, records = await page(database, of, 0, 10)
+    assert [r.created_at for r in records] == [rfc3339(now - 10)] * 2
+    await conn.execute("""UPDATE history SET attempts = '[{"number":1,"outcome":"failed"}]'""")
+    _, records = await page(database, of, 0, 10)
+    assert [r.created_at for r in records] == [rfc3339(now)]  # that of the run: it never started
 
 
 # Gaps --------------------------------------------------------------------------------------------

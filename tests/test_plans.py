@@ -18,6 +18,7 @@ from scheduler.db import Conn, Database, utc
 from scheduler.ledger import Query
 from scheduler.run import Line
 from scheduler.tasklist import Filter
+from scheduler.tasks import listing
 from test_queue import ALICE, now_ms
 
 TASKS = 100_000
@@ -173,6 +174,27 @@ LISTS = {
 }
 
 
+IN_STATE = {
+    "rare": Filter(tag="rare"),
+    "often": Filter(tag="often"),
+    "several": Filter(status="active", trigger="interval", tag="often"),
+    "task": Filter(words=("task",)),
+}
+
+
+@pytest.mark.parametrize("name", IN_STATE)
+async def test_a_list_of_tasks_in_a_state_reads_a_bounded_part_of_an_index(
+    filled, name, monkeypatch
+):
+    monkeypatch.setattr("test_plans.MOST", 60_000)  # each statement: as far as it is counted
+    with statements(filled) as seen:
+        async with filled.api.connect() as conn:
+            await listing.in_state(
+                conn, ALICE, IN_STATE[name], "pending", now_ms(), offset=0, count=101
+            )
+    await explained(filled, seen)
+
+
 @pytest.mark.parametrize("name", LISTS)
 async def test_a_list_of_tasks_reads_a_bounded_part_of_an_index(filled, name):
     with statements(filled) as seen:
@@ -188,6 +210,9 @@ async def asked(conn: Conn, what: str) -> None:
         await executions.page(conn, line, "t1", utc(now), page=0, count=10)
     elif what == "last ends":
         await history.last_ends(conn, ALICE, [T1])
+    elif what == "ended ahead":
+        keys = [T1, *(uuid.UUID(int=n) for n in range(1000))]
+        await history.ended_ahead(conn, ALICE, keys, utc(now))
     elif what == "running":
         await ledger.running(conn, ALICE, now, 10_001)
     elif what == "verify":
@@ -208,6 +233,7 @@ async def asked(conn: Conn, what: str) -> None:
     [
         "executions",
         "last ends",
+        "ended ahead",
         "running",
         "verify",
         "replaced versions",

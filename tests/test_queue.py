@@ -812,7 +812,7 @@ async def _touch_everything(c: Conn, of: Definition, now: int) -> None:
     await planner.lock_many(c, ALICE, [of.key])
     await planner.coming(c, ALICE, planning.Coming(of.key, now, 0), now + 60_000, 100)
     assert [each async for each in lines.due_tasks(c, ALICE, at, utc(now + 60_000), 100)]
-    await lines.newest(c, of.line)
+    await lines.newest(c, of.line, at)
     await lines.tasks_of(c, ALICE, [claimed[0].id])
     await lines.cancel(c, ALICE, [run.id for run in claimed[30:]], at)
     await lines.replay(c, of.line, [claimed[0].id], Stance(2, "skip", 1, 0), 3, at)

@@ -84,6 +84,7 @@ async def test_a_far_time_asked_for_twice_is_the_run_to_come_and_not_the_last_on
     first = await schedule(alice, soon(-5))
     await ends(alice, UUID(first["run_id"]), "succeeded")
     far = "2040-01-01T00:00:00Z"
+    await alice.patch("/tasks/t", json={"scheduled_at": far})  # no run yet: it lies far ahead
     one, two = await schedule(alice, far), await schedule(alice, far)
     assert one["run_id"] == two["run_id"] != first["run_id"]
     assert (await shown(alice, one["run_id"]))["state"] == "scheduled"
@@ -94,10 +95,16 @@ async def test_a_far_time_asked_for_twice_is_the_run_to_come_and_not_the_last_on
     assert await runs(conn) == []
 
 
-async def test_what_a_paused_task_will_not_run_has_no_run_to_name(alice, conn, receiver):
+async def test_what_a_paused_task_will_not_run_is_no_run_and_a_past_one_is_skipped(
+    alice, conn, receiver
+):
     await create(alice, receiver, status="paused")
-    for at in (soon(-5), soon(20)):
-        assert (await schedule(alice, at))["run_id"] is None
+    assert (await schedule(alice, soon(20)))["run_id"] is None
+    past = soon(-5)
+    first, again = await schedule(alice, past), await schedule(alice, past)
+    skipped = await shown(alice, first["run_id"])
+    assert (skipped["state"], skipped["reason"]) == ("skipped", "paused")
+    assert again["run_id"] == first["run_id"]
     assert await runs(conn) == []
 
 

@@ -16,6 +16,7 @@ T = TypeVar("T")
 SMALL = 65_536
 """A body of so many bytes is read again for everything that is wrong with it."""
 HINTS_MOST = 10
+NO_JSON = "the body is not valid JSON"
 UNKNOWN = "Object contains unknown field `"
 RFC3339 = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?([Zz]|[+-]\d\d:\d\d)", re.ASCII
@@ -42,7 +43,11 @@ def body(sent: bytes | str | msgspec.Raw, of: type[T]) -> T:
         full = f"{field}.{name}" if field else name
         raise ValidationFailed.of(full, "there is no such field") from None
     except msgspec.DecodeError as e:
-        raise InvalidRequest(f"the body is not valid JSON: {e}") from None
+        raise InvalidRequest(f"{NO_JSON}: {e}") from None
+    except UnicodeDecodeError:
+        raise InvalidRequest(f"{NO_JSON}: it is not UTF-8") from None
+    except RecursionError:
+        raise InvalidRequest("the body is JSON, but nested too deeply") from None
 
 
 def size(sent: bytes | str | msgspec.Raw) -> int:

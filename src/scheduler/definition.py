@@ -1,5 +1,6 @@
 """A task as its service wrote it: what makes it due, what it does, and how it is performed."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
@@ -10,7 +11,7 @@ from msgspec import Meta
 from scheduler.actions import Action, Expected
 from scheduler.db import LAST
 from scheduler.run import Line, Overlap
-from scheduler.triggers import Bounded, Bounds, Instants, Once, Trigger
+from scheduler.triggers import Bounded, Bounds, Instants, Once, Trigger, without
 
 Status = Literal["active", "paused", "disabled"]
 Misfire = Literal["latest", "all", "skip"]
@@ -127,16 +128,24 @@ class Definition(msgspec.Struct, kw_only=True, frozen=True, gc=False):
         """Its instants, where it makes anything due now."""
         return self.instants if self.status == "active" and not self.damaged else None
 
-    def coming(self, now: int) -> int | None:
+    def coming(self, now: int, gone: Iterable[int] = ()) -> int | None:
         """Return the next due instant in ms; that of a paused task is the one it resumes with.
 
-        Whether `max_runs` leaves it is the plan's to say.
+        None of those that are `gone`: they ended before they came. Whether `max_runs` leaves it is
+        the plan's to say.
         """
-        if self.instants is None or self.status == "disabled" or self.damaged:
+        instants = without(self.instants, gone)
+        if instants is None or self.status == "disabled" or self.damaged:
             return None
         resumes = self.paused_until if self.status == "paused" else None
-        at = self.instants.next(now if resumes is None else max(now, resumes - 1))
+        at = instants.next(now if resumes is None else max(now, resumes - 1))
         return None if at is None or at > LAST else at
+
+    @property
+    def runs_out(self) -> bool:
+        """Say whether its instants come to an end."""
+        ends = self.bounds.end_at is not None or self.bounds.max_runs is not None
+        return ends or isinstance(self.trigger, Once)
 
     @property
     def misfire_grace_ms(self) -> int:

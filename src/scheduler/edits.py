@@ -14,7 +14,7 @@ CATCH_UP_PASSES = 20
 
 async def replan(
     conn: Conn, before: Definition, after: Definition, planned: Planned, *, window_ms: int,
-    at_once: bool = False, asked: int | None = None,
+    at_once: bool = False, asked: int | None = None, until: int = 0,
 ) -> int | None:  # fmt: skip
     """Make the runs of an edited task, whose plan is locked; return the earliest instant made.
 
@@ -22,10 +22,11 @@ async def replan(
     What was due before the edit stays due; what some replica holds already and is still wanted
     gets the new version, and the holder drops the rest when it hears of it. An instant of the new
     trigger that passes while this waits for locks is due: `asked` is when the edit was read, in ms.
+    Up to `until` (ms) runs are made even where that lies beyond the window.
     """
     start = await clock.database_ms(conn) if asked is None else asked
     await versions.keep(conn, before, after, utc(start))
-    if _stays(before, after) and not at_once:
+    if _stays(before, after) and not at_once and until <= planned.until:
         await _renew(conn, before, after, start)
         return None
     owed = await _catch_up(conn, before, planned, start)
@@ -38,10 +39,12 @@ async def replan(
     # because the edit before this one did not want it.
     held = {s.id for s in standing if not s.fixed and s.at > now}
     again = sum(s.id in held and s.version >= before.version for s in standing)
+    if at_once and after.status == "paused":
+        owed.gaps.append(planning.passed_over(after, now))
     at_once = at_once and after.due is not None
     kept = planned.runs + owed.spent - len(taken) - again + len(runs) + at_once
     gone = [s.at for s in standing if s.id not in held] + [run.at for run in runs]
-    made = planning.plan(after, start, kept, start, start + window_ms, gone=gone)
+    made = planning.plan(after, start, kept, start, max(start + window_ms, until), gone=gone)
     runs += [new_run(after, now)] if at_once else []
     # In this order: what its holder drops before is made again, and after it is not dropped.
     await lines.reversion(conn, after.line, planner.stance_of(after), utc(now), made.ids)

@@ -1,6 +1,7 @@
 """Executions: the attempts of a task's runs, in pages, live and finished ones in one order.
 
-A run stands by (scheduled_for, id), the newest first, and its attempts newest first within it.
+A run stands by (scheduled_for, id), the newest first, and its attempts newest first within it: a
+run that is replayed stays where it stood, so that no page loses or doubles an attempt meanwhile.
 """
 
 import uuid
@@ -23,7 +24,10 @@ Place = tuple[int, UUID]
 
 
 class Execution(msgspec.Struct):
-    """One attempt of a run of a task, as `/tasks/{id}/executions` shows it."""
+    """One attempt of a run of a task, as `/tasks/{id}/executions` shows it.
+
+    It is created when it starts; one that never did, with its run.
+    """
 
     id: str
     task_id: str
@@ -138,7 +142,7 @@ def _execution(run: Finished | Started, task_id: str, attempt: Attempt) -> Execu
         scheduled_for=db.rfc3339(run.scheduled_for),
         started_at=db.rfc3339(attempt.started_at),
         finished_at=db.rfc3339(attempt.finished_at),
-        created_at=db.rfc3339(run.created_at),
+        created_at=db.rfc3339(run.created_at if attempt.started_at is None else attempt.started_at),
     )
 
 

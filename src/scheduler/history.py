@@ -1,5 +1,6 @@
 """History: finished runs, in weekly partitions by the database's time of finish."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -239,6 +240,25 @@ async def last_ends(conn: Conn, service_id: UUID, keys: Sequence[UUID]) -> dict[
     """
     rows = await conn.execute(LAST_ENDS, {"keys": list(keys), "service_id": service_id})
     return {row.key: row.state for row in rows}
+
+
+# A cancel ends a run before it is due, and a replay may end it once more before that.
+ENDED_AHEAD = text("""
+SELECT task_key, scheduled_for FROM history
+WHERE task_key = ANY(:keys) AND service_id = :service_id AND scheduled_for > :now
+  AND kind = 'task' AND (gap_from IS NULL OR count = 1)
+""")
+
+
+async def ended_ahead(
+    conn: Conn, service_id: UUID, keys: Sequence[UUID], now: datetime
+) -> dict[UUID, list[int]]:
+    """Map a service's tasks to their instants after `now` (ms) that have ended already."""
+    values = {"keys": list(keys), "service_id": service_id, "now": now}
+    found = defaultdict[UUID, list[int]](list)
+    for row in await conn.execute(ENDED_AHEAD, values):
+        found[row.task_key].append(ms(row.scheduled_for))
+    return found
 
 
 OF_SERVICE = (

@@ -164,10 +164,12 @@ NEWEST = text("""
 SELECT id FROM (
     (SELECT id, scheduled_for FROM run
      WHERE task_key = :key AND bucket = :bucket AND service_id = :service_id AND kind = 'task'
+       AND scheduled_for <= :now
      ORDER BY scheduled_for DESC LIMIT 1)
     UNION ALL
     (SELECT id, scheduled_for FROM history
      WHERE task_key = :key AND bucket = :bucket AND service_id = :service_id AND kind = 'task'
+       AND scheduled_for <= :now
      ORDER BY scheduled_for DESC LIMIT 1)) AS newest
 ORDER BY scheduled_for DESC LIMIT 1
 """)
@@ -181,9 +183,10 @@ GROUP BY task_key ORDER BY at, task_key LIMIT :most
 """)
 
 
-async def newest(conn: Conn, line: Line) -> UUID | None:
-    """Return the id of a task's latest instant, live or finished, or None."""
-    found: UUID | None = (await conn.execute(NEWEST, line.values)).scalar_one_or_none()
+async def newest(conn: Conn, line: Line, now: datetime) -> UUID | None:
+    """Return the id of a task's latest instant that has come, live or finished, or None."""
+    values = {**line.values, "now": now}
+    found: UUID | None = (await conn.execute(NEWEST, values)).scalar_one_or_none()
     return found
 
 

@@ -30,7 +30,7 @@ from scheduler.db import FIRST, Conn, metadata, ms, times_check, utc
 from scheduler.definition import Definition
 from scheduler.errors import NotFound
 from scheduler.lines import Stance
-from scheduler.planning import Coming, Plan, Planned, new_run
+from scheduler.planning import Coming, FirstPlan, Plan, Planned
 from scheduler.run import Line, NewRun
 
 log = structlog.get_logger()
@@ -101,7 +101,7 @@ class Passed(msgspec.Struct):
     earliest: int | None = None
     """The earliest instant it made, in ms since 1970."""
     lapsed: list[UUID] = []
-    """Tasks that have nothing to come, and whose last instants were passed over."""
+    """Tasks whose instants were passed over, with nothing to come, or that a pause held."""
 
 
 async def anything(conn: Conn, now: int, *, window_ms: int) -> bool:
@@ -211,7 +211,7 @@ async def _resumed(
 ) -> Plan:
     """Plan a paused task from the end of its pause on, where that has come."""
     if of.paused_until is None or not _has_ended(of, now):
-        return Plan(of, [], planned_until, planning.resume_at(of, horizon - now))
+        return Plan(of, [], planned_until, planning.resume_at(of, now, horizon - now))
     gone = await kept(conn, of, planned_until)
     last = of.paused_until - 1  # an instant at its very end is due
     paused = planning.paused(of, planned_until, spent, last, gone)
@@ -269,7 +269,9 @@ async def write(conn: Conn, plans: Sequence[Plan], now: datetime) -> Passed:
     lapsed = [
         p.task.key
         for p in plans
-        if p.resumed or (p.gaps and not p.instants and p.next_plan_at is None)
+        if p.resumed
+        or p.task.status == "paused"
+        or (p.gaps and not p.instants and p.next_plan_at is None)
     ]
     made, skipped = sum(len(p.instants) for p in plans), sum(g.count for p in plans for g in p.gaps)
     return Passed(moved.rowcount, made, skipped, earliest, lapsed)
@@ -291,6 +293,7 @@ def _line(row: Any) -> Line:
 
 # New tasks ----------------------------------------------------------------------------------------
 
+
 INSERT = text("""
 INSERT INTO task_plan (key, bucket, service_id, next_plan_at, planned_until, planned_runs)
 VALUES (:key, :bucket, :service_id, :next_plan_at, :planned_until, :runs)
@@ -307,37 +310,21 @@ async def create(
     conn: Conn, of: Definition, now: int, *, window_ms: int, at_once: bool
 ) -> int | None:
     """Plan a new task; `at_once` makes one run now besides. Return the earliest instant made."""
-    row, runs = first_plan(of, now, window_ms=window_ms, at_once=at_once)
-    await queue.enqueue(conn, runs, utc(now))
-    await conn.execute(INSERT, row)
-    return runs[0].at if runs else None
+    first = planning.first_plan(of, now, window_ms=window_ms, at_once=at_once)
+    await queue.enqueue(conn, first.runs, utc(now))
+    await history.record_gaps(conn, first.gaps, utc(now))
+    await conn.execute(INSERT, first.row)
+    return first.runs[0].at if first.runs else None
 
 
-async def create_many(
-    conn: Conn, rows: Sequence[dict[str, Any]], runs: Sequence[NewRun], now: int
-) -> None:
+async def create_many(conn: Conn, plans: Sequence[FirstPlan], now: int) -> None:
     """Write what `first_plan` made of many tasks."""
+    rows = [plan.row for plan in plans]
     await conn.execute(INSERT_MANY, {name: [row[name] for row in rows] for name in rows[0]})
-    for some in batched(iter(runs), len(rows)):  # as many as the caller finds bearable
+    runs = (run for plan in plans for run in plan.runs)
+    for some in batched(runs, len(rows)):  # as many as the caller finds bearable
         await queue.enqueue(conn, some, utc(now))
-
-
-def first_plan(
-    of: Definition, now: int, *, window_ms: int, at_once: bool
-) -> tuple[dict[str, Any], list[NewRun]]:
-    """Return a new task's row in `task_plan`, and its first runs. Pure."""
-    at_once = at_once and of.due is not None
-    made = planning.plan(of, now, int(at_once), now, now + window_ms)
-    runs = list(made.runs)
-    if at_once:
-        runs.insert(0, new_run(of, now))
-    row = {
-        **of.line.values,
-        "next_plan_at": _maybe_utc(made.next_plan_at),
-        "planned_until": utc(made.planned_until),
-        "runs": len(runs),
-    }
-    return row, runs
+    await history.record_gaps(conn, [gap for plan in plans for gap in plan.gaps], utc(now))
 
 
 # Locks --------------------------------------------------------------------------------------------

@@ -5,16 +5,17 @@ Pure: from a definition, how far it is planned, and the time. Times are ms since
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
+from typing import Any
 from uuid import UUID
 
 import msgspec
 
 from scheduler.clock import Slice
-from scheduler.db import LAST
+from scheduler.db import LAST, ms, utc
 from scheduler.definition import Definition
 from scheduler.history import Gap
 from scheduler.run import Line, NewRun, run_id
-from scheduler.triggers import Bounded, Instants, without
+from scheduler.triggers import Bounded, Instants, Once, without
 
 MOST_AT_ONCE = 1000
 """Instants of one task that one pass makes; the next pass makes more."""
@@ -95,7 +96,7 @@ def plan(
     """
     due = within(of, without(of.due, gone), planned_until, spent, max(now, horizon))
     if due is None:
-        return Plan(of, [], planned_until, resume_at(of, horizon - now))
+        return Plan(of, [], planned_until, resume_at(of, now, horizon - now))
     at_once = at_once or MOST_AT_ONCE
     start, gap = _judge(of, due, planned_until, now)
     instants = list(islice(due.between(start, min(horizon, LAST)), at_once))
@@ -110,11 +111,47 @@ def plan(
     return made
 
 
-def resume_at(of: Definition, window_ms: int) -> int | None:
-    """Return when to look at a paused task again; what is taken is taken half a window ahead."""
-    if of.status != "paused" or of.paused_until is None:
+class FirstPlan(msgspec.Struct):
+    """How a new task begins: its row in `task_plan`, its first runs, and what a pause took."""
+
+    row: dict[str, Any]
+    runs: list[NewRun]
+    gaps: list[Gap]
+
+    @property
+    def planned(self) -> "Planned":
+        """How far it is planned."""
+        return Planned(ms(self.row["planned_until"]), self.row["runs"])
+
+
+def first_plan(of: Definition, now: int, *, window_ms: int, at_once: bool) -> FirstPlan:
+    """Return how a new task begins; a paused one passes over what is asked at once. Pure."""
+    gaps = [passed_over(of, now)] if at_once and of.status == "paused" else []
+    at_once = at_once and of.due is not None
+    made = plan(of, now, int(at_once), now, now + window_ms)
+    runs = list(made.runs)
+    if at_once:
+        runs.insert(0, new_run(of, now))
+    row = {
+        **of.line.values,
+        "next_plan_at": None if made.next_plan_at is None else utc(made.next_plan_at),
+        "planned_until": utc(made.planned_until),
+        "runs": len(runs) + len(gaps),
+    }
+    return FirstPlan(row, runs, gaps)
+
+
+def resume_at(of: Definition, now: int, window_ms: int) -> int | None:
+    """Return when to look at a paused task again; what is taken is taken half a window ahead.
+
+    That is at the end of its pause, or where it has none, when its last instant has passed.
+    """
+    if of.status != "paused" or of.instants is None:
         return None
-    return min(of.paused_until + window_ms // 2, LAST)
+    at = of.paused_until
+    if at is None and (isinstance(of.trigger, Once) or of.bounds.end_at is not None):
+        at = of.instants.last(now, LAST)
+    return None if at is None else min(at + window_ms // 2, LAST)
 
 
 def _next(due: Instants, after: int) -> int | None:
@@ -219,6 +256,19 @@ def with_late(gaps: Sequence[Gap], of: Definition, late: Sequence[int]) -> list[
         last=max(*late, known.last if known else 0),
     )
     return [gap for gap in gaps if gap is not known] + [missed]
+
+
+def passed_over(of: Definition, at: int) -> Gap:
+    """Return the gap row for one instant that a pause takes."""
+    return Gap(
+        line=of.line,
+        task_id=of.id,
+        version=of.version,
+        reason="paused",
+        count=1,
+        first=at,
+        last=at,
+    )
 
 
 def paused(

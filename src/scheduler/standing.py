@@ -12,7 +12,7 @@ import structlog
 
 from scheduler import history, lines, planner, state, task
 from scheduler.clock import Clock
-from scheduler.db import Conn, Database, utc
+from scheduler.db import FIRST, Conn, Database, utc
 from scheduler.definition import Definition
 from scheduler.planning import Planned
 from scheduler.run import End, Line, Run
@@ -22,14 +22,28 @@ log = structlog.get_logger()
 
 GROUP = 500
 KNOWN_MOST = 100_000
+NOTHING = (FIRST, UUID(int=0), None, 0)
+"""What ended of a task of which nothing did."""
 FOREVER_MS = 10 * 365 * 86_400_000
 SLICE_MS = 60_000
 """How much of history one statement of a repair looks at."""
 
 
-def awaits(of: Definition, now: int, planned: Planned | None = None) -> bool:
-    """Say whether a task has an instant after `now` (ms); with `max_runs`, by what is left."""
-    at = of.coming(now)
+def awaits(
+    of: Definition,
+    now: int,
+    planned: Planned | None = None,
+    gone: Iterable[int] = (),
+    *,
+    at_once: bool = False,
+) -> bool:
+    """Say whether a task has an instant after `now` (ms), or with `at_once` one now.
+
+    With `max_runs` by what is left; none of those that are `gone`: they ended before they came.
+    """
+    if at_once and of.due is not None:
+        return True
+    at = of.coming(now, gone)
     if at is None:
         return False
     most = of.bounds.max_runs
@@ -40,6 +54,14 @@ async def limited(conn: Conn, service_id: UUID, tasks: Iterable[Definition]) -> 
     """Return how far those of a service's tasks are planned that have a `max_runs`."""
     keys = [of.key for of in tasks if of.bounds.max_runs is not None]
     return await planner.planned(conn, service_id, keys) if keys else {}
+
+
+async def ended_ahead(
+    conn: Conn, service_id: UUID, tasks: Iterable[Definition], now: int
+) -> dict[UUID, list[int]]:
+    """Map a service's tasks to what ended of their instants before it came."""
+    keys = [of.key for of in tasks if of.trigger is not None and of.status != "disabled"]
+    return await history.ended_ahead(conn, service_id, keys, utc(now)) if keys else {}
 
 
 class Standing:
@@ -111,6 +133,9 @@ class Standing:
             await state.lock(conn, keys)
             tasks = await self._tasks(conn, keys)
             await state.stand(conn, [(of.line, pending) for of, pending in tasks.values()])
+            # A replay takes an end back; but what is about to be written was counted already.
+            resting = (key for key, (_, pending) in tasks.items() if not pending)
+            await _rest(conn, {key: tasks[key] for key in resting if key not in self._open})
 
     async def _tasks(self, conn: Conn, keys: Sequence[UUID]) -> dict[UUID, tuple[Definition, bool]]:
         """Return tasks by key, each with whether something of it is to come."""
@@ -121,8 +146,7 @@ class Standing:
             services[of.service_id].append(of)
         waiting: set[UUID] = set()
         for service_id, some in services.items():
-            plans = await limited(conn, service_id, some)
-            waiting |= {of.key for of in some if awaits(of, now, plans.get(of.key))}
+            waiting |= await _awaiting(conn, service_id, some, now)
             resting = [of.key for of in some if of.key not in waiting]
             if resting:
                 live = (await lines.live(conn, service_id, resting, utc(now))).keys()
@@ -164,15 +188,31 @@ class Standing:
         async with self._database.engine.begin() as conn:
             await state.lock(conn, keys)
             tasks = await self._tasks(conn, keys)
-            streaks = await history.streaks(conn, list(tasks))
-            rows = []
-            for key, (of, pending) in tasks.items():
-                if key in streaks:
-                    at, run, last, failures = streaks[key]
-                    tally = Tally(of.line, (at, run), last, failures, True, pending)
-                    rows.append((tally, of.created_at))
-            if rows:
-                await state.restore(conn, rows)
+            await _rest(conn, tasks)
+
+
+async def _rest(conn: Conn, tasks: dict[UUID, tuple[Definition, bool]]) -> None:
+    """Write how tasks stand by what is left of them in history."""
+    if not tasks:
+        return
+    streaks = await history.streaks(conn, list(tasks))
+    rows = []
+    for key, (of, pending) in tasks.items():
+        at, run, last, failures = streaks.get(key, NOTHING)
+        tally = Tally(of.line, (at, run), last, failures, True, pending)
+        rows.append((tally, of.created_at))
+    await state.restore(conn, rows)
+
+
+async def _awaiting(
+    conn: Conn, service_id: UUID, tasks: Sequence[Definition], now: int
+) -> set[UUID]:
+    """Return those of a service's tasks that have an instant after `now` (ms)."""
+    plans = await limited(conn, service_id, tasks)
+    found = [of for of in tasks if awaits(of, now, plans.get(of.key))]
+    # What never comes to an end has another one, whatever became of the next.
+    gone = await ended_ahead(conn, service_id, [of for of in found if of.runs_out], now)
+    return {of.key for of in found if awaits(of, now, plans.get(of.key), gone.get(of.key, ()))}
 
 
 def _groups(things: Sequence[Any]) -> Iterable[Any]:

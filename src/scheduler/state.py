@@ -78,7 +78,7 @@ class Tally(msgspec.Struct, gc=False):
 
     line: Line
     at: tuple[int, UUID]
-    last: str
+    last: str | None
     failures: int
     fresh: bool
     """Something succeeded: `failures` is counted from there, else on top of what is written."""
@@ -227,7 +227,7 @@ def _columns(tallies: Sequence[Tally]) -> dict[str, list[Any]]:
         "keys": [t.line.key for t in tallies],
         "buckets": [t.line.bucket for t in tallies],
         "last": [t.last for t in tallies],
-        "at": [utc(t.at[0]) for t in tallies],
+        "at": [None if t.last is None else utc(t.at[0]) for t in tallies],
         "failures": [t.failures for t in tallies],
         "fresh": [t.fresh for t in tallies],
         "pending": [t.pending for t in tallies],
@@ -236,6 +236,7 @@ def _columns(tallies: Sequence[Tally]) -> dict[str, list[Any]]:
 
 async def count(conn: Conn, service_id: UUID, word: str, most: int) -> int:
     """Return how many of a service's tasks rest in a state, counted to `most`."""
+    await walk_in_order(conn)
     values = {"service_id": service_id, "state": word, "most": most}
     return int((await conn.execute(COUNT, values)).scalar_one())
 

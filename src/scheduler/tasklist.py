@@ -154,7 +154,10 @@ async def _least(conn: Conn, asked: _Asked) -> tuple[str | None, bool]:
     await walk_in_order(conn, bitmaps=True)
     for name, condition in asked.indexed.items():
         if name in ("tag", "words") and await _common(conn, asked, asked.plain(name)):
-            continue
+            seen, fit = await _newest(conn, asked, asked.plain(name), COUNT_WALK)
+            over = over or fit > TOTAL_MOST
+            if fit > TOTAL_MOST or seen < COUNT_WALK:
+                continue
         statement = f"SELECT count(*) FROM (SELECT FROM task WHERE {_all([condition])} LIMIT :most)"
         values = {**asked.values, "most": TOTAL_MOST + 1}
         found = (await conn.execute(text(f"{statement} AS t"), values)).scalar_one()
@@ -166,12 +169,18 @@ async def _least(conn: Conn, asked: _Asked) -> tuple[str | None, bool]:
 
 async def _common(conn: Conn, asked: _Asked, condition: str) -> bool:
     """Say whether half of the newest fit, or there are few tasks: an index would gain nothing."""
+    seen, fit = await _newest(conn, asked, condition, LOOK)
+    return seen < LOOK or 2 * fit > LOOK
+
+
+async def _newest(conn: Conn, asked: _Asked, condition: str, most: int) -> tuple[int, int]:
+    """Return how many of the newest tasks were looked at, `most` at most, and how many fit."""
     statement = f"""
-SELECT count(*) < :look OR 2 * count(*) FILTER (WHERE fits) > :look FROM (
+SELECT count(*) AS seen, count(*) FILTER (WHERE fits) AS fit FROM (
     SELECT {condition} AS fits FROM task WHERE service_id = :service_id {NEWEST} LIMIT :look) AS t
 """
-    values = {**asked.values, "look": LOOK}
-    return bool((await conn.execute(text(statement), values)).scalar_one())
+    row = (await conn.execute(text(statement), {**asked.values, "look": most})).one()
+    return int(row.seen), int(row.fit)
 
 
 async def _picked(conn: Conn, asked: _Asked, leads: str) -> Listed:
@@ -220,14 +229,10 @@ async def _walked(conn: Conn, asked: _Asked, *, counted: bool) -> Listed:
 
 async def _counted(conn: Conn, asked: _Asked) -> int | None:
     """Count what fits among the newest; None where that is not all there is."""
-    fits = " AND ".join(asked.conditions) or "true"
-    statement = f"""
-SELECT count(*) AS seen, count(*) FILTER (WHERE fits) AS fit FROM (
-    SELECT {fits} AS fits FROM task WHERE service_id = :service_id {NEWEST} LIMIT :walk) AS t
-"""
-    walk = COUNT_WALK if asked.conditions else TOTAL_MOST + 1
-    row = (await conn.execute(text(statement), {**asked.values, "walk": walk})).one()
-    return None if row.seen == walk or row.fit > TOTAL_MOST else int(row.fit)
+    fits = " AND ".join(asked.conditions)
+    walk = COUNT_WALK if fits else TOTAL_MOST + 1
+    seen, fit = await _newest(conn, asked, fits or "true", walk)
+    return None if seen == walk or fit > TOTAL_MOST else fit
 
 
 async def sift(conn: Conn, service_id: UUID, wanted: Filter, keys: Sequence[UUID]) -> list[UUID]:

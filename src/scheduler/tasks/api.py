@@ -28,7 +28,7 @@ from scheduler.errors import ValidationFailed
 from scheduler.executions import Execution
 from scheduler.openapi import asks
 from scheduler.service import Service
-from scheduler.standing import awaits
+from scheduler.standing import awaits, ended_ahead, limited
 from scheduler.tasks import edit, listing, model
 from scheduler.tasks.bulk import create_tasks
 from scheduler.tasks.execute import execute_task
@@ -59,14 +59,16 @@ async def create_task(
         made = edit.new_task(fields, service.id, now, engine.settings.tasks)
         await quotas.check_tasks(conn, service)
         await task.create(conn, made.task)
-        pending = made.at_once or awaits(made.task, now)
-        await state.create(conn, [state.Row(made.task.line, made.task.created_at, pending)])
         earliest = await planner.create(
             conn, made.task, now, window_ms=engine.window_ms, at_once=made.at_once
         )
+        planned = (await limited(conn, service.id, [made.task])).get(made.task.key)
+        pending = awaits(made.task, now, planned, at_once=made.at_once)
+        await state.create(conn, [state.Row(made.task.line, made.task.created_at, pending)])
     engine.wake(earliest)
     engine.resume_at(made.task.paused_until)
-    shown = model.shown(made.task, "pending" if pending else "created", now)
+    spent = None if planned is None else (planned.runs, planned.until)
+    shown = model.shown(made.task, "pending" if pending else "created", now, spent)
     shown.message = "Task created successfully"
     return CreatedTask(task_id=shown.id, **msgspec.structs.asdict(shown))
 
@@ -98,7 +100,8 @@ async def change_task(
     async with engine.database.api.begin() as conn:
         before, planned = await planner.locked(conn, service.id, task_id)
         asked, spent = await clock.database_ms(conn), (planned.runs, planned.until)
-        made = edit.edited(fields, before, asked, engine.settings.tasks, spent)
+        gone = (await ended_ahead(conn, service.id, [before], asked)).get(before.key, ())
+        made = edit.edited(fields, before, asked, engine.settings.tasks, spent, gone)
         await task.change(conn, made.task)
         earliest = await edits.replan(
             conn,
@@ -109,10 +112,7 @@ async def change_task(
             at_once=made.at_once,
             asked=asked,
         )
-        now = engine.clock.now_ms()
-        shown = (await listing.shown_of(conn, service.id, [made.task], now))[0]
-        waits = shown.state in ("pending", "running")
-        await state.stand_one(conn, made.task.line, pending=waits)
+        shown = await listing.stand(conn, made.task, engine.clock.now_ms())
     engine.recall(made.task.key)
     engine.wake(earliest)
     engine.resume_at(made.task.paused_until)
@@ -147,6 +147,10 @@ class Executions(msgspec.Struct):
 @get(
     "/{task_id:str}/executions",
     summary="A task's executions, the newest first",
+    description=(
+        "Runs stand by `scheduled_for`, the newest first, and the attempts of a run the last "
+        "first: one that a replay made stands with its run."
+    ),
     operation_class=asks(
         pageNumber=Schema(description="From 0; what is no page is 0."),
         count=Schema(description=f"At most {asked.PAGE_MOST}; what is no count is {EXECUTIONS}."),

@@ -1,5 +1,6 @@
 """`POST /tasks/bulk`: many tasks in one transaction, all or none."""
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,18 +19,19 @@ from litestar.openapi.spec import (
     Schema,
 )
 
-from scheduler import asked, config, db, planner, quotas, services, state, task
+from scheduler import asked, config, db, planner, planning, quotas, services, state, task
 from scheduler.clock import Slice
 from scheduler.db import Conn
 from scheduler.engine import Engine
 from scheduler.errors import DETAILS_MOST, Conflict, Detail, InvalidRequest, ValidationFailed
-from scheduler.run import NewRun
+from scheduler.planning import FirstPlan, Planned
 from scheduler.service import Service
 from scheduler.standing import awaits
 from scheduler.tasks import edit, model
 from scheduler.tasks.edit import Edit
 
 MOST = 10_000
+SPACE = re.compile(r"[ \t\r\n]*")
 INSERT_AT_ONCE = 100
 """Encoding the parameters of one statement holds the loop: 500 rows held it for 9 ms."""
 
@@ -68,7 +70,8 @@ async def create_tasks(
 ) -> CreatedTasks:
     """Create up to 10,000 tasks: a JSON array, or a task a line as application/x-ndjson."""
     lined = "ndjson" in request.headers.get("content-type", "")
-    parts = (_lines if lined else _elements)(await request.body())
+    body = await request.body()
+    parts = _lines(body) if lined else await _elements(body)
     async with engine.database.api.begin() as conn:
         now = await services.hold(conn, service.id)
         made = await _read(parts, service, now, engine.settings.tasks)
@@ -84,9 +87,45 @@ def _lines(body: bytes) -> Iterator[bytes]:
     return (found[0] for found in re.finditer(rb"\S[^\n]*", body))
 
 
-def _elements(body: bytes) -> Iterator[msgspec.Raw]:
+async def _elements(body: bytes) -> Iterator[msgspec.Raw]:
     """Return the texts of a JSON array's elements: its values are read one at a time, later."""
-    return iter(asked.body(body, list[msgspec.Raw]))
+    try:
+        return iter(asked.body(body, list[msgspec.Raw]))
+    except InvalidRequest as e:
+        place = await _broken(body)
+        raise e if place is None else _refused(place, e) from None
+
+
+async def _broken(body: bytes) -> int | None:
+    """Return the place at which a JSON array breaks off; None where it is no array, or whole."""
+    text, turn = body.decode("utf-8", "replace"), Slice()
+    decoder = json.JSONDecoder(parse_constant=_no_number)
+    at = _past_space(text, 0)
+    if text[at : at + 1] != "[":
+        return None
+    for place in range(MOST):
+        try:
+            _, at = decoder.raw_decode(text, _past_space(text, at + 1))
+        except (ValueError, RecursionError):
+            return place
+        at = _past_space(text, at)
+        if text[at : at + 1] != ",":
+            return None if text[at : at + 1] == "]" else place + 1
+        await turn.give_way()
+    return None
+
+
+def _no_number(word: str) -> float:
+    raise ValueError(word)  # NaN, Infinity: the decoder of the standard library takes them
+
+
+def _past_space(text: str, at: int) -> int:
+    found = SPACE.match(text, at)
+    return found.end() if found else at
+
+
+def _refused(place: int, e: InvalidRequest) -> InvalidRequest:
+    return InvalidRequest(f"[{place}] {e.message.removeprefix('the body ')}")
 
 
 async def _read(
@@ -101,9 +140,9 @@ async def _read(
         try:
             new = edit.new_task(model.read_fields(part), service.id, now, most)
         except ValidationFailed as e:
-            wrong += [Detail(f"[{place}].{detail.field}", detail.message) for detail in e.details]
-        except msgspec.DecodeError as e:
-            raise InvalidRequest(f"[{place}] is not valid JSON: {e}") from None
+            wrong += [_placed(place, detail) for detail in e.details]
+        except InvalidRequest as e:
+            raise _refused(place, e) from None
         else:
             before = places.setdefault(new.task.id, place)
             if before != place:
@@ -118,6 +157,11 @@ async def _read(
     if wrong:
         raise ValidationFailed.all(wrong)
     return made
+
+
+def _placed(place: int, detail: Detail) -> Detail:
+    field = f"[{place}]" if detail.field == "body" else f"[{place}].{detail.field}"
+    return Detail(field, detail.message)
 
 
 async def _write(
@@ -139,21 +183,22 @@ async def _write(
         await turn.give_way()
         some = [left.pop(task_id) for task_id in ordered[start : start + INSERT_AT_ONCE]]
         await _check_free(conn, service, some, places)
-        rows, runs = list[dict[str, Any]](), list[NewRun]()
+        plans, standing = list[FirstPlan](), list[state.Row]()
         for new in some:
-            row, first = planner.first_plan(new.task, now, window_ms=window_ms, at_once=new.at_once)
-            rows.append(row)
-            runs += first
-            earliest += [run.at for run in first[:1]]
+            first = planning.first_plan(new.task, now, window_ms=window_ms, at_once=new.at_once)
+            plans.append(first)
+            standing.append(_standing(new, now, first.planned))
+            earliest += [run.at for run in first.runs[:1]]
             await turn.give_way()
         await task.create_many(conn, [new.task for new in some])
-        await state.create(conn, [_standing(new, now) for new in some])
-        await planner.create_many(conn, rows, runs, now)
+        await state.create(conn, standing)
+        await planner.create_many(conn, plans, now)
     return min(earliest, default=None)
 
 
-def _standing(new: Edit, now: int) -> state.Row:
-    return state.Row(new.task.line, new.task.created_at, new.at_once or awaits(new.task, now))
+def _standing(new: Edit, now: int, planned: Planned) -> state.Row:
+    pending = awaits(new.task, now, planned, at_once=new.at_once)
+    return state.Row(new.task.line, new.task.created_at, pending)
 
 
 async def _check_free(

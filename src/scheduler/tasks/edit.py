@@ -2,6 +2,7 @@
 
 import re
 import uuid
+from collections.abc import Collection
 from uuid import UUID
 
 import msgspec
@@ -74,13 +75,14 @@ def edited(
     now: int,
     most: config.Tasks,
     spent: Spent | None = None,
+    gone: Collection[int] = (),
 ) -> Edit:
     """Return a task as an edit leaves it. Raises ValidationFailed with every wrong field.
 
     What a GET answers may be sent back whole, and changes nothing; where the task has `max_runs`,
-    `spent` tells what GET answered.
+    `spent` tells what GET answered, and where instants ended before they came, `gone`.
     """
-    edit = _read(Reader(fields, before, now, most, new=False, spent=spent))
+    edit = _read(Reader(fields, before, now, most, new=False, spent=spent, gone=gone))
     edit.task = msgspec.structs.replace(
         edit.task, version=before.version + 1, updated_at=utc(now), damaged=None
     )

@@ -1,5 +1,6 @@
 """`GET /tasks`: filters, pages, and how each task stands."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
@@ -15,8 +16,8 @@ from scheduler.engine import Engine
 from scheduler.errors import ValidationFailed
 from scheduler.openapi import asks, whole
 from scheduler.service import Service
-from scheduler.standing import awaits, limited
-from scheduler.tasklist import TOTAL_MOST, Filter, Listed, words_of
+from scheduler.standing import awaits, ended_ahead, limited
+from scheduler.tasklist import COUNT_WALK, TOTAL_MOST, Filter, Listed, words_of
 from scheduler.tasks import model, pages
 from scheduler.tasks.model import STATES, Task
 
@@ -31,6 +32,10 @@ AnyRequest = Request[Any, Any, Any]
 @get(
     "/",
     summary="List tasks, the newest first",
+    description=(
+        "`X-Total-Count` is exact up to 10,000, and left out beyond that; also where each of "
+        "several filters leaves more than 10,000, and a look at 20,000 does not decide it."
+    ),
     operation_class=asks(
         status=Schema(enum=["active", "paused", "disabled", *STATES]),
         state=Schema(enum=list(STATES)),
@@ -67,8 +72,11 @@ async def list_tasks(
         found = await shown_of(conn, service.id, cut.tasks, now)
     headers = {} if listed.total is None else {"X-Total-Count": str(listed.total)}
     headers |= pages.links(request, cut)
-    # One that has moved on since is in another state's list by now.
-    return Response([t for t in found if word in (None, t.state)], headers=headers)
+    # One that has moved on since is in another state's list by now, or soon: we look again.
+    kept = [word in (None, shown.state) for shown in found]
+    moved = [of.key for of, stays in zip(cut.tasks, kept, strict=True) if not stays]
+    engine.standing.recheck(moved)
+    return Response(list(itertools.compress(found, kept)), headers=headers)
 
 
 def read_filter(query: Any) -> tuple[Filter, str | None]:
@@ -114,11 +122,12 @@ async def in_state(
     """Return a page of the tasks that stand in a state: by their rows, and by what runs now."""
     running = await ledger.running(conn, service_id, now, TOTAL_MOST + 1)
     if word == "running":
-        return await tasklist.page(
+        listed = await tasklist.page(
             conn, service_id, wanted, offset=offset, count=count, among=running
         )
+        return listed if len(running) <= TOTAL_MOST else Listed(listed.tasks, None)
     plain = wanted == Filter()
-    resting = await state.count(conn, service_id, word, TOTAL_MOST + 1)
+    resting = await _resting(conn, service_id, word, running)
     if resting <= TOTAL_MOST:
         keys = await state.page(conn, service_id, word, running, offset=0, count=TOTAL_MOST)
     elif plain:
@@ -135,6 +144,13 @@ async def in_state(
     return await tasklist.page(conn, service_id, wanted, offset=offset, count=count, among=keys)
 
 
+async def _resting(conn: Conn, service_id: UUID, word: str, running: Sequence[UUID]) -> int:
+    """Return how many tasks stand in a state and do not run; of more than 10,000 not how many."""
+    most = TOTAL_MOST + 1 + len(running)
+    hidden = await state.among(conn, service_id, word, running) if running else ()
+    return await state.count(conn, service_id, word, most) - len(hidden)
+
+
 async def _sifted(
     conn: Conn,
     service_id: UUID,
@@ -147,17 +163,16 @@ async def _sifted(
 ) -> Listed:
     """Walk the tasks in a state, in order, where neither it nor the filter leaves few."""
     chosen: list[UUID] = []
-    seen, before = 0, offset
-    while len(chosen) < count:
+    seen, total, more = 0, 0, True
+    # As far as the page, and to count what fits as far as other lists look.
+    while more and (len(chosen) < count or (seen < COUNT_WALK and total <= TOTAL_MOST)):
         keys = await state.page(conn, service_id, word, running, offset=seen, count=TOTAL_MOST)
         fit = await tasklist.sift(conn, service_id, wanted, keys)
-        chosen += fit[before:]
-        seen, before = seen + len(keys), max(before - len(fit), 0)
-        if len(keys) < TOTAL_MOST:
-            break
-    chosen = chosen[:count]
+        chosen += fit[max(offset - total, 0) :][: count - len(chosen)]
+        seen, total = seen + len(keys), total + len(fit)
+        more = len(keys) == TOTAL_MOST
     listed = await tasklist.page(conn, service_id, Filter(), offset=0, count=count, among=chosen)
-    return Listed(listed.tasks, None)
+    return Listed(listed.tasks, None if more or total > TOTAL_MOST else total)
 
 
 async def shown_of(
@@ -169,7 +184,12 @@ async def shown_of(
         return []
     live = await lines.live(conn, service_id, keys, utc(now))
     plans = await limited(conn, service_id, page)
-    waiting = {of.key for of in page if of.key in live or awaits(of, now, plans.get(of.key))}
+    gone = await ended_ahead(conn, service_id, page, now)
+    waiting = {
+        of.key
+        for of in page
+        if of.key in live or awaits(of, now, plans.get(of.key), gone.get(of.key, ()))
+    }
     resting = [of.key for of in page if of.key not in waiting]
     ends = await history.last_ends(conn, service_id, resting) if resting else {}
     shown = []
@@ -177,7 +197,15 @@ async def shown_of(
         planned = plans.get(of.key)
         word = "running" if live.get(of.key) else "pending" if of.key in waiting else ""
         spent = None if planned is None else (planned.runs, planned.until)
-        shown.append(model.shown(of, word or _rest(ends.get(of.key)), now, spent))
+        word = word or _rest(ends.get(of.key))
+        shown.append(model.shown(of, word, now, spent, gone.get(of.key, ())))
+    return shown
+
+
+async def stand(conn: Conn, of: Definition, now: int) -> Task:
+    """Write how a task stands that was changed just now; return it as it is answered."""
+    (shown,) = await shown_of(conn, of.service_id, [of], now)
+    await state.stand_one(conn, of.line, pending=shown.state in ("pending", "running"))
     return shown
 
 

@@ -1,5 +1,6 @@
 """Tasks as the outside sees them: what is sent in, and what is answered."""
 
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 import msgspec
@@ -174,8 +175,10 @@ Spent = tuple[int, int]
 """How many instants of a task were made into runs, and up to when (ms since 1970)."""
 
 
-def shown(of: Definition, state: str, now: int, spent: Spent | None = None) -> Task:
-    """Return a task as it is answered at `now` (ms), secrets masked."""
+def shown(
+    of: Definition, state: str, now: int, spent: Spent | None = None, gone: Iterable[int] = ()
+) -> Task:
+    """Return a task as it is answered at `now` (ms), secrets masked; as for `next_due`."""
     interval = of.trigger if isinstance(of.trigger, Interval) else None
     cron = of.trigger if isinstance(of.trigger, Cron) else None
     status = standing(of, now)
@@ -187,7 +190,7 @@ def shown(of: Definition, state: str, now: int, spent: Spent | None = None) -> T
         tags=of.tags,
         status=status,
         state="failed" if of.damaged else state,
-        scheduled_at=rfc3339(next_due(of, now, spent)),
+        scheduled_at=rfc3339(next_due(of, now, spent, gone)),
         url=of.action.url or None,
         method=of.action.verb,
         header=of.action.masked(),
@@ -237,9 +240,14 @@ def standing(of: Definition, now: int) -> Status:
     return "active" if of.status == "paused" and over else of.status
 
 
-def next_due(of: Definition, now: int, spent: Spent | None = None) -> int | None:
-    """Return the next due instant in ms; of a task with `max_runs`, by what `spent` leaves."""
-    at = of.coming(now)
+def next_due(
+    of: Definition, now: int, spent: Spent | None = None, gone: Iterable[int] = ()
+) -> int | None:
+    """Return the next due instant in ms, and none that is `gone`: that ended before it came.
+
+    Of a task with `max_runs` by what `spent` leaves.
+    """
+    at = of.coming(now, gone)
     if at is None:
         return None
     most = of.bounds.max_runs

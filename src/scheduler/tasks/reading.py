@@ -1,5 +1,6 @@
 """Reading the fields of a body one by one, and gathering everything that is wrong with them."""
 
+from collections.abc import Collection
 from typing import Any
 
 from msgspec import UNSET, UnsetType
@@ -27,6 +28,7 @@ class Reader:
         *,
         new: bool = True,
         spent: Spent | None = None,
+        gone: Collection[int] = (),
     ) -> None:
         self.fields = fields
         self.before = before
@@ -34,6 +36,7 @@ class Reader:
         self.most = most
         self.new = new
         self.spent = spent
+        self.gone = gone
         self.wrong: list[Detail] = []
 
     def say(self, field: str, message: str) -> None:

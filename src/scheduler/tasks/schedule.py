@@ -8,7 +8,7 @@ from litestar import Request, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
-from scheduler import asked, db, edits, lines, planner, queue, quotas, services, state, task
+from scheduler import asked, clock, db, edits, lines, planner, queue, quotas, services, state, task
 from scheduler.db import FIRST, Conn, rfc3339, utc
 from scheduler.definition import Definition
 from scheduler.engine import Engine
@@ -18,8 +18,7 @@ from scheduler.planning import Planned
 from scheduler.run import NewRun, run_id
 from scheduler.runs import model as runs
 from scheduler.service import Service
-from scheduler.standing import awaits
-from scheduler.tasks import edit
+from scheduler.tasks import edit, listing
 from scheduler.tasks.execute import check_enabled
 from scheduler.tasks.model import TaskFields
 from scheduler.triggers import Once
@@ -61,12 +60,15 @@ async def schedule_task(
     async with engine.database.api.begin() as conn:
         of, planned = await planner.locked(conn, service.id, task_id)
         check_enabled(of)
-        if of.trigger is None or isinstance(of.trigger, Once):
+        moves = of.trigger is None or isinstance(of.trigger, Once)
+        if moves:
             key, earliest = await _moved(conn, service, of, planned, at, engine)
         else:
             key, earliest = await _besides(conn, service, of, at)
     engine.recall(of.key)
     engine.wake(earliest)
+    if moves:
+        engine.standing.recheck([of.key])  # a run that is held may be taken back
     return Scheduled(
         message="Task scheduled successfully",
         task_id=of.id,
@@ -97,7 +99,7 @@ async def _moved(
     asked = await services.hold(conn, of.service_id)
     made = edit.edited(fields, of, asked, engine.settings.tasks)
     if made.task.trigger == of.trigger and at <= asked:
-        return await lines.newest(conn, of.line), None
+        return await lines.newest(conn, of.line, utc(asked)), None
     if made.task.trigger != of.trigger:
         await quotas.take_runs(conn, service)
     await task.change(conn, made.task)
@@ -107,14 +109,15 @@ async def _moved(
         of,
         made.task,
         planned,
-        window_ms=max(engine.window_ms, at - asked),
+        window_ms=engine.window_ms,
         at_once=made.at_once,
         asked=asked,
+        until=at,
     )
-    waits = made.at_once or awaits(made.task, asked)
-    await state.stand_one(conn, made.task.line, pending=waits)
-    due = at if not made.at_once or earliest is None else earliest
-    key = run_id(of.key, of.bucket, "task", due)
+    await listing.stand(conn, made.task, asked)
+    if made.at_once:  # it runs now, or a pause has passed it over
+        return await lines.newest(conn, of.line, utc(await clock.database_ms(conn))), earliest
+    key = run_id(of.key, of.bucket, "task", at)
     return key if await runs.find(conn, of.service_id, key, asked) else None, earliest
 
 
@@ -142,4 +145,5 @@ async def _besides(
         priority=of.policy.priority,
     )
     await queue.enqueue(conn, [new], utc(now))
+    await state.stand_one(conn, of.line, pending=True)
     return key, new.at

@@ -206,5 +206,5 @@ def _was_null(reader: Reader) -> bool:
     A disabled task has no next instant; there a null that comes without a status is meant.
     """
     before, sent = reader.before, reader.fields.status is not UNSET
-    due = next_due(before, reader.now, reader.spent)
+    due = next_due(before, reader.now, reader.spent, reader.gone)
     return due is None and (before.status != "disabled" or sent)
