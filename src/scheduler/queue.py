@@ -290,7 +290,8 @@ d AS (DELETE FROM run WHERE id = ANY(ARRAY(
 
 UNTOUCHED = """NOT EXISTS (
                 SELECT FROM run h WHERE h.task_key = r.task_key AND h.bucket = r.bucket
-                    AND (h.claimed_by IS NOT NULL OR h.attempts_n > 0))"""
+                    AND (h.claimed_by IS NOT NULL
+                         OR h.attempts_n > 0 AND h.replayed_at IS NULL))"""
 
 # Judge what was planned, and then stood unclaimed for longer than its grace: with `skip` it is
 # too late; with `latest` only the last due instant of the task is still wanted. What waits for a
