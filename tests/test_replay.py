@@ -296,6 +296,16 @@ async def test_a_replay_goes_first_in_its_line(database):
     assert await claim_late(database, now) == []
 
 
+async def test_a_replay_of_what_was_cancelled_ahead_waits_for_nothing_to_come(database, conn):
+    now = now_ms()
+    of = definition(overlap="queue")
+    run = await settled(database, of, now + 2 * MINUTE)
+    await enqueue(database, planning.new_run(of, now + MINUTE))
+    await replay(database, of, run.id)
+    await conn.execute("UPDATE run SET attempts = '[]', attempts_n = 0")  # it never started
+    assert [r.id for r in await claim(database, now_ms())] == [run.id]
+
+
 def test_the_end_of_a_replay_skips_nothing_that_fell_due_before_it():
     """Between its first end and its replay it stood in nobody's way."""
     now = now_ms()

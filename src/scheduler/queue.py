@@ -79,8 +79,8 @@ RETURNING """
 )
 BEFORE = """h.task_key = c.task_key AND h.bucket = c.bucket AND h.id <> c.id
                AND (h.claimed_by IS NOT NULL
-                    OR (h.attempts_n = 0, h.scheduled_for, h.id)
-                     < (c.attempts_n = 0, c.scheduled_for, c.id))"""
+                    OR (h.attempts_n = 0 AND h.replayed_at IS NULL, h.scheduled_for, h.id)
+                     < (c.attempts_n = 0 AND c.replayed_at IS NULL, c.scheduled_for, c.id))"""
 CLAIM_ON_TIME = text(
     CLAIM.format(
         which="c.due > :late AND c.due <= :ahead AND c.service_id <> ALL(:crowded)",
