@@ -276,7 +276,7 @@ def test_a_replica_that_cannot_reach_the_database_settles_nothing_twice_and_come
     one.create([interval(n, f"{here.target.url}/?delay=0.2") for n in names])
     until(lambda: len(here.target.arrivals) > 300, 10, "calls arrive")
     before = incarnation(sql, two)
-    until(lambda: len(held_by(sql, before)) > 10, 5, "both take part")
+    until(lambda: len(held_by(sql, before)) > 10, 15, "both take part")
     getattr(wire, how)()
     until(lambda: incarnation(sql, two) is None, STANDSTILL_S + 2, "it is taken for dead")
     assert two.call("GET", "/health")[0] == 200
