@@ -10,16 +10,17 @@ from typing import Any
 
 import asyncpg
 import pytest
-from sqlalchemy import event
+from sqlalchemy import bindparam, event, text
+from sqlalchemy.dialects.postgresql import JSONB
 
 from conftest import url_of
 from scheduler import config, executions, history, ledger, state, task, tasklist, versions
 from scheduler.db import Conn, Database, utc
 from scheduler.ledger import Query
 from scheduler.run import Line
-from scheduler.tasklist import Filter
+from scheduler.tasklist import LOOK, Filter
 from scheduler.tasks import listing
-from test_queue import ALICE, now_ms
+from test_queue import ALICE, BOB, now_ms
 
 TASKS = 100_000
 MOST = 45_000
@@ -38,6 +39,11 @@ SELECT md5('t' || n)::uuid, 1, '{ALICE}', 't' || n, 1,
        '{{"kind":"http","url":"http://example.com/path"}}', '{{}}',
        now() - n * interval '1 ms', now()
 FROM generate_series(1, {TASKS}) AS n;
+INSERT INTO task (key, bucket, service_id, id, version, name, description, tags, status, trigger,
+                  action, policy, created_at, updated_at)
+SELECT md5('b' || n)::uuid, 1, '{BOB}', 'b' || n, 1, 'nothing like it', NULL, '[]', 'active', NULL,
+       '{{"kind":"http","url":"http://127.0.0.1/"}}', '{{}}', now() - n * interval '1 ms', now()
+FROM generate_series(1, {LOOK + 1}) AS n;
 INSERT INTO task_state
 SELECT key, bucket, service_id, CASE WHEN right(id, 3) = '007' THEN 'failed' ELSE 'pending' END,
        NULL, NULL, 0, created_at FROM task;
@@ -130,6 +136,15 @@ def look(plan: Any) -> float:
     return touched
 
 
+def found(plan: Any) -> float:
+    """Return how many entries of indexes a plan went through."""
+    return sum(
+        node["Actual Rows"] * node["Actual Loops"]
+        for node in nodes(plan)
+        if node["Node Type"] in ("Bitmap Index Scan", "Index Only Scan", "Index Scan")
+    )
+
+
 T1 = uuid.UUID(bytes=hashlib.md5(b"t1", usedforsecurity=False).digest())
 NAMED = frozenset
 RUNS = {
@@ -201,6 +216,75 @@ async def test_a_list_of_tasks_reads_a_bounded_part_of_an_index(filled, name):
         async with filled.api.connect() as conn:
             await tasklist.page(conn, ALICE, LISTS[name], offset=0, count=101)
     await explained(filled, seen)
+
+
+OF_OTHERS = {
+    "a word": Filter(words=("task",)),
+    "a part of a word": Filter(words=("exam",)),
+    "a tag": Filter(tag="often"),
+}
+
+
+@pytest.mark.parametrize("name", OF_OTHERS)
+async def test_what_others_wrote_costs_a_list_nothing(filled, name, monkeypatch):
+    monkeypatch.setattr("test_plans.look", found)
+    monkeypatch.setattr("test_plans.MOST", 2 * LOOK)
+    with statements(filled) as seen:
+        async with filled.api.connect() as conn:
+            page = await tasklist.page(conn, BOB, OF_OTHERS[name], offset=0, count=101)
+            assert page.total == 0
+            await tasklist.search(conn, BOB, ("task",), 100)
+    await explained(filled, seen)
+
+
+ODD = [
+    "a, b",
+    ", ",
+    '", "',
+    '"',
+    "\\",
+    "[",
+    "]",
+    "[]",
+    '["x"]',
+    "\x01",
+    "é漢",
+    "often, rare",
+    "%",
+    "x" * 100,
+]
+
+
+async def test_a_tag_is_found_by_its_index_whatever_is_in_it(filled):
+    async with filled.api.connect() as conn:
+        for first, second in zip(ODD, ODD[1:] + ODD[:1], strict=True):
+            values = {"tags": [first, "often", second], "service": ALICE}
+            change = text("UPDATE task SET tags = :tags WHERE id = 't5' AND service_id = :service")
+            await conn.execute(change.bindparams(bindparam("tags", type_=JSONB)), values)
+            for tag in ODD:
+                page = await tasklist.page(conn, ALICE, Filter(tag=tag), offset=0, count=2)
+                ids = [each.id for each in page.tasks]
+                assert (ids, page.total) == ((["t5"], 1) if tag in (first, second) else ([], 0))
+
+
+@pytest.mark.parametrize(
+    ("name", "sought"),
+    [
+        ("über_uns 12e5 -7", ["üb", "uns", "12e", "-7", "über uns", "UNS über"]),
+        ("Release v1.2.3-rc1 (beta)", ["v1.2.3", "2.3", "rc1", "(beta)", "rel bet"]),
+        ("漢字 foo²bar", ["漢", "foo", "foo²b"]),
+        ("!zz!", ["zz", "!zz", "zz!"]),
+    ],
+)
+async def test_words_are_found_by_their_index_whatever_is_around_them(filled, name, sought):
+    async with filled.api.connect() as conn:
+        values = {"name": name, "service": ALICE}
+        change = text("UPDATE task SET name = :name WHERE id = 't5' AND service_id = :service")
+        await conn.execute(change, values)
+        for words in sought:
+            wanted = Filter(words=tasklist.words_of(words))
+            page = await tasklist.page(conn, ALICE, wanted, offset=0, count=2)
+            assert [each.id for each in page.tasks] == ["t5"], words
 
 
 async def asked(conn: Conn, what: str) -> None:

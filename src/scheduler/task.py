@@ -74,16 +74,18 @@ TASK = Table(
     ),
     Index(
         "task_tags",
-        "tags",
+        text(
+            "string_to_array(('s' || substr(service_id::text, 29)) || replace(btrim(tags::text, "
+            "'[]'), ', ', ', ' || ('s' || substr(service_id::text, 29))), ', ')"
+        ),
         postgresql_using="gin",
-        postgresql_ops={"tags": "jsonb_path_ops"},
         postgresql_where=text("tags <> '[]'"),
     ),
     Index(
         "task_words",
         text(
-            r"to_tsvector('simple', regexp_replace((name || ' ') || coalesce(action ->> 'url', "
-            r"''), '[\W_]+', ' ', 'g'))"
+            r"to_tsvector('simple', regexp_replace(((' ' || name) || ' ') || coalesce(action ->> "
+            r"'url', ''), '[\W_]+', ' s' || substr(service_id::text, 29), 'g'))"
         ),
         postgresql_using="gin",
     ),

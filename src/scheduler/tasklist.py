@@ -45,14 +45,29 @@ def words_of(sent: str) -> tuple[str, ...]:
 
 
 TEXT = "concat_ws(' ', name, action ->> 'url')"
-# The index of words; what it finds is asked once more for the words as they were written.
-INDEXED = r"""to_tsvector('simple', regexp_replace(name || ' ' || coalesce(action ->> 'url', ''),
-                                   '[\W_]+', ' ', 'g'))"""
+# The indexes of words and of tags hold the service with each, so that nobody's lists cost by what
+# others wrote. What they find is asked once more for the words and the tag as they were written.
+INDEXED = r"""to_tsvector('simple', regexp_replace(
+    ' ' || name || ' ' || coalesce(action ->> 'url', ''),
+    '[\W_]+', ' s' || substr(CAST(service_id AS text), 29), 'g'))"""
 SOUGHT = r"""(SELECT CAST(string_agg(quote_literal(lexeme) || ':*', ' & ') AS tsquery)
-         FROM unnest(to_tsvector('simple', regexp_replace(:words, '[\W_]+', ' ', 'g'))))"""
+         FROM unnest(to_tsvector('simple', regexp_replace(:words, '[\W_]+', ' ' || :mark, 'g')))
+         WHERE lexeme <> :mark)"""
 RESTING = "status = :status AND status <> 'active'"
 TRIGGER = "coalesce(trigger ->> 'kind', 'none') = :trigger"
-TAG = "tags <> '[]' AND tags @> jsonb_build_array(CAST(:tag AS text))"
+TAG = "tags @> jsonb_build_array(CAST(:tag AS text))"
+# Both sides are cut at each comma, also within a tag: too much may be found, never too little.
+MARKED = """string_to_array({mark} || replace(btrim(CAST({tags} AS text), '[]'),
+                ', ', ', ' || {mark}), ', ')"""
+INDEXED_TAG = " AND ".join(
+    (
+        "tags <> '[]'",
+        MARKED.format(mark="('s' || substr(CAST(service_id AS text), 29))", tags="tags")
+        + " @> "
+        + MARKED.format(mark=":mark", tags="jsonb_build_array(CAST(:tag AS text))"),
+        TAG,
+    )
+)
 NEWEST = "ORDER BY created_at DESC, key DESC"
 
 
@@ -70,8 +85,8 @@ class _Asked(msgspec.Struct):
     indexed: dict[str, str]
     others: list[str]
 
-    words: str | None = None
-    """What each task is asked for the words, where their index does not lead: it costs less."""
+    written: dict[str, str] = msgspec.field(default_factory=dict)
+    """What each task is asked instead, where an index does not lead: it costs less."""
 
     @property
     def conditions(self) -> list[str]:
@@ -79,11 +94,13 @@ class _Asked(msgspec.Struct):
         return [self.plain(name) for name in self.indexed] + self.others
 
     def plain(self, name: str) -> str:
-        return self.words if name == "words" and self.words else self.indexed[name]
+        """Return a condition as a task is asked it that was found by another."""
+        return self.written.get(name) or self.indexed[name]
 
 
 def _asked(service_id: UUID, wanted: Filter) -> _Asked:
-    asked = _Asked({"service_id": service_id}, {}, [])
+    mark = f"s{str(service_id)[28:]}"
+    asked = _Asked({"service_id": service_id, "mark": mark}, {}, [])
     if wanted.status == "active":
         asked.others.append("status = 'active'")
     elif wanted.status is not None:
@@ -93,11 +110,12 @@ def _asked(service_id: UUID, wanted: Filter) -> _Asked:
         asked.indexed["trigger"] = TRIGGER
         asked.values["trigger"] = wanted.trigger
     if wanted.tag is not None:
-        asked.indexed["tag"] = TAG
+        asked.written["tag"] = TAG
+        asked.indexed["tag"] = INDEXED_TAG
         asked.values["tag"] = wanted.tag
     if wanted.words:
-        asked.words = _worded(wanted.words, asked.values)
-        asked.indexed["words"] = f"{INDEXED} @@ {SOUGHT} AND {asked.words}"
+        asked.written["words"] = _worded(wanted.words, asked.values)
+        asked.indexed["words"] = f"{INDEXED} @@ {SOUGHT} AND {asked.written['words']}"
     if wanted.action is not None:
         asked.others.append("action ->> 'kind' = :action")
         asked.values["action"] = wanted.action
@@ -105,7 +123,7 @@ def _asked(service_id: UUID, wanted: Filter) -> _Asked:
 
 
 def _worded(words: Sequence[str], values: dict[str, Any]) -> str:
-    values["words"] = " ".join(words)
+    values["words"] = " " + " ".join(words)
     parts = [f"{SOUGHT} IS NOT NULL"]
     for n, word in enumerate(words):
         parts.append(f"{TEXT} ~* :word{n}")
