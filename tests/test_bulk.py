@@ -295,6 +295,19 @@ async def test_the_loop_is_not_held_while_ten_thousand_are_created(app: App, lin
         async def create() -> httpx.Response:
             return await alice.post("/tasks/bulk", content=body, headers={"Content-Type": kind})
 
-        answer = await unheld(create, HELD_MS)
+        answer = await unheld(create, max(HELD_MS, reading_ms(tasks) / 2))
     assert answer.status_code == 201, answer.text
     assert answer.json()["created"] == 10_000
+
+
+def reading_ms(tasks: list[dict[str, Any]]) -> float:
+    """How long this machine takes at the moment to read a body at once: what a slice stays below.
+
+    Elsewhere 5 ms; a machine that is slow just now takes longer for both.
+    """
+    body, took = json.dumps(tasks), []
+    for _ in range(3):
+        started = time.thread_time()
+        json.loads(body)
+        took.append((time.thread_time() - started) * 1000)
+    return min(took)
