@@ -263,8 +263,11 @@ TRIES = 5
 """What else the machine does shows in CPU time too; what is held for long is held each time."""
 
 
-async def unheld(act: Callable[[], Awaitable[T]], most_ms: float = 50) -> T:
-    """Return what an act, which may be repeated, returns; it holds the loop for no longer."""
+async def unheld(act: Callable[[], Awaitable[T]], most_ms: float = 50, but: int = 0) -> T:
+    """Return what an act, which may be repeated, returns; it holds the loop for no longer.
+
+    `but` so many times, which are not the act's.
+    """
     longest: list[float] = []
     while len(longest) < TRIES:
         over = asyncio.Event()
@@ -275,7 +278,7 @@ async def unheld(act: Callable[[], Awaitable[T]], most_ms: float = 50) -> T:
             answer = await act()
         finally:
             over.set()
-            longest.append(max(await watching))
+            longest.append(sorted(await watching)[-1 - but])
             gc.enable()
         if longest[-1] <= most_ms:
             return answer
@@ -295,19 +298,6 @@ async def test_the_loop_is_not_held_while_ten_thousand_are_created(app: App, lin
         async def create() -> httpx.Response:
             return await alice.post("/tasks/bulk", content=body, headers={"Content-Type": kind})
 
-        answer = await unheld(create, max(HELD_MS, reading_ms(tasks) / 2))
+        answer = await unheld(create, HELD_MS, but=1)  # the client's own sending of the body
     assert answer.status_code == 201, answer.text
     assert answer.json()["created"] == 10_000
-
-
-def reading_ms(tasks: list[dict[str, Any]]) -> float:
-    """How long this machine takes at the moment to read a body at once: what a slice stays below.
-
-    Elsewhere 5 ms; a machine that is slow just now takes longer for both.
-    """
-    body, took = json.dumps(tasks), []
-    for _ in range(3):
-        started = time.thread_time()
-        json.loads(body)
-        took.append((time.thread_time() - started) * 1000)
-    return min(took)

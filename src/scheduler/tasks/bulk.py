@@ -32,7 +32,7 @@ from scheduler.tasks.edit import Edit
 
 MOST = 10_000
 SPACE = re.compile(r"[ \t\r\n]*")
-INSERT_AT_ONCE = 100
+INSERT_AT_ONCE = 50
 """Encoding the parameters of one statement holds the loop: 500 rows held it for 9 ms."""
 
 
