@@ -14,6 +14,7 @@ from conftest import RunApp, running
 from scheduler import (
     db,
     history,
+    installation,
     migrate,
     planner,
     queue,
@@ -26,7 +27,7 @@ from scheduler import (
 )
 from scheduler.errors import StartupError
 
-OWNERS = (history, planner, queue, replicas, run, services, state, task, versions)
+OWNERS = (history, installation, planner, queue, replicas, run, services, state, task, versions)
 """Importing them declares the tables."""
 
 COLUMNS = """

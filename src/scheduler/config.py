@@ -34,6 +34,8 @@ class Server(Section):
     """0 takes a free port."""
     max_body_bytes: Annotated[int, Meta(ge=1024, le=1 << 30)] = 4 << 20
     """Larger request bodies are answered 413 before they are read."""
+    trusted_proxies: list[str] = msgspec.field(default_factory=list)
+    """CIDRs of the reverse proxies whose X-Forwarded-For names the caller."""
 
 
 class Database(Section):
@@ -58,6 +60,15 @@ class Data(Section):
 
     dir: str = ""
     """Default: /var/lib/scheduler for root, else the user's data directory."""
+    min_free_bytes: Annotated[int, Meta(ge=0)] = 256 << 20
+    """With less free on the embedded database's disk nothing more is started; 0: not looked at."""
+
+
+class Secret(Section):
+    """What seals headers marked secret, and signing secrets, in the database."""
+
+    key: str = ""
+    """32 bytes in base64. Default: a file made in the data directory at the first start."""
 
 
 class Auth(Section):
@@ -190,6 +201,9 @@ class Log(Section):
     level: Literal["debug", "info", "warn", "error"] = "info"
     format: Literal["text", "json"] = "text"
     stdout: bool = True
+    store: bool = False
+    """Also keep log lines in the database."""
+    store_retention_days: Annotated[int, Meta(ge=1, le=3650)] = 7
 
 
 class Settings(Section):
@@ -198,6 +212,7 @@ class Settings(Section):
     server: Server = msgspec.field(default_factory=Server)
     database: Database = msgspec.field(default_factory=Database)
     data: Data = msgspec.field(default_factory=Data)
+    secret: Secret = msgspec.field(default_factory=Secret)
     auth: Auth = msgspec.field(default_factory=Auth)
     prequeuer: Prequeuer = msgspec.field(default_factory=Prequeuer)
     planner: Planner = msgspec.field(default_factory=Planner)
@@ -217,6 +232,7 @@ SECRET = {
     "database.url",
     "database.listen_url",
     "auth.bootstrap_token",
+    "secret.key",
     "metrics.token",
     "admin.token",
 }
@@ -225,6 +241,7 @@ ALIASES = {
     "API_SCHEDULER_AUTH_PASSWORD": "auth.bootstrap_token",
     "GLOGS_LOG_TYPE": "log.format",
     "GLOGS_WRITE_STDOUT": "log.stdout",
+    "GLOGS_INSERT_MONGODB": "log.store",
 }
 IGNORED = ("MONGO_", "REDIS_", "RABBITMQ_")
 IGNORED_SECTIONS = {"mongo", "redis"}

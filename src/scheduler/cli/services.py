@@ -13,7 +13,7 @@ from rich.table import Table
 from scheduler import config
 from scheduler.admin import acts
 from scheduler.admin.model import QUOTAS, ServiceFields, ShownService
-from scheduler.cli_database import with_database
+from scheduler.cli.database import with_database
 from scheduler.db import Database
 
 Output = click.option("-o", "--output", type=click.Choice(["pretty", "json"]), default="pretty")

@@ -1,0 +1,45 @@
+"""`scheduler migrate`: the schema, up and down."""
+
+import sys
+
+import click
+
+from scheduler import config, migrate
+from scheduler.cli.database import with_url
+from scheduler.migrate import Status
+
+
+@click.group("migrate")
+def migrate_group() -> None:
+    """Bring the database's schema up to date, or back."""
+
+
+@migrate_group.command()
+@click.pass_obj
+def up(file: str | None) -> None:
+    """Migrate to the newest revision."""
+    _show(with_url(config.load(file=file), migrate.up))
+
+
+@migrate_group.command()
+@click.argument("revision")
+@click.pass_obj
+def down(file: str | None, revision: str) -> None:
+    """Migrate back to REVISION; `base` empties the database."""
+    _show(with_url(config.load(file=file), lambda url: migrate.down(url, revision)))
+
+
+@migrate_group.command()
+@click.pass_obj
+def status(file: str | None) -> None:
+    """Say where the database stands; exits 1 where there is something to do."""
+    found = with_url(config.load(file=file), migrate.status)
+    _show(found)
+    if not found.is_current:
+        sys.exit(1)
+
+
+def _show(found: Status) -> None:
+    current = found.current or "empty"
+    word = "current" if found.is_current else f"not current: this version has {found.head}"
+    click.echo(f"revision {current}, {word}")
