@@ -13,9 +13,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from scheduler import configfile, configvalues
+from scheduler import configfile
 from scheduler.configfile import Tree
-from scheduler.configvalues import as_meant, expected, no_cidr
+from scheduler.configvalues import as_meant, expected, no_cidr, slips
 from scheduler.errors import StartupError
 
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
@@ -46,8 +46,7 @@ class Database(Section):
     url: str = ""
     """A Postgres 14 to 18, several hosts as libpq takes them. Empty: an embedded Postgres."""
     migrate: bool = True
-    """Bring the schema up to date at start, one replica at a time. Else a start on another schema
-    is refused, and `scheduler migrate up` does it."""
+    """Bring the schema up to date at start, else be refused until `scheduler migrate up` did."""
     engine_pool: Count = 4
     """Connections of the engine."""
     api_pool: Count = 6
@@ -87,8 +86,7 @@ class Auth(Section):
     bootstrap_token: str = ""
     """Its token. Empty: a random one."""
     anonymous_service: str = ""
-    """Requests without credentials act as this service, on the conditions in
-    [services.md](services.md)."""
+    """As whom requests without credentials act, see [services.md](services.md)."""
     anonymous_from: list[str] = msgspec.field(default_factory=lambda: ["127.0.0.0/8", "::1/128"])
     """CIDRs that such requests must come from."""
     cache_seconds: Annotated[float, Meta(gt=0, le=5)] = 2.0
@@ -179,12 +177,10 @@ class Tasks(Section):
 
 
 class Quotas(Section):
-    """What a service may use where nothing else is set for it, see [services.md](services.md);
-    0: no limit.
-    """
+    """What a service may use that has no quota of its own, see [services.md](services.md)."""
 
     max_tasks: Annotated[int, Meta(ge=0, le=1 << 30)] = 0
-    """Tasks it may have."""
+    """Tasks it may have; 0, as everywhere here: no limit."""
     max_runs_per_minute: Annotated[int, Meta(ge=0, le=1 << 30)] = 0
     """Runs that requests make (execute, schedule, replay); those of triggers are never refused."""
     max_in_flight: Annotated[int, Meta(ge=0, le=1 << 30)] = 0
@@ -255,14 +251,8 @@ class Settings(Section):
     log: Log = msgspec.field(default_factory=Log)
 
 
-SECRET = {
-    "database.url",
-    "database.listen_url",
-    "auth.bootstrap_token",
-    "secret.key",
-    "metrics.token",
-    "admin.token",
-}
+SECRET = {"database.url", "database.listen_url", "auth.bootstrap_token"}
+SECRET |= {"secret.key", "metrics.token", "admin.token"}
 ALIASES = {
     "API_SCHEDULER_AUTH_USERNAME": "auth.bootstrap_service",
     "API_SCHEDULER_AUTH_PASSWORD": "auth.bootstrap_token",
@@ -293,13 +283,24 @@ class Source(msgspec.Struct, frozen=True):
     name: str = ""
 
 
-class Loaded(msgspec.Struct):
-    """The settings in force, where each that is not a default comes from, and what was odd."""
+Over = dict[str, tuple[Any, Source]]
 
-    settings: Settings
+
+class Loaded(msgspec.Struct):
+    """What was read: the tree, where each of its values comes from, what is odd, what is wrong."""
+
+    tree: Tree
     sources: dict[str, Source]
     file: Path | None
     notes: list[str]
+    wrong: list[str]
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force. Raises StartupError with the first thing that is wrong."""
+        if self.wrong:
+            raise StartupError(self.wrong[0])
+        return msgspec.convert(self.tree, Settings)
 
 
 def paths() -> Iterator[tuple[str, str, type]]:
@@ -326,9 +327,10 @@ def load(
     Raises StartupError with the path of what is wrong and what was expected.
     """
     loaded = read(file=file, environ=environ, flags=flags)
+    settings = loaded.settings
     for note in loaded.notes:
         print(f"scheduler: {note}", file=sys.stderr)  # noqa: T201  (logging is not set up yet)
-    return loaded.settings
+    return settings
 
 
 def read(
@@ -337,13 +339,15 @@ def read(
     environ: Mapping[str, str] = os.environ,
     flags: Mapping[str, Any] | None = None,
 ) -> Loaded:
-    """Do as `load`, return the sources and notes too, and say nothing."""
+    """Read the same as `load`, with the sources and all that is odd or wrong, and say nothing.
+
+    Raises StartupError where the file cannot be read at all.
+    """
     known = {f"{section}.{name}" for section, name, _ in paths()}
     found = configfile.read(file, known, IGNORED_SECTIONS)
     notes = [f"{name} {GONE}" for name in sorted(environ) if name.startswith(IGNORED)]
     notes += [f"{found.path}: {section} {GONE}" for section in found.ignored]
-    names = [(f"{section}_".upper(), name.upper()) for section, name, _ in paths()]
-    notes += configvalues.slips(environ.keys() - ALIASES.keys(), names)
+    notes += slips(environ.keys() - ALIASES.keys(), [(s.upper(), n.upper()) for s, n, _ in paths()])
     tree = found.tree
     from_file = Source("file", str(found.path))
     sources = {f"{s}.{name}": from_file for s, values in tree.items() for name in values}
@@ -351,15 +355,13 @@ def read(
         section, name = path.split(".")
         tree.setdefault(section, {})[name] = value
         sources[path] = source
-    wrong = problems(tree)
-    if wrong:
-        raise StartupError(wrong[0])
-    return Loaded(msgspec.convert(tree, Settings), sources, found.path, notes)
+    wrong = [f"{found.path}: {sentence}" for sentence in found.unknown] + problems(tree)
+    return Loaded(tree, sources, found.path, notes, wrong)
 
 
 def _overlay(environ: Mapping[str, str], flags: Mapping[str, Any]) -> dict[str, tuple[Any, Source]]:
     """Return what the environment and the flags set, the later in place of the earlier."""
-    over: dict[str, tuple[Any, Source]] = {}
+    over: Over = {}
     for alias, path in ALIASES.items():
         if alias in environ:
             over[path] = environ[alias], Source("alias", alias)

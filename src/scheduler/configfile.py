@@ -17,11 +17,15 @@ Tree = dict[str, dict[str, Any]]
 
 
 class Found(msgspec.Struct):
-    """What a file says; `path` is None where there is none, `ignored` are sections passed by."""
+    """What a file says; `path` is None where there is none.
+
+    `ignored` are sections passed by, `unknown` sentences on names that no setting has.
+    """
 
     path: Path | None
     tree: Tree
     ignored: list[str]
+    unknown: list[str]
 
 
 class Loader(yaml.SafeLoader):
@@ -53,11 +57,11 @@ def find(file: str | None) -> Path | None:
 def read(file: str | None, known: Collection[str], ignored: Collection[str]) -> Found:
     """Read the file that is meant; `known` are the paths of all settings.
 
-    Raises StartupError with what is wrong, and the nearest right name of a wrong one.
+    Raises StartupError where it is no tree of sections and their settings.
     """
     path = find(file)
     if path is None:
-        return Found(None, {}, [])
+        return Found(None, {}, [], [])
     shape = f"{path}: expected sections, each with its settings below it"
     tree = _parsed(path)
     if not isinstance(tree, dict):
@@ -68,10 +72,7 @@ def read(file: str | None, known: Collection[str], ignored: Collection[str]) -> 
     tree = {section: {} if values is None else values for section, values in tree.items()}
     if not all(isinstance(values, dict) for values in tree.values()):
         raise StartupError(shape)
-    wrong = unknown(tree, known)
-    if wrong:
-        raise StartupError(f"{path}: {wrong[0]}")
-    return Found(path, tree, passed)
+    return Found(path, tree, passed, unknown(tree, known))
 
 
 def _parsed(path: Path) -> Any:

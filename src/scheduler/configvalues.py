@@ -17,7 +17,7 @@ def expected(kind: Any) -> str:
     if get_origin(kind) is Literal:
         return f"one of {', '.join(get_args(kind))}"
     words = {bool: "true or false", str: "text", int: "a whole number", float: "a number"}
-    found = words.get(bare, "a list of texts")
+    found = words.get(bare, "a list")
     if get_origin(kind) is not Annotated:
         return found
     meta = get_args(kind)[1]
@@ -51,15 +51,13 @@ def no_cidr(values: list[str]) -> str:
 
 
 def slips(variables: Iterable[str], names: list[tuple[str, str]]) -> list[str]:
-    """Return a sentence for each variable that is nearly one of ours, (prefix, rest) each."""
-    known = {f"{prefix}{rest}" for prefix, rest in names}
+    """Return a sentence for each variable that is nearly one of ours: (section, name) each."""
+    known = {f"{section}_{name}" for section, name in names}
     found = []
     for variable in sorted(variables):
-        for prefix in sorted({prefix for prefix, _ in names}):
-            if variable in known or not variable.startswith(prefix):
-                continue
-            own = [rest for each, rest in names if each == prefix]
-            rest = variable.removeprefix(prefix)
+        section, _, rest = variable.partition("_")
+        if variable not in known:
+            own = [name for each, name in names if each == section]
             nearest = difflib.get_close_matches(rest, own, n=1, cutoff=NEAR)
-            found += [f"{variable} sets nothing; did you mean {prefix}{near}?" for near in nearest]
+            found += [f"{variable} sets nothing; did you mean {section}_{n}?" for n in nearest]
     return found
