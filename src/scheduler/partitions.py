@@ -158,11 +158,13 @@ async def prune(database: Database, now: datetime, settings: config.History) -> 
 
     On a connection of its own, past a pooler: its timeouts are its own, and DETACH CONCURRENTLY
     keeps no engine's connection while it waits. What a reader holds open stays in `left`.
+    Where there is only the pooler, the role's timeouts hold: a setting would go to others.
     """
-    conn = await database.connect("prune", database.settings.listen_url or None)
+    conn = await database.connect("prune", database.direct)
     try:
-        await conn.execute(f"SET lock_timeout = '{LOCK_TIMEOUT}'")
-        await conn.execute(f"SET statement_timeout = {int(DROP_S * 1000)}")
+        if database.direct is not None:
+            await conn.execute(f"SET lock_timeout = '{LOCK_TIMEOUT}'")
+            await conn.execute(f"SET statement_timeout = {int(DROP_S * 1000)}")
         weeks = await _weeks(conn)
         for week in weeks:
             if week.half:
