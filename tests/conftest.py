@@ -364,7 +364,7 @@ async def _services(database: Database) -> dict[str, str]:
     async with database.api.begin() as conn:
         there = {service.name: str(service.id) for service in await services.list_all(conn)}
         if "bob" not in there:
-            created = await services.create(conn, "bob", token=TOKENS["bob"])
+            created = await services.create(conn, "bob", token=TOKENS["bob"], vault=database.vault)
             there["bob"] = str(created.service.id)
     return there
 

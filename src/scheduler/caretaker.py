@@ -1,5 +1,6 @@
 """The caretaker: hears each second whether the installation is paused, and sees to its secrets."""
 
+import asyncio
 from collections.abc import Callable
 
 import structlog
@@ -23,6 +24,9 @@ class Caretaker:
         self, database: Database, membership: Membership, on_pause: Callable[[str | None], None]
     ) -> None:
         self.pause: Pause | None = None
+        self.due = asyncio.Event()
+        """Set it to seal now what is stored open; it is, once, at the start."""
+        self.due.set()
         self._database = database
         self._membership = membership
         self._on_pause = on_pause

@@ -161,6 +161,7 @@ class Engine:
             for _ in range(CLOCK_READINGS):
                 await self.clock.sample(conn)
             await self.membership.join(conn)
+            await self.membership.watch(conn)  # is one there that cannot open what is sealed?
         await partitions.make(self.database.engine, utc(self.clock.now_ms()))
         await self.caretaker.look()
         if self._sole and self.paused is None:
@@ -176,7 +177,7 @@ class Engine:
         self._tick("plan", ticker.ticker_interval_seconds, self._plan, self.planning)
         self._tick("beat", BEAT_S, self._beat)
         self._tick("look", LOOK_S, self.caretaker.look)
-        self._tick("seal", SEAL_S, self.caretaker.seal)
+        self._tick("seal", SEAL_S, self.caretaker.seal, self.caretaker.due)
         self._tick("state", 1.0, self._stand)
         self._tick("sweep", 5.0, self._sweep_step)
         self._tick("prune", PRUNE_S, self._prune, self.pruning)
