@@ -149,3 +149,14 @@ def copied(of: Installation, here: str | None) -> str | None:
     return (
         f"this database was copied from another installation (made in {of.place}, found in {here})"
     )
+
+
+# What else it knows -------------------------------------------------------------------------------
+
+TZDATA = text("SELECT tzdata FROM installation")
+
+
+async def zones_version(conn: Conn) -> str | None:
+    """Return the version of the time-zone data that zoned triggers were last worked out with."""
+    found: str | None = (await conn.execute(TZDATA)).scalar_one_or_none()
+    return found

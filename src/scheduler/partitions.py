@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from scheduler import config, db
-from scheduler.db import Database
+from scheduler.db import Conn, Database
 
 log = structlog.get_logger()
 
@@ -68,6 +68,13 @@ async def make(engine: AsyncEngine, now: datetime) -> None:
     for week in weeks:
         if partition_of(week) not in there:
             await _patiently(engine, _statements(week))
+
+
+async def missing(conn: Conn, now: datetime) -> list[str]:
+    """Return the partitions that `make` would make, this week's first."""
+    there = set((await conn.execute(PARTITIONS)).scalars())
+    weeks = (week_of(now) + timedelta(weeks=n) for n in range(WEEKS_AHEAD + 1))
+    return [name for name in map(partition_of, weeks) if name not in there]
 
 
 def _statements(week: datetime) -> list[str]:

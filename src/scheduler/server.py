@@ -45,6 +45,9 @@ WATCH_S = 2.0
 REFUSED = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
 
 
+CREDENTIALS = "credentials.json"
+
+
 class Credentials(msgspec.Struct):
     """What a client needs; the content of the credentials file."""
 
@@ -78,7 +81,7 @@ def serve(settings: Settings, credentials: Path | None, *, paused: bool = False)
             postgres.start(say)
             url, joiners = postgres.url, Joiners(data_dir(settings))
         asyncio.run(prepared(settings, url))
-        at = credentials or data_dir(settings) / "credentials.json"
+        at = credentials or data_dir(settings) / CREDENTIALS
         process = Process(
             settings, url, postgres, address(sock), at, joiners=joiners, paused=paused
         )
