@@ -447,3 +447,48 @@ def test_the_embedded_database_is_joined_or_started_for_the_time_of_a_command(tm
         for made in (before, json.loads(out)):
             headers = {"service_id": made["name"], "token": made["token"]}
             assert httpx.get(f"{url}/tasks", headers=headers, trust_env=False).status_code == 200
+
+
+def test_serve_paused_runs_nothing_and_says_so(database_url, tmp_path):
+    more = {"DATABASE_URL": database_url, "DATA_DIR": str(tmp_path)}
+    process = program("serve", "--paused", folder=tmp_path, **more)
+    try:
+        assert process.stdout is not None
+        said = ""
+        while "PAUSED" not in said:
+            line = process.stdout.readline()
+            assert line, said
+            said += line
+        assert "started with --paused" in said and "scheduler resume" in said
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+
+
+SUPERVISOR = """
+import sys
+from pathlib import Path
+from scheduler.cli import reload
+reload.LOOK_S = 0.05
+child = "import time; print('up', flush=True); time.sleep(60)"
+sys.exit(reload.Supervisor([sys.executable, "-c", child], Path(sys.argv[1])).run())
+"""
+
+
+def test_reload_starts_anew_when_a_file_changes_and_passes_a_signal_on(tmp_path):
+    (tmp_path / "a.py").write_text("1")
+    process = subprocess.Popen(
+        [sys.executable, "-c", SUPERVISOR, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        (tmp_path / "notes.txt").write_text("not of the program")
+        (tmp_path / "b.py").write_text("2")
+        assert "b.py changed" in process.stdout.readline()
+        assert process.stdout.readline() == "up\n"
+        process.send_signal(signal.SIGTERM)
+        process.wait(20)
+    finally:
+        process.kill()
+        process.communicate()
