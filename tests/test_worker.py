@@ -12,23 +12,27 @@ import psutil
 import pytest
 
 from conftest import quick_folder
-from harness import Scheduler, Shared, Sql, Stage, interval, stage, until
+from harness import Scenes, Scheduler, Shared, Sql, Stage, interval, together, until
 from scheduler.embedded import EmbeddedPostgres
 from scheduler.joining import Joiners
 
 
 @pytest.fixture(scope="module")
-def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    with (
-        quick_folder(tmp_path_factory.mktemp("workers")) as home,
-        stage(home) as found,
-    ):
-        yield found
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+    found = Shared(tmp_path_factory.mktemp("shared"))
+    yield found
+    found.close()
 
 
 @pytest.fixture(scope="module")
-def shared(here: Stage) -> Shared:
-    return here.shared()
+def scenes(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, shared: Shared
+) -> Iterator[Scenes]:
+    """A few at a time: most of them wait."""
+    with quick_folder(tmp_path_factory.mktemp("scenes")) as home:
+        found = Scenes(request, home, 3, shared=shared)
+        yield found
+        found.close()
 
 
 def free_port() -> int:
@@ -65,6 +69,7 @@ def refused(port: int, path: str) -> bool:
     return False
 
 
+@together
 def test_a_worker_runs_what_a_server_takes_in_and_drains_when_told_to_stop(here, shared):
     url = shared.fresh()
     sql = here.sql(url)
@@ -99,6 +104,7 @@ def test_a_worker_runs_what_a_server_takes_in_and_drains_when_told_to_stop(here,
     assert sql.one("SELECT count(*) FROM replica WHERE role = 'worker'") == 0
 
 
+@together
 def test_a_worker_listens_nowhere_and_makes_no_service_and_no_credentials(here, shared):
     url, home = shared.fresh(), here.home / "nobody"
     replica = worker(here, database=url, server_port=free_port(), data_dir=home)
@@ -112,6 +118,7 @@ def test_a_worker_listens_nowhere_and_makes_no_service_and_no_credentials(here, 
 
 
 @pytest.mark.slow
+@together
 def test_a_server_that_starts_anew_leaves_a_joined_workers_runs_alone(here):
     """The lock on the data directory does not prove that workers are dead."""
     data = here.home / "embedded"
@@ -144,6 +151,7 @@ def test_a_server_that_starts_anew_leaves_a_joined_workers_runs_alone(here):
 
 
 @pytest.mark.slow
+@together
 def test_a_worker_on_its_own_runs_the_embedded_postgres_itself(here):
     data = here.home / "embedded"
     replica = worker(here, data=data)
@@ -156,6 +164,7 @@ def test_a_worker_on_its_own_runs_the_embedded_postgres_itself(here):
     assert EmbeddedPostgres.join(data) is None
 
 
+@together
 def test_a_health_port_that_is_taken_is_one_sentence(here, shared):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
