@@ -25,7 +25,8 @@ run: install ## Start everything on 127.0.0.1:8080
 	@exec $(BIN)/scheduler serve
 
 test: .venv/developed ## Run all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not alone"
+	$(BIN)/python -m pytest -m "alone"
 
 check: .venv/developed ## Lint, format, types, import contracts
 	$(BIN)/ruff check $(SOURCES)

@@ -22,6 +22,8 @@ from scheduler.tasklist import LOOK, Filter
 from scheduler.tasks import listing
 from test_queue import ALICE, BOB, now_ms
 
+pytestmark = pytest.mark.alone
+
 TASKS = 100_000
 MOST = 45_000
 """Rows that a statement may touch: two walks of 20,000."""

@@ -32,6 +32,8 @@ from harness import (
     until,
 )
 
+pytestmark = pytest.mark.alone
+
 STANDSTILL_S = 14.0
 """Within this the others have seen that a replica stands still: 10 s, and a beat each."""
 DEAF = {"database_listen_url": "postgresql://postgres@/scheduler?host=/nowhere&port=5432"}
