@@ -332,6 +332,8 @@ async def ready(state: State) -> dict[str, str]:
         status = await conn.run_sync(migrate.status_on)
     if not status.is_current:
         raise Unavailable(f"the schema is at {status.current}, not at {status.head}")
+    if full := engine.dispatcher.halted.get("disk"):
+        raise Unavailable(full)
     return {"status": "ready"}
 
 

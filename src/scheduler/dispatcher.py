@@ -51,7 +51,8 @@ class Dispatcher:
         self._settler = settler
         self._settings = settings
         self._judge = judge
-        self._away = False
+        self._unjudged = False
+        """Nothing was claimed for a while: what was missed is judged before the next claim."""
         self._rate = Rate(settings.max_held, min(2 * settings.count, settings.max_held))
         self._holdings = holdings = Holdings()
         self._claims = Claims(membership, holdings, self._rate, settings, self._take_in)
@@ -69,6 +70,8 @@ class Dispatcher:
         """Of runs that are not held yet, and may be about to."""
         self._waiters: dict[UUID, set[asyncio.Future[Outcome]]] = {}
 
+        self.halted: dict[str, str] = {}
+        """Why nothing is started: a sentence by who halted it; empty where all goes on."""
         self.limits: dict[UUID, int] = {}
         """How many runs a service may have in flight, where it has a quota."""
         self._share = max(1, int(settings.count * settings.service_share))
@@ -88,6 +91,19 @@ class Dispatcher:
         """Look at the queue now, where something is due at `due_ms` or soon after it."""
         if due_ms <= self._clock.now_ms() + self._settings.ahead_seconds * 1000:
             self._wake.set()
+
+    def halt(self, by: str, reason: str | None) -> None:
+        """Start nothing more while `by` has a reason, a sentence; None: it has none any more.
+
+        What is unsent goes back to the queue; calls under way end and are settled. Before the
+        first claim after it, what was missed is judged.
+        """
+        if reason is not None:
+            self.halted[by] = reason
+            self._unjudged = True
+        else:
+            self.halted.pop(by, None)
+        self._wake.set()
 
     def recall(self, task_key: UUID) -> None:
         """Reconsider the held runs of a task, unsent so far: it was edited, deleted or executed.
@@ -168,6 +184,7 @@ class Dispatcher:
         return (
             self._membership.fresh
             and self._stop_at is None
+            and not self.halted
             and self._settler.unsettled < self._settings.max_unsettled
         )
 
@@ -182,9 +199,9 @@ class Dispatcher:
             if self._stop_at is not None:
                 return
             try:
-                if self._away:
+                if self._unjudged and not self.halted:
                     await self._judge()  # before the first claim, as at the start
-                    self._away = False
+                    self._unjudged = bool(self.halted)
                 async with self._claiming:
                     self._cancels.clear()
                     await self._round()
@@ -193,7 +210,7 @@ class Dispatcher:
                 metrics.ERRORS.labels("claim").inc()
                 self._claims.doubt()
                 if db.is_away(e):
-                    self._away = True
+                    self._unjudged = True
                     log.warning("the queue cannot be reached", error=type(e).__name__)
                 else:
                     log.exception("claiming failed")
@@ -249,7 +266,10 @@ class Dispatcher:
             await self._returns.reconsider(conn)
             if self._claims.in_doubt:
                 await self._claims.adopt(conn)
-            if self._membership.fresh and not hung:
+            if self.halted:
+                self._returns.runs = self._returns.withdraw_all()
+                await self._returns.reconsider(conn)
+            elif self._membership.fresh and not hung:
                 await self._claims.on_time(conn, now, stalled)
                 await self._claims.late(conn, now, stalled)
 

@@ -96,7 +96,8 @@ async def _executed(
             if engine.runner.secrets.of(service_id) is None:
                 raise Unauthorized(services.UNKNOWN)
             # Where others may stand before it, it takes its place in the line.
-            ours = engine.membership.fresh and (of.lanes is None or of.overlap == "skip")
+            ours = engine.membership.fresh and not dispatcher.halted
+            ours = ours and (of.lanes is None or of.overlap == "skip")
             new = NewRun(
                 id=made,
                 bucket=of.bucket,
@@ -188,7 +189,8 @@ async def _ended(
 ) -> Execution | None:
     """Wait for a run's end, at most the task's timeout; None where it has not ended.
 
-    Where this process holds the run, it is told of the end; the database is asked now and then.
+    Nobody waits for what cannot start, because this process is halted. Where it holds the run,
+    it is told of the end; the database is asked now and then.
     """
     loop, dispatcher = asyncio.get_running_loop(), engine.dispatcher
     deadline = loop.time() + of.timeout_s + WAIT_SLACK_S
@@ -207,7 +209,7 @@ async def _ended(
                 run = await history.get(conn, of.service_id, key)
             if run is not None:
                 return executions.last_of(run, of.id)
-            if loop.time() >= deadline:
+            if loop.time() >= deadline or (dispatcher.halted and not dispatcher.has_begun(key)):
                 return None
             if dispatcher.holds(key):
                 wait = HELD_LOOK_S
