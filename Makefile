@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help install run test check bench openapi migrate revision pins clean
+.PHONY: help install run test check bench docs openapi migrate revision pins clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -36,6 +36,9 @@ check: .venv/developed ## Lint, format, types, import contracts
 
 bench: .venv/developed ## Measure, and write docs/benchmarks.md
 	$(BIN)/python -m bench
+
+docs: openapi ## Write docs/configuration.md, and all that openapi writes
+	$(BIN)/python -m scheduler.described
 
 openapi: install ## Write docs/openapi.json and docs/openapi.yml
 	$(BIN)/python -m scheduler.app

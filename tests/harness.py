@@ -429,7 +429,10 @@ cli.main()
 
 
 class Scheduler:
-    """One `scheduler serve`; in `home` are its credentials, its output and its log."""
+    """One `scheduler serve`; in `home` are its credentials, its output and its log.
+
+    `words` is another command than `serve`, with its flags.
+    """
 
     def __init__(
         self,
@@ -439,6 +442,7 @@ class Scheduler:
         data: Path | None = None,
         database: str = "",
         fault: Fault | None = None,
+        words: Sequence[str] = (),
         **settings: Any,
     ) -> None:
         home.mkdir(parents=True, exist_ok=True)
@@ -463,7 +467,7 @@ class Scheduler:
         self.started_at = time.monotonic()
         with self._out.open("wb") as out, self._err.open("ab") as err:
             self.process = subprocess.Popen(
-                [*command, "serve", "--credentials-file", str(self._credentials)],
+                [*command, *(words or ("serve", "--credentials-file", str(self._credentials)))],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=out,

@@ -1,11 +1,20 @@
 """Settings: defaults, then a file, then the environment, then flags; a wrong one stops the start."""
 
+import json
+import re
+import stat
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
 
-from scheduler import config
+from scheduler import config, described
+from scheduler.cli import cli
 from scheduler.errors import StartupError
 
 
@@ -230,3 +239,211 @@ def test_every_setting_has_a_name_in_the_environment():
 
 def test_other_variables_of_the_environment_do_no_harm():
     assert load(PATH="/bin", HOME="/", WORKER="1", SERVER="x", LOG="y") == config.Settings()
+
+
+# Where a value comes from ------------------------------------------------------------------------
+
+
+def test_every_value_knows_where_it_comes_from(tmp_path):
+    (tmp_path / "config.yaml").write_text("worker: {count: 1, batch_of_nothing: 1}\nlog:\n")
+    assert config.read(environ={}).wrong[0].startswith("config.yaml: there is no setting")
+    (tmp_path / "config.yaml").write_text("worker: {count: 1, max_retries: 1}\nserver: {port: 1}\n")
+    loaded = config.read(
+        environ={"SERVER_PORT": "2", "GLOGS_LOG_TYPE": "json", "WORKER_MAX_RETRIES": "2"},
+        flags={"worker.max_retries": 3, "log.level": None},
+    )
+    assert {path: (at.kind, at.name) for path, at in loaded.sources.items()} == {
+        "worker.count": ("file", "config.yaml"),
+        "worker.max_retries": ("flag", "--worker-max-retries"),
+        "server.port": ("environment", "SERVER_PORT"),
+        "log.format": ("alias", "GLOGS_LOG_TYPE"),
+    }
+    assert loaded.settings.worker.max_retries == 3
+
+
+@pytest.mark.parametrize(
+    ("value", "wanted"),
+    [("yes", True), ("On", True), ("no", False), ("OFF", False), ("1", True), ("false", False)],
+)
+def test_a_boolean_is_taken_as_people_write_it(tmp_path, value, wanted):
+    assert load(LOG_STDOUT=value).log.stdout is wanted
+    (tmp_path / "config.yaml").write_text(f"log: {{stdout: {value}}}\n")
+    assert load().log.stdout is wanted
+
+
+def test_a_key_that_stands_twice_is_an_error_with_its_line(tmp_path):
+    for text, name in (
+        ("worker:\n  count: 1\nlog: {}\nworker:\n  count: 2\n", "worker"),
+        ("worker:\n  count: 1\n  poll_seconds: 1\n  count: 2\n", "count"),
+    ):
+        (tmp_path / "config.yaml").write_text(text)
+        said = refusal()
+        assert f"{name} stands there twice" in said and "line 4" in said
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["WORKER_MAX_RETRYS", "SERVER_PROT", "LOG_LEVLE", "DATABASE_STATEMENT_TIMEOUT", "LOG_FORMATS"],
+)
+def test_a_variable_that_is_nearly_a_setting_gets_a_warning(name, capsys):
+    assert load(**{name: "1"}) == config.Settings()
+    said = "".join(capsys.readouterr())
+    right = {
+        "WORKER_MAX_RETRYS": "WORKER_MAX_RETRIES",
+        "SERVER_PROT": "SERVER_PORT",
+        "LOG_LEVLE": "LOG_LEVEL",
+        "LOG_FORMATS": "LOG_FORMAT",
+    }.get(name, "DATABASE_STATEMENT_TIMEOUT_SECONDS")
+    assert said == f"scheduler: {name} sets nothing; did you mean {right}?\n"
+
+
+COMMON = """
+    SERVER_SOFTWARE SERVER_NAME SERVER_ADDR SERVER_ADMIN SERVER_PROTOCOL SERVER_PATH
+    DATABASE_HOST DATABASE_NAME DATABASE_USER DATABASE_PASSWORD DATABASE_PORT DATABASE_SCHEMA
+    DATA_PATH DATA_HOME SECRET_KEY_BASE SECRET_NAME AUTH_TOKEN AUTH_URL WORKER_CLASS WORKER_ID
+    WORKER_CONNECTIONS HTTP_PROXY HTTP_HOST HTTP_USER_AGENT TASKS_MAX HISTORY_FILE HISTSIZE LOG_FILE
+    LOG_DIR LOG_PATH METRICS_PORT ADMIN_EMAIL ADMIN_PASSWORD LOGNAME DATABASE RUNS QUOTAS_
+"""
+
+
+def test_other_programs_variables_are_passed_by_in_silence(capsys):
+    load(**dict.fromkeys(COMMON.split(), "x"))
+    assert "".join(capsys.readouterr()) == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("WORKER_COUNT", "many", "expected a whole number from 1 to 10000, got 'many'"),
+        ("WORKER_POLL_SECONDS", "0", "expected a number above 0 and at most 86400, got '0'"),
+        ("LOG_LEVEL", "loud", "expected one of debug, info, warn, error, got 'loud'"),
+        ("LOG_STORE", "maybe", "expected true or false, got 'maybe'"),
+        ("SERVER_TRUSTED_PROXIES", "there", "expected CIDRs like 10.0.0.0/8"),
+    ],
+)
+def test_what_was_expected_is_said_once_and_in_words(name, value, said):
+    message = refusal(environ={name: value})
+    assert said in message and f"({name})" in message
+    assert message.count("got") <= 1 and message.count("xpected") == 1
+
+
+# The command -------------------------------------------------------------------------------------
+
+
+def run(*words: str, code: int = 0) -> Any:
+    found = CliRunner().invoke(cli, ["config", *words])
+    assert found.exit_code == code, found.output
+    return found
+
+
+def test_config_show_prints_what_is_in_force_with_secrets_masked(monkeypatch, tmp_path):
+    (tmp_path / "config.yaml").write_text("worker: {count: 5}\nadmin: {token: hidden-1}\n")
+    monkeypatch.setenv("DATABASE_URL", "postgresql://someone:hidden-2@there/db")
+    monkeypatch.setenv("GLOGS_LOG_TYPE", "json")
+    shown = run("show", "--log-level", "debug").stdout
+    assert "hidden" not in shown
+    lines = {line.split(":")[0].strip(): line for line in shown.splitlines()}
+    assert lines["count"].split() == ["count:", "5", "#", "file", "config.yaml"]
+    assert lines["url"].endswith("# DATABASE_URL")
+    assert lines["level"].split()[1:] == ["debug", "#", "flag", "--log-level"]
+    assert lines["format"].endswith("# GLOGS_LOG_TYPE (an older name)")
+    assert lines["port"].endswith("# default")
+
+    told = json.loads(run("show", "-o", "json").stdout)
+    assert told["file"] == "config.yaml"
+    assert set(told["settings"]) == {f"{s}.{n}" for s, n, _ in config.paths()}
+    assert told["settings"]["admin.token"]["value"] == "********"
+    assert told["settings"]["worker.count"] == {
+        "value": 5, "source": "file", "name": "config.yaml", "environment": "WORKER_COUNT",
+    }  # fmt: skip
+
+
+def test_what_config_show_prints_is_a_file_that_sets_the_same(monkeypatch, tmp_path):
+    monkeypatch.setenv("EGRESS_DENY", "10.0.0.0/8, *.internal")
+    monkeypatch.setenv("AUTH_BOOTSTRAP_SERVICE", "no")
+    before = config.load()
+    (tmp_path / "config.yaml").write_text(run("show").stdout)
+    monkeypatch.delenv("EGRESS_DENY")
+    monkeypatch.delenv("AUTH_BOOTSTRAP_SERVICE")
+    assert config.load() == before
+
+
+def test_config_init_writes_every_setting_and_each_default(tmp_path):
+    run("init")
+    file = tmp_path / "config.yaml"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert load() == config.Settings()
+    text = file.read_text()
+    assert max(map(len, text.splitlines())) <= 100
+    for section, name, _ in config.paths():
+        assert config.environment_name(section, name) in text
+    for word in (*config.ALIASES, *config.FLAGS.values()):
+        assert word in text
+
+    # Each of them without its #: the same, and all of them there.
+    file.write_text(re.sub(r"^  # ([a-z_]+: )", r"  \1", text, flags=re.MULTILINE))
+    assert load() == config.Settings()
+    assert len(config.read(environ={}).sources) == len(list(config.paths()))
+
+    again = CliRunner().invoke(cli, ["config", "init"])
+    assert isinstance(again.exception, StartupError) and "--force" in str(again.exception)
+    run("init", "--force")
+    assert file.read_text() == text
+    assert isinstance(
+        CliRunner().invoke(cli, ["config", "init", "no/such/folder.yaml"]).exception, StartupError
+    )
+
+
+def test_config_check_says_all_that_is_wrong(tmp_path, monkeypatch):
+    file = tmp_path / "mine.yaml"
+    file.write_text("worker: {cuont: 1, max_retries: -1}\nserver: {prot: 1}\nredis: {addr: x}\n")
+    said = run("check", "mine.yaml", code=1).stdout
+    for words in ("worker.cuont; did you mean worker.count", "server.port", "worker.max_retries",
+                  "redis is ignored"):  # fmt: skip
+        assert words in said
+    file.write_text("worker: {count: 1}\n")
+    monkeypatch.setenv("WORKER_COUNT", "many")
+    assert run("check", "mine.yaml").stdout == "mine.yaml: 1 setting, all right\n"
+    assert "WORKER_COUNT" in run("check", code=1).stdout
+    file.write_text("egress: {deny: [10.0.0.0/99]}\n")
+    assert "egress.deny" in run("check", "mine.yaml", code=1).stdout
+    file.write_text("[")
+    assert "YAML" in run("check", "mine.yaml", code=1).stdout
+
+
+# The page ----------------------------------------------------------------------------------------
+
+
+def test_the_page_of_settings_is_the_one_that_make_docs_writes():
+    assert (Path(__file__).parent.parent / described.PAGE).read_text() == described.page()
+
+
+def test_every_setting_and_every_section_has_a_sentence():
+    for _, about, settings in described.sections():
+        assert about.endswith("."), about
+        for each in settings:
+            assert each.words.rstrip(")").endswith((".", "]")), each.path
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from([f"{s}.{n}" for s, n, _ in config.paths()] + ["worker.cuont"]),
+        st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(),
+                  st.lists(st.text(), max_size=2)),
+        max_size=4,
+    )
+)  # fmt: skip
+def test_no_tree_breaks_the_reader(values):
+    """Whatever stands in a file is read, or refused in one sentence."""
+    tree: dict[str, dict[str, Any]] = {}
+    for path, value in values.items():
+        section, name = path.split(".")
+        tree.setdefault(section, {})[name] = value
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "c.yaml"
+        file.write_text(yaml.safe_dump(tree, allow_unicode=True))
+        try:
+            loaded = config.read(file=str(file), environ={})
+            assert loaded.settings == config.read(file=str(file), environ={}).settings
+        except StartupError as e:
+            assert "\n" not in str(e)

@@ -61,7 +61,25 @@ AnyRequest = Request[Any, Any, Any]
 
 def create(settings: Settings, lifespan: Lifespan) -> Litestar:
     """Return the application; `lifespan` sets `engine`, `database` and `gate` on its state."""
-    application = _application(settings, lifespan)
+    return _around(_application(settings, lifespan))
+
+
+def create_small(settings: Settings, lifespan: Lifespan) -> Litestar:
+    """Return what a worker answers: whether it is up, whether it works, and its metrics."""
+    return _around(
+        Litestar(
+            route_handlers=[health, ping, ready, show_metrics],
+            lifespan=[lifespan],
+            state=State({"settings": settings}),
+            exception_handlers={Exception: answer_error, HTTPException: answer_error},
+            before_send=[say_allowed],
+            openapi_config=None,
+            logging_config=None,
+        )
+    )
+
+
+def _around(application: Litestar) -> Litestar:
     # Around the framework, not in it: its middleware does not see the errors of its router.
     application.asgi_handler = traced(headed(application.asgi_handler))
     return application

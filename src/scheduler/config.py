@@ -1,20 +1,21 @@
 """Settings: one tree, read from defaults, then a file, then the environment, then flags.
 
-The environment name of `worker.max_retries` is `WORKER_MAX_RETRIES`, and so for every other.
+The environment name of `worker.max_retries` is `WORKER_MAX_RETRIES`, and so for every other. The
+sentence below a setting is what `scheduler config init` and docs/configuration.md say of it.
 """
 
-import difflib
-import ipaddress
 import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import msgspec
-import yaml
 from msgspec import Meta
 
+from scheduler import configfile
+from scheduler.configfile import Tree
+from scheduler.configvalues import as_meant, expected, no_cidr, slips
 from scheduler.errors import StartupError
 
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
@@ -30,6 +31,7 @@ class Server(Section):
     """Where the API listens."""
 
     host: str = "127.0.0.1"
+    """The address to listen on; 0.0.0.0 for all of this machine's."""
     port: Port = 8080
     """0 takes a free port."""
     max_body_bytes: Annotated[int, Meta(ge=1024, le=1 << 30)] = 4 << 20
@@ -39,27 +41,32 @@ class Server(Section):
 
 
 class Database(Section):
-    """The connections to Postgres. `DATABASE_URL` empty: an embedded Postgres."""
+    """The connections to Postgres."""
 
     url: str = ""
+    """A Postgres 14 to 18, several hosts as libpq takes them. Empty: an embedded Postgres."""
     migrate: bool = True
-    """Bring the schema up to date at start, one replica at a time."""
+    """Bring the schema up to date at start, else be refused until `scheduler migrate up` did."""
     engine_pool: Count = 4
+    """Connections of the engine."""
     api_pool: Count = 6
+    """Connections of requests."""
     statement_timeout_seconds: Seconds = 5.0
     """Of the engine's statements."""
     connect_timeout_seconds: Seconds = 5.0
+    """How long opening a connection may take."""
     statement_cache: Annotated[int, Meta(ge=0)] = 200
     """Prepared statements a connection keeps; 0 behind PgBouncer in transaction mode."""
     listen_url: str = ""
-    """Where to LISTEN, when `url` is a pooler; default `url`."""
+    """A direct way to the same database, where `database.url` is a pooler: for LISTEN, migrations
+    and whatever else needs a session of its own. Empty: `database.url`."""
 
 
 class Data(Section):
-    """The data directory."""
+    """The data directory: the embedded Postgres, `credentials.json`, the key file."""
 
     dir: str = ""
-    """Default: /var/lib/scheduler for root, else the user's data directory."""
+    """Empty: /var/lib/scheduler for root, else the user's data directory."""
     min_free_bytes: Annotated[int, Meta(ge=0)] = 256 << 20
     """With less free on the embedded database's disk nothing more is started; 0: not looked at."""
 
@@ -68,28 +75,31 @@ class Secret(Section):
     """What seals headers marked secret, and signing secrets, in the database."""
 
     key: str = ""
-    """32 bytes in base64. Default: a file made in the data directory at the first start."""
+    """32 bytes in base64. Empty: a file made in the data directory at the first start."""
 
 
 class Auth(Section):
-    """Credentials."""
+    """Who may call, and the first service."""
 
     bootstrap_service: str = ""
-    """The name of the service an empty database gets; default `default`."""
+    """The name of the service an empty database gets. Empty: `default`."""
     bootstrap_token: str = ""
-    """Its token; default a random one."""
+    """Its token. Empty: a random one."""
     anonymous_service: str = ""
-    """Requests without credentials act as this service, on the conditions the README names."""
+    """As whom requests without credentials act, see [services.md](services.md)."""
     anonymous_from: list[str] = msgspec.field(default_factory=lambda: ["127.0.0.0/8", "::1/128"])
+    """CIDRs that such requests must come from."""
     cache_seconds: Annotated[float, Meta(gt=0, le=5)] = 2.0
     """How long a checked token is believed before the database is asked again."""
 
 
 class Prequeuer(Section):
-    """The planner's tick."""
+    """The planner's tick, under the names it had in an older program."""
 
     ticker_interval_seconds: Seconds = 1.0
+    """How often triggers are turned into runs."""
     event_timeframe_minutes: Count = 10
+    """How far ahead all of a schedule's events are shown."""
 
 
 class Planner(Section):
@@ -115,6 +125,7 @@ class Worker(Section):
     ahead_seconds: Annotated[float, Meta(gt=0, le=5)] = 1.0
     """Runs are claimed this long before their instant and held."""
     claim_batch: Count = 500
+    """Runs claimed in one statement."""
     max_held: Count = 10_000
     """Runs held in memory."""
     queue_most: Count = 100
@@ -129,25 +140,31 @@ class Http(Section):
     """Calls to targets."""
 
     connect_timeout_seconds: Seconds = 10.0
+    """How long opening a connection to a target may take."""
     max_response_bytes: Annotated[int, Meta(ge=0, le=1 << 30)] = 1 << 20
     """More of a response body is not read."""
     max_redirects: Annotated[int, Meta(ge=0, le=50)] = 10
+    """For tasks with `follow_redirects`."""
     idle_connection_seconds: Seconds = 15.0
+    """How long a connection is kept for the next call."""
 
 
 class Egress(Section):
-    """Which addresses may be called. CIDRs, IP addresses, or host names (`*.example.com`)."""
+    """Which addresses may be called: CIDRs, IP addresses, or host names (`*.example.com`)."""
 
     allow: list[str] = msgspec.field(default_factory=list)
-    """Not empty: nothing else."""
+    """Where there is any, nothing else is called."""
     deny: list[str] = msgspec.field(default_factory=list)
+    """Never called."""
     public_only: bool = False
+    """Refuse what is not a public address."""
 
 
 class Runs(Section):
     """What is kept of a run."""
 
     response_max_bytes: Annotated[int, Meta(ge=0, le=16 << 20)] = 64 << 10
+    """Of the last answer's body; of earlier ones a KiB is kept at most."""
 
 
 class Tasks(Section):
@@ -160,12 +177,14 @@ class Tasks(Section):
 
 
 class Quotas(Section):
-    """What a service may use where nothing else is set for it; 0: no limit."""
+    """What a service may use that has no quota of its own, see [services.md](services.md)."""
 
     max_tasks: Annotated[int, Meta(ge=0, le=1 << 30)] = 0
+    """Tasks it may have; 0, as everywhere here: no limit."""
     max_runs_per_minute: Annotated[int, Meta(ge=0, le=1 << 30)] = 0
     """Runs that requests make (execute, schedule, replay); those of triggers are never refused."""
     max_in_flight: Annotated[int, Meta(ge=0, le=1 << 30)] = 0
+    """Runs under way at once."""
     max_body_bytes: Annotated[int, Meta(ge=0, le=1 << 30)] = 0
     """Beside `server.max_body_bytes`, which holds for all."""
 
@@ -174,7 +193,7 @@ class Admin(Section):
     """`/services`."""
 
     token: str = ""
-    """Asked for as `Authorization: Bearer`; empty: `/services` answers 403."""
+    """Asked for as `Authorization: Bearer`. Empty: `/services` answers 403."""
 
 
 class History(Section):
@@ -182,7 +201,7 @@ class History(Section):
 
     retention_days: Annotated[int, Meta(ge=1, le=36_500)] = 30
     """In whole weeks, from Monday 00:00 UTC: a week goes once all of it is older than this, so a
-    run is kept for up to seven days more, and never for less."""
+    run is kept for up to seven days more, and never for less, see [ledger.md](ledger.md)."""
     max_bytes: Annotated[int, Meta(ge=0)] = 0
     """The oldest weeks go while history takes more, indexes included; 0: no limit. Looked at once
     an hour. This week is never dropped, however large: the log says so where it alone is larger."""
@@ -192,18 +211,22 @@ class Metrics(Section):
     """`/metrics`."""
 
     token: str = ""
-    """Not empty: needed as `Authorization: Bearer`."""
+    """Asked for as `Authorization: Bearer`. Empty: `/metrics` is open."""
 
 
 class Log(Section):
     """Log lines go to standard error."""
 
     level: Literal["debug", "info", "warn", "error"] = "info"
+    """What is less than this is not said."""
     format: Literal["text", "json"] = "text"
+    """For people, or for a program that collects them."""
     stdout: bool = True
+    """`false` writes no log lines."""
     store: bool = False
     """Also keep log lines in the database."""
     store_retention_days: Annotated[int, Meta(ge=1, le=3650)] = 7
+    """How long they are kept there."""
 
 
 class Settings(Section):
@@ -228,14 +251,8 @@ class Settings(Section):
     log: Log = msgspec.field(default_factory=Log)
 
 
-SECRET = {
-    "database.url",
-    "database.listen_url",
-    "auth.bootstrap_token",
-    "secret.key",
-    "metrics.token",
-    "admin.token",
-}
+SECRET = {"database.url", "database.listen_url", "auth.bootstrap_token"}
+SECRET |= {"secret.key", "metrics.token", "admin.token"}
 ALIASES = {
     "API_SCHEDULER_AUTH_USERNAME": "auth.bootstrap_service",
     "API_SCHEDULER_AUTH_PASSWORD": "auth.bootstrap_token",
@@ -243,9 +260,47 @@ ALIASES = {
     "GLOGS_WRITE_STDOUT": "log.stdout",
     "GLOGS_INSERT_MONGODB": "log.store",
 }
+FLAGS = {
+    "server.host": "--host",
+    "server.port": "--port",
+    "prequeuer.ticker_interval_seconds": "--prequeuer-ticker-seconds",
+    "prequeuer.event_timeframe_minutes": "--prequeuer-timeframe-minutes",
+    "worker.count": "--worker-count",
+    "worker.max_retries": "--worker-max-retries",
+    "log.level": "--log-level",
+}
+"""Of `scheduler serve`, by the setting that each sets."""
 IGNORED = ("MONGO_", "REDIS_", "RABBITMQ_")
 IGNORED_SECTIONS = {"mongo", "redis"}
-FILES = ("config.yaml", "config/config.yaml")
+CIDRS = ("auth.anonymous_from", "server.trusted_proxies")
+GONE = "is ignored: there is no such part here any more"
+
+
+class Source(msgspec.Struct, frozen=True):
+    """Where a value comes from; `name` is the file, the variable or the flag."""
+
+    kind: Literal["default", "file", "environment", "alias", "flag"]
+    name: str = ""
+
+
+Over = dict[str, tuple[Any, Source]]
+
+
+class Loaded(msgspec.Struct):
+    """What was read: the tree, where each of its values comes from, what is odd, what is wrong."""
+
+    tree: Tree
+    sources: dict[str, Source]
+    file: Path | None
+    notes: list[str]
+    wrong: list[str]
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force. Raises StartupError with the first thing that is wrong."""
+        if self.wrong:
+            raise StartupError(self.wrong[0])
+        return msgspec.convert(self.tree, Settings)
 
 
 def paths() -> Iterator[tuple[str, str, type]]:
@@ -266,103 +321,79 @@ def load(
     environ: Mapping[str, str] = os.environ,
     flags: Mapping[str, Any] | None = None,
 ) -> Settings:
-    """Return the settings in force.
+    """Return the settings in force, and say on standard error what was odd.
 
     `flags` maps `section.name` to a value; None means not given.
     Raises StartupError with the path of what is wrong and what was expected.
     """
-    for name in sorted(environ):
-        if name.startswith(IGNORED):
-            _warn(f"{name} is ignored: there is no such part here any more")
-    tree = _from_file(file)
-    for section, name, kind in paths():
-        value = environ.get(environment_name(section, name))
-        if value is not None:
-            tree.setdefault(section, {})[name] = _listed(value) if kind == list[str] else value
-    for alias, path in ALIASES.items():
-        section, name = path.split(".")
-        if alias in environ and environment_name(section, name) not in environ:
-            tree.setdefault(section, {})[name] = environ[alias]
-    for path, value in (flags or {}).items():
-        if value is not None:
-            section, name = path.split(".")
-            tree.setdefault(section, {})[name] = value
-    return _convert(tree)
-
-
-def _warn(sentence: str) -> None:
-    print(f"scheduler: {sentence}", file=sys.stderr)  # noqa: T201  (logging is not set up yet)
-
-
-def _listed(value: str) -> list[str]:
-    return [part.strip() for part in value.split(",") if part.strip()]
-
-
-def _from_file(file: str | None) -> dict[str, dict[str, Any]]:
-    path = next((Path(p) for p in ([file] if file else FILES) if Path(p).is_file()), None)
-    if path is None:
-        if file:
-            raise StartupError(f"{file}: there is no such file")
-        return {}
-    try:
-        tree = yaml.safe_load(path.read_text()) or {}
-    except (yaml.YAMLError, OSError, UnicodeDecodeError) as e:
-        raise StartupError(f"{path}: cannot be read as YAML: {e}") from None
-    if not isinstance(tree, dict):
-        raise StartupError(f"{path}: expected sections, each with its settings below it")
-    for section in IGNORED_SECTIONS & tree.keys():
-        _warn(f"{path}: {section} is ignored: there is no such part here any more")
-        del tree[section]
-    tree = {section: {} if values is None else values for section, values in tree.items()}
-    if not all(isinstance(values, dict) for values in tree.values()):
-        raise StartupError(f"{path}: expected sections, each with its settings below it")
-    _check_names(tree, str(path))
-    return tree
-
-
-def _check_names(tree: dict[str, dict[str, Any]], where: str) -> None:
-    known = {f"{section}.{name}" for section, name, _ in paths()}
-    for section, values in tree.items():
-        for name in values:
-            path = f"{section}.{name}"
-            if path not in known:
-                near = difflib.get_close_matches(path, known, n=1)
-                hint = f"; did you mean {near[0]}?" if near else ""
-                raise StartupError(f"{where}: there is no setting {path}{hint}")
-
-
-def _convert(tree: dict[str, dict[str, Any]]) -> Settings:
-    for section, name, kind in paths():
-        if name not in tree.get(section, {}):
-            continue
-        value = tree[section][name]
-        try:
-            tree[section][name] = msgspec.convert(_text(value, kind), kind, strict=False)
-        except msgspec.ValidationError as e:
-            expected = _expected(e, kind)
-            shown = "" if f"{section}.{name}" in SECRET else f", got {value!r}"
-            raise StartupError(
-                f"{section}.{name} ({environment_name(section, name)}): {expected}{shown}"
-            ) from None
-    settings = msgspec.convert(tree, Settings)
-    for cidr in settings.auth.anonymous_from:
-        try:
-            ipaddress.ip_network(cidr)
-        except ValueError as e:
-            raise StartupError(
-                f"auth.anonymous_from (AUTH_ANONYMOUS_FROM): expected CIDRs like 10.0.0.0/8: {e}"
-            ) from None
+    loaded = read(file=file, environ=environ, flags=flags)
+    settings = loaded.settings
+    for note in loaded.notes:
+        print(f"scheduler: {note}", file=sys.stderr)  # noqa: T201  (logging is not set up yet)
     return settings
 
 
-def _expected(error: msgspec.ValidationError, kind: type) -> str:
-    if getattr(kind, "__origin__", None) is Literal:
-        return f"expected one of {', '.join(get_args(kind))}"
-    return str(error)
+def read(
+    *,
+    file: str | None = None,
+    environ: Mapping[str, str] = os.environ,
+    flags: Mapping[str, Any] | None = None,
+) -> Loaded:
+    """Read the same as `load`, with the sources and all that is odd or wrong, and say nothing.
+
+    Raises StartupError where the file cannot be read at all.
+    """
+    known = {f"{section}.{name}" for section, name, _ in paths()}
+    found = configfile.read(file, known, IGNORED_SECTIONS)
+    notes = [f"{name} {GONE}" for name in sorted(environ) if name.startswith(IGNORED)]
+    notes += [f"{found.path}: {section} {GONE}" for section in found.ignored]
+    notes += slips(environ.keys() - ALIASES.keys(), [(s.upper(), n.upper()) for s, n, _ in paths()])
+    tree = found.tree
+    from_file = Source("file", str(found.path))
+    sources = {f"{s}.{name}": from_file for s, values in tree.items() for name in values}
+    for path, (value, source) in _overlay(environ, flags or {}).items():
+        section, name = path.split(".")
+        tree.setdefault(section, {})[name] = value
+        sources[path] = source
+    wrong = [f"{found.path}: {sentence}" for sentence in found.unknown] + problems(tree)
+    return Loaded(tree, sources, found.path, notes, wrong)
 
 
-def _text(value: Any, kind: type) -> Any:
-    """Return a level or format in lower case, as people write it in any."""
-    if isinstance(value, str) and getattr(kind, "__origin__", None) is Literal:
-        return {"warning": "warn"}.get(value.lower(), value.lower())
-    return value
+def _overlay(environ: Mapping[str, str], flags: Mapping[str, Any]) -> dict[str, tuple[Any, Source]]:
+    """Return what the environment and the flags set, the later in place of the earlier."""
+    over: Over = {}
+    for alias, path in ALIASES.items():
+        if alias in environ:
+            over[path] = environ[alias], Source("alias", alias)
+    for section, name, _ in paths():
+        variable = environment_name(section, name)
+        if variable in environ:
+            over[f"{section}.{name}"] = environ[variable], Source("environment", variable)
+    for path, value in flags.items():
+        if value is not None:
+            over[path] = value, Source("flag", FLAGS.get(path, path))
+    return over
+
+
+# Values ------------------------------------------------------------------------------------------
+
+
+def problems(tree: Tree) -> list[str]:
+    """Put each value as its type has it; return a sentence for each that cannot be."""
+    found = []
+    for section, name, kind in paths():
+        if name not in tree.get(section, {}):
+            continue
+        value, path = tree[section][name], f"{section}.{name}"
+        told = f"{path} ({environment_name(section, name)}): expected"
+        try:
+            taken: Any = msgspec.convert(as_meant(value, kind), kind, strict=False)
+        except msgspec.ValidationError:
+            shown = "" if path in SECRET else f", got {value!r}"
+            found.append(f"{told} {expected(kind)}{shown}")
+            continue
+        tree[section][name] = taken
+        wrong = no_cidr(taken) if path in CIDRS else ""
+        if wrong:
+            found.append(f"{told} CIDRs like 10.0.0.0/8: {wrong}")
+    return found

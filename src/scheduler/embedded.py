@@ -33,6 +33,10 @@ HARD_STOP = 10.0
 Progress = Callable[[str], None]
 
 
+class InUse(StartupError):
+    """Another scheduler has the data directory."""
+
+
 class EmbeddedPostgres:
     """One Postgres and the lock that makes it ours; every method blocks, any thread may call."""
 
@@ -136,7 +140,7 @@ class EmbeddedPostgres:
         except BlockingIOError:
             holder = os.pread(file, 20, 0).decode()
             who = f"another scheduler, process {holder}" if holder else "another scheduler"
-            raise StartupError(
+            raise InUse(
                 f"The data directory {self._base} is in use by {who}: stop that one,"
                 " or give this one a directory of its own with DATA_DIR."
             ) from None

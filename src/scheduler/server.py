@@ -6,7 +6,7 @@ import gc
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import FrameType
@@ -29,6 +29,7 @@ from scheduler.embedded import EmbeddedPostgres
 from scheduler.engine import Engine
 from scheduler.errors import StartupError
 from scheduler.gate import Gate
+from scheduler.joining import Joiners
 from scheduler.masking import mask
 from scheduler.outbound import Outbound
 from scheduler.protocol import Protocol
@@ -61,28 +62,40 @@ def data_dir(settings: Settings) -> Path:
     return Path(platformdirs.user_data_dir("scheduler"))
 
 
-def serve(settings: Settings, credentials: Path | None) -> None:
-    """Run everything until a signal says stop. Raises StartupError."""
+def serve(settings: Settings, credentials: Path | None, *, paused: bool = False) -> None:
+    """Run everything until a signal says stop, with `paused` nothing but the API.
+
+    Raises StartupError.
+    """
     logs.configure(settings.log)
-    signal.signal(signal.SIGTERM, _stop)
-    with contextlib.suppress(Stopped, KeyboardInterrupt), contextlib.ExitStack() as stack:
-        stack.callback(deafen)
+    with stoppable() as stack:
         sock = stack.enter_context(listening(settings))
-        url, postgres = settings.database.url, None
+        url, postgres, joiners = settings.database.url, None, None
         if not url:
             postgres = EmbeddedPostgres(data_dir(settings))
             postgres.lock()
             stack.callback(postgres.stop)  # last of all, when nobody needs it any more
             postgres.start(say)
-            url = postgres.url
+            url, joiners = postgres.url, Joiners(data_dir(settings))
         asyncio.run(prepared(settings, url))
         at = credentials or data_dir(settings) / "credentials.json"
-        process = Process(settings, url, postgres, address(sock), at)
+        process = Process(
+            settings, url, postgres, address(sock), at, joiners=joiners, paused=paused
+        )
         process.run(sock)
 
 
 class Stopped(BaseException):
     """A signal said stop before the server that handles it ran, or after."""
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[contextlib.ExitStack]:
+    """End the block quietly where a signal says stop, and then what its stack holds."""
+    signal.signal(signal.SIGTERM, _stop)
+    with contextlib.suppress(Stopped, KeyboardInterrupt), contextlib.ExitStack() as stack:
+        stack.callback(deafen)
+        yield stack
 
 
 def _stop(_signal: int, _frame: object) -> None:
@@ -100,9 +113,12 @@ def say(sentence: str) -> None:
     print(sentence, flush=True)  # noqa: T201
 
 
-def listening(settings: Settings) -> socket.socket:
-    """Return the bound socket. Raises StartupError where the address cannot be had."""
-    host, port = settings.server.host, settings.server.port
+def listening(settings: Settings, port: int | None = None) -> socket.socket:
+    """Return the bound socket, on `server.port` where no other is named.
+
+    Raises StartupError where the address cannot be had.
+    """
+    host, port = settings.server.host, settings.server.port if port is None else port
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=2048)
@@ -118,6 +134,12 @@ def address(sock: socket.socket) -> str:
     host, port = sock.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
     return f"http://{host}:{port}"
+
+
+def configured(settings: Settings) -> str:
+    """Return the URL of the address that the settings name, whether or not anybody listens."""
+    host = settings.server.host
+    return f"http://{f'[{host}]' if ':' in host else host}:{settings.server.port or 80}"
 
 
 async def prepared(settings: Settings, url: str) -> None:
@@ -151,7 +173,10 @@ class Server(uvicorn.Server):
 
 
 class Process:
-    """One `scheduler serve`."""
+    """One `scheduler serve`; without `credentials` one `scheduler worker`, which has no API.
+
+    `joiners` come with an embedded Postgres of its own.
+    """
 
     def __init__(
         self,
@@ -159,20 +184,26 @@ class Process:
         url: str,
         postgres: EmbeddedPostgres | None,
         address: str,
-        credentials: Path,
+        credentials: Path | None,
+        *,
+        joiners: Joiners | None = None,
+        paused: bool = False,
     ) -> None:
         self.settings = settings
         self.url = url
         self.postgres = postgres
         self.address = address
         self.credentials = credentials
+        self.joiners = joiners
+        self.paused = paused
         self._engine: Engine | None = None
         self._told_to_stop = False
 
-    def run(self, sock: socket.socket) -> None:
-        """Serve until a signal says stop."""
+    def run(self, sock: socket.socket | None) -> None:
+        """Serve until a signal says stop; without a socket nobody is listened to."""
+        create = app.create if self.credentials else app.create_small
         config = uvicorn.Config(
-            app.create(self.settings, self.lifespan),
+            create(self.settings, self.lifespan),
             loop="uvloop",
             http=Protocol,
             ws="none",
@@ -189,7 +220,7 @@ class Process:
         self._failed = failed
         # Once done, uvicorn raises the signal again, for whoever handled it before.
         with contextlib.suppress(Stopped, KeyboardInterrupt, SystemExit):
-            server.run(sockets=[sock])
+            server.run(sockets=[sock] if sock else [])
         deafen()
         if failed:
             raise failed[0]
@@ -220,18 +251,21 @@ class Process:
                 Outbound(self.settings.http, rules(self.settings, self.url, self.address))
             )
             gate = Gate(self.settings.auth, self.settings.quotas)
-            await self._introduce(database)
+            if self.credentials is not None:
+                await self._introduce(database, self.credentials)
             engine = Engine(
                 self.settings,
                 database,
                 {Http: HttpPerformer(outbound)},
                 gate,
-                role="serve",
-                sole=self.postgres is not None,
+                role="serve" if self.credentials else "worker",
+                sole=self.joiners is not None and self.joiners.none(),
             )
             self._engine = engine
             metrics.OUTBOUND.set_function(lambda: outbound.open)
             await engine.start()
+            if self.joiners is not None:
+                self.joiners.release()
             stack.push_async_callback(engine.stop)
             application.state.update({"engine": engine, "database": database, "gate": gate})
             calm_collector()
@@ -243,22 +277,22 @@ class Process:
         if self._engine is not None:
             self._engine.begin_stop()
 
-    async def _introduce(self, database: Database) -> None:
+    async def _introduce(self, database: Database, credentials: Path) -> None:
         """Create the first service where there is none, and tell its credentials, once."""
         async with database.api.begin() as conn:
             created = await services.bootstrap(conn, self.settings.auth)
             if created is not None:
-                write_credentials(self.credentials, self.address, created)
+                write_credentials(credentials, self.address, created)
         if created is not None:
-            say(welcome(self.address, created, self.credentials))
-        elif not self.credentials.exists():
+            say(welcome(self.address, created, credentials))
+        elif not credentials.exists():
             say(
-                f"Scheduler is at {self.address}. {self.credentials} is missing; make a new token "
+                f"Scheduler is at {self.address}. {credentials} is missing; make a new token "
                 "with `scheduler services rotate NAME`, or a service with "
                 "`scheduler services create NAME`."
             )
         else:
-            say(f"Scheduler is at {self.address}, credentials in {self.credentials}.")
+            say(f"Scheduler is at {self.address}, credentials in {credentials}.")
 
     async def _keep_postgres(self, postgres: EmbeddedPostgres) -> None:
         while True:
@@ -296,7 +330,8 @@ def rules(settings: Settings, url: str, own: str) -> Rules:
     built = Rules(settings.egress)
     here = urlsplit(own)
     built.add_own(here.hostname or "127.0.0.1", here.port or 80)
-    built.add_own(settings.server.host, here.port or 80)  # 0.0.0.0: each address of this host
+    for port in {here.port or 80, settings.server.port or here.port or 80}:
+        built.add_own(settings.server.host, port)  # 0.0.0.0: each address of this host
     for host, port in database_addresses(url):
         built.add_own(host, port)
     return built

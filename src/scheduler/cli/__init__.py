@@ -14,7 +14,7 @@ from scheduler.errors import StartupError, UserError
 
 COMMANDS = {
     "serve": ("serve:serve", "Run everything in one process."),
-    "worker": ("serve:worker", "Run a replica without the API."),
+    "worker": ("serve:work", "Run a replica without the API."),
     "tasks": ("tasks:tasks_group", "Create, list, change and run tasks."),
     "runs": ("runs:runs_group", "What ran, what is to come, and why not."),
     "services": ("services:services_group", "Create, list and change services."),
