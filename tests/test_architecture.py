@@ -325,7 +325,16 @@ MODULES = {
     "versions": versions,
     "sessions": sessions,
 }
-THEIRS = {"task", "task_plan", "task_state", "task_version", "run", "history", "service_usage", "session"}
+THEIRS = {
+    "task",
+    "task_plan",
+    "task_state",
+    "task_version",
+    "run",
+    "history",
+    "service_usage",
+    "session",
+}
 
 
 def _statements() -> Iterator[tuple[str, str]]:
