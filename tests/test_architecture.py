@@ -33,6 +33,7 @@ from scheduler import (
     triggers,
     versions,
 )
+from scheduler.dashboard import sessions
 from scheduler.db import metadata
 from scheduler.ledger import Query
 from scheduler.tasklist import Filter
@@ -206,6 +207,7 @@ def test_no_two_settings_share_a_name_in_the_environment():
 OWNERS = {
     "service": {"services.py"},
     "token": {"services.py"},
+    "session": {"dashboard/sessions.py", "services.py"},
     "task": {"task.py", "tasklist.py"},
     "task_plan": {"planner.py"},
     "run": {"ledger.py", "lines.py", "queue.py"},
@@ -222,7 +224,8 @@ OWNERS = {
     "task_state": {"state.py"},
     "task_version": {"versions.py"},
 }
-"""`queue.py` and `lines.py` make the moves between `run` and `history`; READERS write nothing."""
+"""`services.py` asks who is calling, also by a session, and writes none.
+`queue.py` and `lines.py` make the moves between `run` and `history`; READERS write nothing."""
 READERS = {"tasklist.py", "ledger.py", "executions.py"}
 NAMED = re.compile(
     r"\b(?:FROM|JOIN|INTO|UPDATE|TABLE|TRUNCATE|LIKE)\s+(?:ONLY\s+)?(?:IF NOT EXISTS\s+)?(\w+)"
@@ -299,6 +302,7 @@ MACHINE = {
     "planner.ADVANCE": "plans for every service",
     "history.ENDED_BETWEEN": "repairs the states of every service's tasks",
     "history.STREAKS": "repairs the states of every service's tasks",
+    "sessions.PRUNE": "goes by when sessions expire, for every service",
     "versions.OLDEST": "goes by when history ends, for every service",
     "versions.PRUNE": "goes by when history ends, for every service",
 }
@@ -319,8 +323,18 @@ MODULES = {
     "executions": executions,
     "tasklist": tasklist,
     "versions": versions,
+    "sessions": sessions,
 }
-THEIRS = {"task", "task_plan", "task_state", "task_version", "run", "history", "service_usage"}
+THEIRS = {
+    "task",
+    "task_plan",
+    "task_state",
+    "task_version",
+    "run",
+    "history",
+    "service_usage",
+    "session",
+}
 
 
 def _statements() -> Iterator[tuple[str, str]]:
@@ -385,7 +399,7 @@ def _functions_using(module: Any, statements: set[str]) -> set[str]:
     """The functions of a module that execute one of these."""
     return {
         node.name
-        for node in tree(f"{module.__name__.split('.')[-1]}.py").body
+        for node in tree(f"{'/'.join(module.__name__.split('.')[1:])}.py").body
         if isinstance(node, ast.AsyncFunctionDef)
         and {n.id for n in ast.walk(node) if isinstance(n, ast.Name)} & statements
     }

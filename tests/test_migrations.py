@@ -25,9 +25,12 @@ from scheduler import (
     task,
     versions,
 )
+from scheduler.dashboard import sessions
 from scheduler.errors import StartupError
 
-OWNERS = (history, installation, planner, queue, replicas, run, services, state, task, versions)
+OWNERS = (
+    history, installation, planner, queue, replicas, run, services, sessions, state, task, versions
+)  # fmt: skip
 """Importing them declares the tables."""
 
 COLUMNS = """
