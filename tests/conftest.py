@@ -21,6 +21,7 @@ import contextlib
 import inspect
 import itertools
 import logging
+import os
 import re
 import shutil
 import socket
@@ -44,7 +45,7 @@ import uvloop
 
 from receiver import Receiver, receiving
 from scheduler import app as application
-from scheduler import config, migrate, partitions, pgcluster, server, services
+from scheduler import config, migrate, opening, partitions, pgcluster, server, services
 from scheduler.actions.http import Http, HttpPerformer
 from scheduler.config import Settings
 from scheduler.db import Database
@@ -55,11 +56,13 @@ from scheduler.outbound import Outbound
 from scheduler.protocol import Protocol
 
 TOKENS = {"alice": "alice-token-0123456789", "bob": "bob-token-0123456789"}
+SECRET_KEY = "c2VjcmV0IGtleSBvZiB0aGUgdGVzdHMsIDMyIGJ5dGU="
 QUICK = {
     "AUTH_BOOTSTRAP_SERVICE": "alice",
     "AUTH_BOOTSTRAP_TOKEN": TOKENS["alice"],
     "AUTH_CACHE_SECONDS": "0.001",
     "DATABASE_MIGRATE": "false",
+    "SECRET_KEY": SECRET_KEY,
     "PREQUEUER_TICKER_INTERVAL_SECONDS": "0.1",
     "WORKER_POLL_SECONDS": "0.05",
     "WORKER_COUNT": "50",
@@ -68,7 +71,8 @@ QUICK = {
 
 
 def pytest_configure() -> None:
-    """Run on the product's loop. (The plugin's hook for it parts sync from async fixtures.)"""
+    """Run on the product's loop, and let commands find the key that seals. (The plugin's hook for it parts sync from async fixtures.)"""
+    os.environ["SECRET_KEY"] = SECRET_KEY
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
@@ -360,7 +364,7 @@ async def _services(database: Database) -> dict[str, str]:
     async with database.api.begin() as conn:
         there = {service.name: str(service.id) for service in await services.list_all(conn)}
         if "bob" not in there:
-            created = await services.create(conn, "bob", token=TOKENS["bob"])
+            created = await services.create(conn, "bob", token=TOKENS["bob"], vault=database.vault)
             there["bob"] = str(created.service.id)
     return there
 
@@ -413,6 +417,7 @@ async def replica(database_url: str) -> AsyncIterator[Callable[..., Awaitable[En
             settings = config.load(environ={**QUICK, "DATABASE_URL": database_url, **environ})
             database = Database(database_url, settings.database)
             stack.push_async_callback(database.close)
+            await opening.unlock(database, settings, Path(settings.data.dir or "/nowhere"))
             rules = server.rules(settings, database_url, "http://127.0.0.1:1")
             outbound = await stack.enter_async_context(Outbound(settings.http, rules))
             performers = {Http: HttpPerformer(outbound)}

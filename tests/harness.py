@@ -42,6 +42,7 @@ import pytest
 
 from scheduler.embedded import EmbeddedPostgres
 
+SECRET_KEY = "c2VjcmV0IGtleSBvZiB0aGUgdGVzdHMsIDMyIGJ5dGU="
 TOKEN = "a-token-for-the-harness-0123456789"
 RECLAIM_S = 15.0
 """Runs of a process that was killed are taken up again within this."""
@@ -455,6 +456,8 @@ class Scheduler:
             k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "LANG", "PYTHONPATH")
         }
         environment |= {"SERVER_PORT": "0", "LOG_FORMAT": "json", "AUTH_BOOTSTRAP_TOKEN": TOKEN}
+        if database:  # replicas share the key, and have no data directory here
+            environment["SECRET_KEY"] = SECRET_KEY
         environment |= {"DATABASE_API_POOL": "3"}  # many share one Postgres here
         environment |= {"DATABASE_URL": database} if database else {"DATA_DIR": str(data)}
         environment |= {k.upper(): str(v) for k, v in settings.items()}

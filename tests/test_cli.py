@@ -36,6 +36,8 @@ def command(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def environ(**more: str) -> dict[str, str]:
     """The environment without what would set a setting."""
     kept = {k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "PYTHONPATH", "LANG")}
+    if "DATABASE_URL" in more:  # replicas share the key, and have no data directory here
+        kept["SECRET_KEY"] = os.environ["SECRET_KEY"]
     return {**kept, "SERVER_PORT": "0", **more}
 
 

@@ -136,6 +136,7 @@ async def test_replicas_migrate_one_at_a_time(empty_url):
 
 async def test_a_newer_database_is_refused_with_a_sentence(database_url, conn):
     await conn.execute("UPDATE alembic_version SET version_num = 'from-the-future'")
+    await conn.execute("UPDATE installation SET runs_with = 'from-the-future'")
     before = await catalog(database_url)
 
     for change in (migrate.up(database_url), migrate.down(database_url, "base")):

@@ -11,8 +11,8 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from conftest import App, RunApp, eventually
 from receiver import Received
-from scheduler import services
-from scheduler.signing import Secrets, shown_secret
+from scheduler.admin import acts
+from scheduler.signing import Secrets
 
 ADMIN = {"Authorization": "Bearer admin-token"}
 
@@ -30,9 +30,7 @@ async def admin(app: App) -> AsyncIterator[httpx.AsyncClient]:
 
 
 async def secret_of(app: App, name: str) -> str:
-    async with app.database.api.connect() as conn:
-        service = UUID(app.ids[name])
-        return shown_secret((await services.signing_secrets(conn, [service]))[service])
+    return await acts.signing_secret(app.database, name)
 
 
 def verified(request: Received, secret: str) -> None:
@@ -142,7 +140,7 @@ class Statements:
 
 async def test_a_secret_is_asked_for_once_in_two_seconds(app):
     now = 100.0
-    kept = Secrets(lambda: now)
+    kept = Secrets(lambda: now, app.database.vault)
     one, two, nobody = UUID(app.ids["alice"]), UUID(app.ids["bob"]), uuid4()
     async with app.database.api.connect() as conn:
         asked = Statements(conn)

@@ -1,20 +1,24 @@
 """The installation: which one this database is of, its secrets key, its time zones, its pause."""
 
-from alembic import op
+from alembic import context, op
+from alembic.util import CommandError
+from sqlalchemy import text
 
 revision = "0003"
 down_revision = "0002"
 
 UP = """
 -- One row. place: the Postgres and the database in it that the installation lives in; another one
--- holds a copy. secret_fingerprint: of the key that seals secrets. tzdata: the version that zoned
--- triggers were last worked out with. runs_with: the oldest revision whose program may still run
--- on this schema.
+-- holds a copy. secret_fingerprint: of the key that seals secrets. sealed_at: since when nothing
+-- secret is stored open. tzdata: the version that zoned triggers were last worked out with.
+-- runs_with: the oldest revision whose program may still run on this schema; each later migration
+-- says it anew, where the version before would break.
 CREATE TABLE installation (
     one                 boolean     NOT NULL DEFAULT true,
     id                  uuid        NOT NULL DEFAULT gen_random_uuid(),
     place               text,
     secret_fingerprint  text,
+    sealed_at           timestamptz,
     tzdata              text,
     runs_with           text        NOT NULL,
     paused_at           timestamptz,
@@ -29,6 +33,10 @@ INSERT INTO installation (runs_with) VALUES ('0002');
 DOWN = """
 DROP TABLE installation;
 """
+SEALED = """
+SELECT EXISTS (SELECT FROM service
+    WHERE substring(signing_secret FOR 1) = '\\x01' AND length(signing_secret) > 64)
+"""
 
 
 def upgrade() -> None:
@@ -36,6 +44,12 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    emptied = context.config.attributes.get("to") == "base"
+    if not emptied and op.get_bind().execute(text(SEALED)).scalar_one():
+        raise CommandError(
+            "secrets are sealed, which the version before cannot read; stop every replica, run "
+            "`scheduler secrets unseal`, and then this again"
+        )
     _each(DOWN)
 
 

@@ -340,11 +340,11 @@ async def ready(state: State) -> dict[str, str]:
         raise Unavailable("the engine does not beat: the database has not answered for 8 s")
     async with engine.database.api.connect() as conn:
         status = await conn.run_sync(migrate.status_on)
-    if not status.is_current:
+    if not status.fits:
         raise Unavailable(f"the schema is at {status.current}, not at {status.head}")
     if full := engine.dispatcher.halted.get("disk"):
         raise Unavailable(full)
-    return {"status": "ready"}
+    return {"status": "ready"} | ({"paused": engine.paused} if engine.paused else {})
 
 
 @get("/metrics", media_type=MediaType.TEXT, summary="Prometheus metrics", security=openapi.METRICS)

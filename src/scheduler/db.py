@@ -16,6 +16,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from scheduler import config
+from scheduler.sealing import Vault
 
 metadata = MetaData()
 """Every table; each is declared in the file that owns it."""
@@ -149,6 +150,8 @@ class Database:
     def __init__(self, url: str, settings: config.Database) -> None:
         self.url = plain(url)
         self.settings = settings
+        self.vault = Vault()
+        """What seals secrets in it; `opening.unlock` gives it its key."""
         self.on_missing_week: Callable[[], None] = lambda: None
         """Called where history had no week for a row, whoever wrote it."""
         self.engine = self._engine("engine", settings.engine_pool, pre_ping=False)

@@ -10,9 +10,11 @@ import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from scheduler import config, db, metrics, partitions, planner, queue, services, settler, versions
+from scheduler.caretaker import Caretaker
 from scheduler.clock import Clock
 from scheduler.db import Conn, Database, ms, utc
 from scheduler.dispatcher import Dispatcher
+from scheduler.errors import Conflict
 from scheduler.gate import Gate
 from scheduler.replicas import BEAT_S, STILL_S, Membership
 from scheduler.run import End
@@ -37,6 +39,9 @@ STRAYS_S = 300.0
 PASSES = 200
 """Planning passes a tick, at most."""
 RESUME_AHEAD_S = 86_400.0
+TICKS = {"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
+LOOK_S = 1.0
+SEAL_S = 5.0
 BEAT_TIMEOUT_S = 3.0
 """Less than a beat stays fresh: on a connection that hangs there is time for another try."""
 
@@ -58,8 +63,9 @@ class Engine:
         self.database = database
         self.clock = Clock()
         self.membership = Membership(role, self.clock.monotonic)
-        may_send = self.membership.may_send
-        self.runner = Runner(performers, self.clock, settings.worker, settings.runs, may_send)
+        self.runner = Runner(
+            performers, self.clock, settings.worker, settings.runs, self._may_send, database.vault
+        )
         self.standing = Standing(database, self.clock, lambda: self.membership.alone)
         self.settler = Settler(database, self.clock, self._settled)
         self.dispatcher = Dispatcher(
@@ -79,16 +85,14 @@ class Engine:
             on_cancel=self.dispatcher.cancel,
         )
         self.strays = Strays(database, self.recall)
+        self.caretaker = Caretaker(database, self.membership, self._pause)
         self._gate = gate
         self._sole = sole
         self._sweep = Sweep(database, self.window_ms, settings.worker.queue_most)
         self._orphans_at = 0.0
         self._repairs: list[tuple[int, int]] = []
         self._tasks: list[asyncio.Task[None]] = []
-        self._ticks = AsyncIOScheduler(
-            timezone="UTC",
-            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
-        )
+        self._ticks = AsyncIOScheduler(timezone="UTC", job_defaults=TICKS)
         self.planning = asyncio.Event()
         """Set it to plan now."""
         self.pruning = asyncio.Event()
@@ -121,6 +125,28 @@ class Engine:
             wait = max(self.clock.until_s(at), 0.001)
             asyncio.get_running_loop().call_later(wait, self.resume_at, at)
 
+    # The pause -----------------------------------------------------------------------------------
+
+    @property
+    def paused(self) -> str | None:
+        """Why nothing is run, where the installation is paused."""
+        pause = self.caretaker.pause
+        return None if pause is None else pause.reason
+
+    def check_running(self) -> None:
+        """Raise Conflict where the installation is paused."""
+        if self.paused is not None:
+            raise Conflict(f"the scheduler is paused: {self.paused}; `scheduler resume` ends that")
+
+    def _pause(self, reason: str | None) -> None:
+        self.dispatcher.halt("pause", reason)
+        if reason is None:
+            self.planning.set()
+            self.pruning.set()
+
+    def _may_send(self, holder: UUID) -> bool:
+        return self.paused is None and self.membership.may_send(holder)
+
     def _settled(self, outcome: object) -> None:
         to = outcome.to  # type: ignore[attr-defined]
         if isinstance(to, End):
@@ -135,14 +161,14 @@ class Engine:
             for _ in range(CLOCK_READINGS):
                 await self.clock.sample(conn)
             await self.membership.join(conn)
+            await self.membership.watch(conn)  # is one there that cannot open what is sealed?
         await partitions.make(self.database.engine, utc(self.clock.now_ms()))
-        if self._sole:
-            async with self.database.engine.begin() as conn:
-                self._repair_around(await self.membership.last_beats(conn))
-                freed = await self.membership.bury_all(conn)
-            log.info("started alone", freed=freed)
+        await self.caretaker.look()
+        if self._sole and self.paused is None:
+            await self._bury_all()
         await self._beat()
-        await self._sweep_all()
+        if self.paused is None:
+            await self._sweep_all()
         self.dispatcher.crew.start()
         self._loop(self.dispatcher.run, "claim")
         self._loop(self.settler.run, "settle")
@@ -150,6 +176,8 @@ class Engine:
         worker, ticker = self.settings.worker, self.settings.prequeuer
         self._tick("plan", ticker.ticker_interval_seconds, self._plan, self.planning)
         self._tick("beat", BEAT_S, self._beat)
+        self._tick("look", LOOK_S, self.caretaker.look)
+        self._tick("seal", SEAL_S, self.caretaker.seal, self.caretaker.due)
         self._tick("state", 1.0, self._stand)
         self._tick("sweep", 5.0, self._sweep_step)
         self._tick("prune", PRUNE_S, self._prune, self.pruning)
@@ -244,6 +272,8 @@ class Engine:
     # Ticks ---------------------------------------------------------------------------------------
 
     async def _plan(self) -> None:
+        if self.paused is not None:
+            return
         async with self.database.auto.connect() as conn:
             if not await planner.anything(conn, self.clock.now_ms(), window_ms=self.window_ms):
                 return
@@ -291,6 +321,8 @@ class Engine:
             still = await self.membership.watch(conn)
             for run_id in await queue.cancelled(conn, self.membership.me):
                 self.dispatcher.cancel(run_id)  # what a hint should have said
+        if self.paused is not None:
+            return  # whom a copy shows to hold runs may hold them where it was made
         for dead, beat in still:
             await self._bury(dead, beat)
         if time.monotonic() > self._orphans_at:
@@ -299,6 +331,12 @@ class Engine:
                 await self.membership.free_orphans(conn)
                 quotas = self.settings.quotas
                 self.dispatcher.limits = await services.in_flight_limits(conn, quotas)
+
+    async def _bury_all(self) -> None:
+        async with self.database.engine.begin() as conn:
+            self._repair_around(await self.membership.last_beats(conn))
+            freed = await self.membership.bury_all(conn)
+        log.info("started alone", freed=freed)
 
     async def _bury(self, dead: object, beat: int) -> None:
         async with self.database.engine.begin() as conn:
@@ -326,6 +364,8 @@ class Engine:
             done = await self._sweep_once(first=True)
 
     async def _sweep_step(self) -> None:
+        if self.paused is not None:
+            return
         await self._sweep_once()
         spans = self.dispatcher.crew.long_runs()
         if spans:
@@ -346,6 +386,8 @@ class Engine:
         """Make the weeks ahead, and drop what has outlived its time or its room."""
         now = utc(self.clock.now_ms())
         await partitions.make(self.database.engine, now)
+        if self.paused is not None:
+            return  # what an old copy holds may be what someone is looking for
         pruned = await partitions.prune(self.database, now, self.settings.history)
         metrics.HISTORY_BYTES.set(pruned.bytes)
         async with self.database.auto.connect() as conn:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import asyncpg
 import msgspec
+import structlog
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
@@ -22,16 +23,33 @@ LOCK = 0x5C4ED01E
 """The advisory lock under which one replica at a time migrates."""
 
 
+RUNS_WITH = text("SELECT runs_with FROM installation")
+
+log = structlog.get_logger()
+
+
 class Status(msgspec.Struct, frozen=True):
     """Where a database stands: the revision it has, and the newest this program knows."""
 
     current: str | None
     head: str
+    runs_with: str | None = None
+    """Where a newer version has migrated: the oldest revision whose program still runs on it."""
 
     @property
     def is_current(self) -> bool:
         """Say whether there is nothing to do."""
         return self.current == self.head
+
+    @property
+    def is_newer(self) -> bool:
+        """Say whether a newer version has migrated, on whose schema this program still runs."""
+        return self.runs_with is not None and self.head >= self.runs_with
+
+    @property
+    def fits(self) -> bool:
+        """Say whether this program runs on the schema as it stands."""
+        return self.is_current or self.is_newer
 
 
 def scripts() -> Path:
@@ -41,14 +59,18 @@ def scripts() -> Path:
 
 
 async def up(url: str) -> Status:
-    """Migrate to the newest revision. Raises StartupError where the database is ahead of us."""
-    return await _locked(url, lambda c: command.upgrade(_config(c), "head"))
+    """Migrate to the newest revision.
+
+    Where a newer version has migrated, and this one may still run on that, it changes nothing;
+    else it raises StartupError.
+    """
+    return await _locked(url, lambda c: command.upgrade(_config(c), "head"), newer=True)
 
 
 async def down(url: str, revision: str) -> Status:
     """Migrate back to `revision`; `base` is the empty database. Raises StartupError."""
     try:
-        return await _locked(url, lambda c: command.downgrade(_config(c), revision))
+        return await _locked(url, lambda c: command.downgrade(_config(c, revision), revision))
     except CommandError as e:
         raise StartupError(f"cannot migrate down to {revision}: {e}") from None
 
@@ -68,12 +90,15 @@ def _engine(url: str) -> AsyncEngine:
     return create_async_engine("postgresql+asyncpg://", async_creator=create, poolclass=NullPool)
 
 
-async def _locked(url: str, change: Callable[[Connection], None]) -> Status:
+async def _locked(url: str, change: Callable[[Connection], None], *, newer: bool = False) -> Status:
     async with _engine(url).connect() as conn:
         await conn.execute(text("SELECT pg_advisory_lock(:key)"), {"key": LOCK})
         await conn.commit()
         try:
             before = await conn.run_sync(status_on)
+            if newer and before.is_newer:
+                log.warning("a newer version has migrated the database", at=before.current)
+                return before
             _refuse_newer(before)
             await conn.run_sync(change)
             await conn.commit()
@@ -89,18 +114,21 @@ async def _unlock(conn: AsyncConnection) -> None:
 
 
 def _refuse_newer(status: Status) -> None:
-    known = {script.revision for script in _directory().walk_revisions()}
-    if status.current is not None and status.current not in known:
+    if status.current is not None and status.current not in _known():
         raise StartupError(
             f"the database is at revision {status.current}, which this version does not know; "
             "start the newer version, or migrate down with it first"
         )
 
 
-def _config(connection: Connection) -> Config:
+def _known() -> set[str]:
+    return {script.revision for script in _directory().walk_revisions()}
+
+
+def _config(connection: Connection, to: str = "head") -> Config:
     config = Config()
     config.set_main_option("script_location", str(scripts()))
-    config.attributes["connection"] = connection
+    config.attributes |= {"connection": connection, "to": to}
     return config
 
 
@@ -115,4 +143,8 @@ def status_on(connection: Connection) -> Status:
     current = MigrationContext.configure(connection).get_current_revision()
     head = _directory().get_current_head()
     assert head is not None  # noqa: S101  (there is always a first migration)
-    return Status(current, head)
+    if current is None or current == head or current in _known():
+        return Status(current, head)
+    there = connection.execute(text("SELECT to_regclass('installation')")).scalar_one()
+    runs_with = connection.execute(RUNS_WITH).scalar() if there else None
+    return Status(current, head, runs_with)

@@ -9,6 +9,7 @@ under the old one, and count where nobody freed them.
 """
 
 import os
+import re
 import socket
 import uuid
 from collections.abc import Callable
@@ -59,12 +60,37 @@ INSERT INTO replica (id, beat, beat_at, role, host, pid, version, started_at)
 VALUES (:id, 0, now(), :role, :host, :pid, :version, now())
 """)
 BEAT = text("UPDATE replica SET beat = beat + 1, beat_at = now() WHERE id = :id")
-READ = text("SELECT id, beat, beat_at FROM replica WHERE id <> :id")
+READ = text("SELECT id, beat, beat_at, version FROM replica WHERE id <> :id")
 BURY = text("DELETE FROM replica WHERE id = :id AND beat = :beat RETURNING now() AS now, beat_at")
 BURY_ALL = text("DELETE FROM replica WHERE id <> :id RETURNING id")
 ALL = text("SELECT id FROM replica")
 BEATS = text("SELECT beat_at FROM replica WHERE id <> :id")
 NOW = text("SELECT now()")
+VERSIONS = text("SELECT DISTINCT version FROM replica")
+LIVING = text("""
+SELECT count(*) FROM replica WHERE beat_at > now() - make_interval(secs => :still)
+""")
+
+SEALS_SINCE = (0, 2)
+"""The version from which on replicas open what is sealed."""
+NUMBERED = re.compile(r"([0-9]+)\.([0-9]+)")
+
+
+def is_older(version: str) -> bool:
+    """Say whether a replica of this version cannot open what is sealed."""
+    found = NUMBERED.match(version)
+    return found is not None and (int(found[1]), int(found[2])) < SEALS_SINCE
+
+
+async def any_older(conn: Conn) -> bool:
+    """Say whether there is a replica that cannot open what is sealed."""
+    return any(map(is_older, (await conn.execute(VERSIONS)).scalars()))
+
+
+async def living(conn: Conn) -> int:
+    """Return how many replicas beat."""
+    found = await conn.execute(LIVING, {"still": STILL_S + 2 * BEAT_S})
+    return int(found.scalar_one())
 
 
 class Watched(msgspec.Struct):
@@ -72,6 +98,8 @@ class Watched(msgspec.Struct):
 
     beat: int
     since: float
+    older: bool
+    """It cannot open what is sealed."""
 
 
 class Membership:
@@ -98,6 +126,11 @@ class Membership:
     def alone(self) -> bool:
         """Say whether no other replica was there at the last reading."""
         return not self.others
+
+    @property
+    def older(self) -> bool:
+        """Say whether at the last reading one was there that cannot open what is sealed."""
+        return any(watched.older for watched in self.others.values())
 
     async def join(self, conn: Conn) -> None:
         """Enter under a new incarnation."""
@@ -127,7 +160,8 @@ class Membership:
         for row in rows:
             known = self.others.get(row.id)
             moved = known is None or rested or known.beat != row.beat
-            seen[row.id] = Watched(row.beat, now if moved or known is None else known.since)
+            since = now if moved or known is None else known.since
+            seen[row.id] = Watched(row.beat, since, is_older(row.version))
         self.others, self._read_at = seen, now
         return [(key, w.beat) for key, w in seen.items() if now - w.since >= STILL_S]
 

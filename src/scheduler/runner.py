@@ -17,6 +17,7 @@ from scheduler.clock import Clock
 from scheduler.db import Conn
 from scheduler.definition import Backoff, Definition, Policy
 from scheduler.run import Attempt, End, Retry, Run
+from scheduler.sealing import Vault
 from scheduler.settler import Outcome
 from scheduler.signing import Secrets
 
@@ -58,6 +59,7 @@ class Runner:
         worker: config.Worker,
         runs: config.Runs,
         may_send: Callable[[UUID], bool],
+        vault: Vault | None = None,
     ) -> None:
         self._performers = performers
         self._clock = clock
@@ -67,7 +69,8 @@ class Runner:
         self._works: dict[UUID, Work] = {}
         """Tasks made ready before; a run keeps its own, so that any of them may be forgotten."""
         self._size = 0
-        self.secrets = Secrets()
+        self._vault = vault or Vault()
+        self.secrets = Secrets(vault=self._vault)
 
     async def prepare(self, conn: Conn, runs: Iterable[Run]) -> None:
         """Give claimed runs their tasks, as new as the runs; one whose task is gone gets None.
@@ -115,7 +118,8 @@ class Runner:
         work = Work(outline, performer, damaged=of.damaged, size=of.action.size)
         if not of.damaged:
             try:
-                work.prepared = performer.prepare(of.action, of.expected)
+                opened = of.action.opened(self._vault, of.service_id)
+                work.prepared = performer.prepare(opened, of.expected)
             except (ValueError, TypeError) as e:
                 work.damaged = f"the task cannot be performed: {e}"
         self._keep(work)
@@ -166,8 +170,8 @@ class Runner:
             return _failed(run, run.damaged, now)
         if work is None:
             return End(run, "cancelled", "the task was deleted", None, now)
-        if work.damaged:
-            return _failed(run, work.damaged, now)
+        if broken := work.damaged or self.secrets.broken(run.service_id):
+            return _failed(run, broken, now)
         if sum(a.outcome == "unknown" for a in run.tries) >= UNKNOWN_MOST:
             return _failed(run, f"its outcome stayed unknown {UNKNOWN_MOST} times", now)
         age = work.task.policy.max_age_seconds

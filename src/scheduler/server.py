@@ -20,7 +20,7 @@ import structlog
 import uvicorn
 from litestar import Litestar
 
-from scheduler import app, db, logs, metrics, migrate, services
+from scheduler import app, db, logs, metrics, migrate, opening, services
 from scheduler.actions.http import Http, HttpPerformer
 from scheduler.config import Settings
 from scheduler.db import Database
@@ -152,7 +152,7 @@ async def prepared(settings: Settings, url: str) -> None:
         await migrate.up(url)
         return
     status = await migrate.status(url)
-    if not status.is_current:
+    if not status.fits:
         raise StartupError(
             f"the database's schema is at {status.current}, this version needs {status.head}; "
             "run `scheduler migrate up`, or set DATABASE_MIGRATE=true"
@@ -247,6 +247,7 @@ class Process:
                 stack.enter_context(background(self._keep_postgres(self.postgres)))
             database = Database(self.url, self.settings.database)
             stack.push_async_callback(database.close)
+            await settle_in(database, self.settings)
             outbound = await stack.enter_async_context(
                 Outbound(self.settings.http, rules(self.settings, self.url, self.address))
             )
@@ -280,7 +281,7 @@ class Process:
     async def _introduce(self, database: Database, credentials: Path) -> None:
         """Create the first service where there is none, and tell its credentials, once."""
         async with database.api.begin() as conn:
-            created = await services.bootstrap(conn, self.settings.auth)
+            created = await services.bootstrap(conn, self.settings.auth, vault=database.vault)
             if created is not None:
                 write_credentials(credentials, self.address, created)
         if created is not None:
@@ -303,6 +304,19 @@ class Process:
                     await asyncio.to_thread(postgres.ensure)
             except Exception:
                 log.exception("the embedded Postgres cannot be started")
+
+
+async def settle_in(database: Database, settings: Settings, *, paused: bool = False) -> None:
+    """Take the secrets key, and see whose database this is; tell the operator. Of every replica.
+
+    Raises StartupError for a key that is missing or another one.
+    """
+    made = await opening.unlock(database, settings, data_dir(settings))
+    if made is not None:
+        say(made)
+    reason = await opening.settle_in(database, paused=paused)
+    if reason is not None:
+        say(opening.told_paused(reason))
 
 
 def calm_collector() -> None:

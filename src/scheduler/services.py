@@ -28,6 +28,7 @@ from sqlalchemy.exc import IntegrityError
 from scheduler import config, db
 from scheduler.db import Conn, metadata
 from scheduler.errors import Conflict, NotFound, StartupError, Unauthorized, ValidationFailed
+from scheduler.sealing import SIGNING, Vault
 from scheduler.service import Created, Issued, Quotas, Service, Token
 
 SERVICE = Table(
@@ -69,6 +70,9 @@ TOKEN = Table(
     ),
     Index("token_service", "service_id"),
 )
+
+SECRET_BYTES = 32
+"""Of a new signing secret; Standard Webhooks asks for 24 to 64."""
 
 
 # Services -----------------------------------------------------------------------------------------
@@ -112,13 +116,18 @@ async def create(
     allow_commands: bool = False,
     token: str | None = None,
     quotas: Quotas | None = None,
+    vault: Vault | None = None,
 ) -> Created:
-    """Create a service. Raises ValidationFailed for a bad name, Conflict for one that is taken."""
+    """Create a service; `vault` seals its signing secret.
+
+    Raises ValidationFailed for a bad name, Conflict for one that is taken.
+    """
     check_name(name)
-    secret = secrets.token_bytes(SECRET_BYTES)
-    values = {"id": uuid.uuid4(), "name": name, "allow_commands": allow_commands}
+    key, secret = uuid.uuid4(), secrets.token_bytes(SECRET_BYTES)
+    values = {"id": key, "name": name, "allow_commands": allow_commands}
     values |= msgspec.structs.asdict(quotas or Quotas())
-    row = await _written(conn, INSERT, {**values, "signing_secret": secret})
+    stored = (vault or Vault()).seal_bytes(secret, key, SIGNING)
+    row = await _written(conn, INSERT, {**values, "signing_secret": stored})
     issued = await _issue(conn, row.id, token)
     return Created(_service(row), issued.token, issued.id, secret)
 
@@ -133,14 +142,14 @@ async def _written(conn: Conn, statement: Any, values: dict[str, Any]) -> Any:
 
 
 async def bootstrap(
-    conn: Conn, auth: config.Auth, *, allow_commands: bool = False
+    conn: Conn, auth: config.Auth, *, allow_commands: bool = False, vault: Vault | None = None
 ) -> Created | None:
     """Create the first service of an empty database; None where there is one.
 
     Of two replicas at once one creates it. Raises StartupError for preset values that cannot be.
     """
     await conn.execute(text("SELECT pg_advisory_xact_lock(hashtext('bootstrap'))"))
-    if (await conn.execute(ANY)).scalar_one():
+    if not await is_empty(conn):
         return None
     try:
         return await create(
@@ -148,9 +157,15 @@ async def bootstrap(
             auth.bootstrap_service or "default",
             allow_commands=allow_commands,
             token=auth.bootstrap_token or None,
+            vault=vault,
         )
     except ValidationFailed as e:
         raise StartupError(f"auth.bootstrap_service: {e.message}") from None
+
+
+async def is_empty(conn: Conn) -> bool:
+    """Say whether the database has no service, and so nothing."""
+    return not (await conn.execute(ANY)).scalar_one()
 
 
 def check_name(name: str) -> None:
@@ -382,25 +397,3 @@ async def of_session(conn: Conn, hashed: bytes) -> tuple[Service, UUID] | None:
 async def touch(conn: Conn, token_ids: Sequence[UUID]) -> None:
     """Write down that these tokens were used just now."""
     await conn.execute(TOUCH, {"ids": list(token_ids)})
-
-
-# Signing secrets ----------------------------------------------------------------------------------
-
-SECRET_BYTES = 32
-"""Of a new signing secret; Standard Webhooks asks for 24 to 64."""
-
-SIGNING = text("SELECT id, signing_secret FROM service WHERE id = ANY(:ids)")
-SET_SIGNING = text("UPDATE service SET signing_secret = :secret WHERE id = :service_id")
-
-
-async def rotate_signing(conn: Conn, service_id: UUID) -> bytes:
-    """Give a service a new signing secret, and return it; the old one signs no more."""
-    secret = secrets.token_bytes(SECRET_BYTES)
-    await conn.execute(SET_SIGNING, {"service_id": service_id, "secret": secret})
-    return secret
-
-
-async def signing_secrets(conn: Conn, service_ids: Collection[UUID]) -> dict[UUID, bytes]:
-    """Return the signing secrets of services; those that are gone are left out."""
-    rows = await conn.execute(SIGNING, {"ids": list(service_ids)})
-    return {row.id: row.signing_secret for row in rows}

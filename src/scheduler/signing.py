@@ -1,12 +1,24 @@
-"""Signing secrets: as a service is shown its own, and at hand where its calls are signed."""
+"""Signing secrets: a service's column of them, and at hand where its calls are signed."""
 
 import base64
+import secrets
 import time
 from collections.abc import Callable, Collection
 from uuid import UUID
 
+import msgspec
+from sqlalchemy import text
+
 from scheduler import services
 from scheduler.db import Conn
+from scheduler.sealing import SIGNING, SealError, Vault
+
+OF = text("SELECT id, signing_secret FROM service WHERE id = ANY(:ids)")
+SET = text("UPDATE service SET signing_secret = :secret WHERE id = :service_id")
+REPLACE = text("""
+UPDATE service SET signing_secret = :secret
+WHERE id = :service_id AND signing_secret = :before
+""")
 
 
 def shown_secret(secret: bytes) -> str:
@@ -14,25 +26,73 @@ def shown_secret(secret: bytes) -> str:
     return "whsec_" + base64.b64encode(secret).decode()
 
 
+async def rotate_secret(conn: Conn, vault: Vault, service_id: UUID) -> bytes:
+    """Give a service a new signing secret, and return it; the old one signs no more."""
+    secret = secrets.token_bytes(services.SECRET_BYTES)
+    stored = vault.seal_bytes(secret, service_id, SIGNING)
+    await conn.execute(SET, {"service_id": service_id, "secret": stored})
+    return secret
+
+
+async def stored(conn: Conn, service_ids: Collection[UUID]) -> dict[UUID, bytes]:
+    """Return the signing secrets of services as they are stored; those gone are left out."""
+    rows = await conn.execute(OF, {"ids": list(service_ids)})
+    return {row.id: row.signing_secret for row in rows}
+
+
+async def replace(conn: Conn, service_id: UUID, before: bytes, after: bytes) -> bool:
+    """Store a signing secret in another form; False where it is another one meanwhile."""
+    values = {"service_id": service_id, "before": before, "secret": after}
+    return (await conn.execute(REPLACE, values)).rowcount == 1
+
+
+class _Known(msgspec.Struct):
+    """A service's secret as last read; `read_at` on the monotonic clock, in seconds."""
+
+    read_at: float
+    stored: bytes | None
+    opened: bytes | None
+    broken: str | None = None
+
+
 class Secrets:
     """The signing secrets at hand, so that a call costs no query; each two seconds old at most."""
 
     FRESH_S = 2.0
 
-    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, monotonic: Callable[[], float] = time.monotonic, vault: Vault | None = None
+    ) -> None:
         self._monotonic = monotonic
-        self._known: dict[UUID, tuple[float, bytes | None]] = {}
+        self._vault = vault or Vault()
+        self._known: dict[UUID, _Known] = {}
 
     async def refresh(self, conn: Conn, service_ids: Collection[UUID]) -> None:
         """Read again what of these is missing or old: one statement, or none."""
         now = self._monotonic()
         known = self._known
-        old = {key for key in service_ids if key not in known or known[key][0] < now - self.FRESH_S}
+        old = {k for k in service_ids if k not in known or known[k].read_at < now - self.FRESH_S}
         if old:
-            found = await services.signing_secrets(conn, old)
-            known.update({key: (now, found.get(key)) for key in old})
+            found = await stored(conn, old)
+            known.update({key: self._learn(key, now, found.get(key)) for key in old})
+
+    def _learn(self, service_id: UUID, now: float, raw: bytes | None) -> _Known:
+        before = self._known.get(service_id)
+        if before is not None and before.stored == raw and before.broken is None:
+            return _Known(now, raw, before.opened)
+        try:
+            opened = None if raw is None else self._vault.open_bytes(raw, service_id, SIGNING)
+        except SealError as e:
+            hint = "`scheduler services rotate --signing` makes a new one"
+            return _Known(now, raw, None, f"nothing can be signed: {e}; {hint}")
+        return _Known(now, raw, opened)
 
     def of(self, service_id: UUID) -> bytes | None:
         """Return a service's secret as last read; None where there is no such service."""
         known = self._known.get(service_id)
-        return known[1] if known else None
+        return known.opened if known else None
+
+    def broken(self, service_id: UUID) -> str | None:
+        """Return why a service's secret cannot be opened, if so."""
+        known = self._known.get(service_id)
+        return known.broken if known else None

@@ -6,14 +6,16 @@ import hmac
 import time
 from collections.abc import Iterable
 from typing import Literal
+from uuid import UUID
 
 import msgspec
 
-from scheduler import __version__
+from scheduler import __version__, sealing
 from scheduler.actions.outcome import Call, Expected, Outcome
 from scheduler.db import rfc3339
 from scheduler.masking import MASK, is_secret
 from scheduler.outbound import NotNowError, Outbound, Response, SendError
+from scheduler.sealing import Vault
 from scheduler.target import Target, prepare
 
 Method = Literal["GET", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "HEAD"]
@@ -59,7 +61,31 @@ class Http(msgspec.Struct, tag_field="kind", tag="http", frozen=True, omit_defau
     def masked(self) -> dict[str, str]:
         """Return the headers as they may be shown."""
         secret = self.secrets(self.header)
-        return {name: MASK if name in secret else value for name, value in self.header.items()}
+        return {
+            name: MASK if name in secret or sealing.is_sealed(value) else value
+            for name, value in self.header.items()
+        }
+
+    def sealed(self, vault: Vault, service_id: UUID) -> "Http":
+        """Return it as it is stored."""
+        secret = self.secrets(self.header)
+        if not secret:
+            return self
+        header = {
+            name: vault.seal(value, service_id, sealing.header(name)) if name in secret else value
+            for name, value in self.header.items()
+        }
+        return msgspec.structs.replace(self, header=header)
+
+    def opened(self, vault: Vault, service_id: UUID) -> "Http":
+        """Return it as it was sent. Raises SealError."""
+        if not any(map(sealing.is_sealed, self.header.values())):
+            return self
+        header = {
+            name: vault.open(value, service_id, sealing.header(name))
+            for name, value in self.header.items()
+        }
+        return msgspec.structs.replace(self, header=header)
 
 
 class Prepared(msgspec.Struct, frozen=True, gc=False):

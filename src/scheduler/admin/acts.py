@@ -20,9 +20,10 @@ from scheduler.admin.model import (
     shown_tokens,
 )
 from scheduler.db import Conn, Database
-from scheduler.errors import ValidationFailed
+from scheduler.errors import Conflict, ValidationFailed
+from scheduler.sealing import SIGNING, SealError
 from scheduler.service import Quotas
-from scheduler.signing import shown_secret
+from scheduler.signing import rotate_secret, shown_secret, stored
 
 REQUEST_S = 0.5
 """What a request that was let in may still take."""
@@ -38,6 +39,7 @@ async def create(database: Database, fields: ServiceFields) -> ShownService:
             fields.name,
             allow_commands=fields.allow_commands is True,
             quotas=Quotas(**fields.quotas()),
+            vault=database.vault,
         )
     return shown_created(made)
 
@@ -65,11 +67,14 @@ async def _whole(conn: Conn, settings: config.Quotas, ref: str) -> ShownService:
 
 
 async def signing_secret(database: Database, ref: str) -> str:
-    """Return a service's signing secret. Raises NotFound."""
+    """Return a service's signing secret. Raises NotFound, and Conflict for one not to be opened."""
     async with database.api.connect() as conn:
         service = await services.get(conn, ref)
-        found = await services.signing_secrets(conn, [service.id])
-    return shown_secret(found[service.id])
+        found = await stored(conn, [service.id])
+    try:
+        return shown_secret(database.vault.open_bytes(found[service.id], service.id, SIGNING))
+    except SealError as e:
+        raise Conflict(f"{e}: rotate it") from None
 
 
 @db.again
@@ -96,7 +101,7 @@ async def rotate(database: Database, ref: str, *, signing: bool) -> ShownService
         service = await services.get(conn, ref)
         face = shown(service)
         if signing:
-            secret = await services.rotate_signing(conn, service.id)
+            secret = await rotate_secret(conn, database.vault, service.id)
             face.signing_secret = shown_secret(secret)
         else:
             issued = await services.rotate(conn, service.id)

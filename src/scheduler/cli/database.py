@@ -4,7 +4,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-from scheduler import migrate, server
+import click
+
+from scheduler import migrate, opening, server
 from scheduler.config import Settings
 from scheduler.db import Database
 from scheduler.embedded import EmbeddedPostgres
@@ -30,24 +32,33 @@ def with_url(settings: Settings, work: Callable[[str], Coroutine[Any, Any, T]]) 
 
 
 def with_database(
-    settings: Settings, work: Callable[[Database], Awaitable[T]], *, make: bool = False
+    settings: Settings,
+    work: Callable[[Database], Awaitable[T]],
+    *,
+    make: bool = False,
+    unlock: bool = False,
 ) -> T:
     """Do `work(database)` on a schema that is current, or with `make` is brought there.
 
-    Raises StartupError where it is not current.
+    With `unlock` it reads or writes secrets. Raises StartupError where the schema is not current,
+    or the secrets key is missing or another one.
     """
 
     async def on(url: str) -> T:
         if make:
             await migrate.up(url)
         status = await migrate.status(url)
-        if not status.is_current:
+        if not status.fits:
             raise StartupError(
                 f"the database's schema is at {status.current or 'nothing'}, this version needs "
                 f"{status.head}; run `scheduler migrate up`"
             )
         database = Database(url, settings.database)
         try:
+            if unlock:
+                told = await opening.unlock(database, settings, server.data_dir(settings))
+                if told is not None:
+                    click.echo(told, err=True)
             return await work(database)
         finally:
             await database.close()

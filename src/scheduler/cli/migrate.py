@@ -35,11 +35,16 @@ def status(file: str | None) -> None:
     """Say where the database stands; exits 1 where there is something to do."""
     found = with_url(config.load(file=file), migrate.status)
     _show(found)
-    if not found.is_current:
+    if not found.fits:
         sys.exit(1)
 
 
 def _show(found: Status) -> None:
     current = found.current or "empty"
+    if found.is_newer:
+        click.echo(
+            f"revision {current}, of a newer version; this one, of {found.head}, still runs with it"
+        )
+        return
     word = "current" if found.is_current else f"not current: this version has {found.head}"
     click.echo(f"revision {current}, {word}")

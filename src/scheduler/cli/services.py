@@ -74,7 +74,10 @@ def create_service(
     """Create a service and print its token and signing secret, once."""
     fields = ServiceFields(name=name, allow_commands=allow_commands, **_sent(quotas))
     made = with_database(
-        config.load(file=file), lambda database: acts.create(database, fields), make=True
+        config.load(file=file),
+        lambda database: acts.create(database, fields),
+        make=True,
+        unlock=True,
     )
     _print(made, output, "The token and the signing secret are not shown again.")
 
@@ -121,7 +124,7 @@ def show_service(file: str | None, service: str, output: str, *, signing: bool) 
             face.signing_secret = await acts.signing_secret(database, service)
         return face
 
-    _print(with_database(settings, work), output)
+    _print(with_database(settings, work, unlock=signing), output)
 
 
 @services_group.command("update")
@@ -167,7 +170,7 @@ def rotate_service(file: str | None, service: str, output: str, *, signing: bool
     With --signing make a new signing secret: it signs alone, at once.
     """
     work = partial(acts.rotate, ref=service, signing=signing)
-    made = with_database(config.load(file=file), work)
+    made = with_database(config.load(file=file), work, unlock=signing)
     what = "signing secret" if signing else "token"
     _print(made, output, f"The {what} is not shown again.")
 

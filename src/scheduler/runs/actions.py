@@ -58,8 +58,10 @@ async def replay(
 ) -> list[UUID]:
     """Replay finished runs of one task as it stands now; return those that were moved.
 
-    All or none. Raises Conflict where the task is gone, or disabled, and TooManyRequests.
+    All or none. Raises Conflict where the task is gone, or disabled, or everything is paused, and
+    TooManyRequests.
     """
+    engine.check_running()
     async with engine.database.api.begin() as conn:
         of = await _still(conn, service.id, task_id, task_key)
         retries = of.policy.max_retries

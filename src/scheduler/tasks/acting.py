@@ -6,6 +6,7 @@ from typing import Any, get_args
 import msgspec
 from msgspec import UNSET
 
+from scheduler import sealing
 from scheduler.actions.http import Http, Method
 from scheduler.masking import MASK
 from scheduler.target import check_header, check_url
@@ -81,6 +82,14 @@ def _check_size(reader: Reader, field: str, text: str, setting: str) -> None:
         reader.say(field, f"must have at most {most} bytes (tasks.{setting}), has {size}")
 
 
+def _check_header_size(reader: Reader, field: str, header: dict[str, str]) -> None:
+    """Check what is sent, which a stored value that is sealed is longer than."""
+    most, setting = reader.most.header_max_bytes, "tasks.header_max_bytes"
+    size = sum(len(name.encode()) + sealing.plain_size(value) for name, value in header.items())
+    if size > most:
+        reader.say(field, f"must have at most {most} bytes ({setting}), has {size}")
+
+
 def _secret_headers(reader: Reader, stored: Http) -> list[str]:
     names: list[str] = reader.sent("secret_headers", stored.secret_headers) or []
     if len(names) > HEADERS_MOST or any("\x00" in name for name in names):
@@ -125,7 +134,7 @@ def _header(reader: Reader, action: Http, stored: Http) -> dict[str, str]:
             read[name] = value
             _check(reader, place, name, value)
     if read != stored.header:
-        _check_size(reader, field, "".join([*read, *read.values()]), "header_max_bytes")
+        _check_header_size(reader, field, read)
     return read
 
 

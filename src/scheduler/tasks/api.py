@@ -56,7 +56,8 @@ async def create_task(
     fields = model.read_fields(await request.body())
     async with engine.database.api.begin() as conn:
         now = await services.hold(conn, service.id)
-        made = edit.new_task(fields, service.id, now, engine.settings.tasks)
+        vault = engine.database.vault
+        made = edit.new_task(fields, service.id, now, engine.settings.tasks, vault)
         await quotas.check_tasks(conn, service)
         await task.create(conn, made.task)
         earliest = await planner.create(
@@ -105,7 +106,8 @@ async def changed(engine: Engine, service: Service, task_id: str, fields: TaskFi
         before, planned = await planner.locked(conn, service.id, task_id)
         asked, spent = await clock.database_ms(conn), (planned.runs, planned.until)
         gone = (await ended_ahead(conn, service.id, [before], asked)).get(before.key, ())
-        made = edit.edited(fields, before, asked, engine.settings.tasks, spent, gone)
+        vault = engine.database.vault
+        made = edit.edited(fields, before, asked, engine.settings.tasks, spent, gone, vault)
         await task.change(conn, made.task)
         earliest = await edits.replan(
             conn,

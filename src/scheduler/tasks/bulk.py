@@ -19,7 +19,7 @@ from litestar.openapi.spec import (
     Schema,
 )
 
-from scheduler import asked, config, db, planner, planning, quotas, services, state, task
+from scheduler import asked, db, planner, planning, quotas, services, state, task
 from scheduler.clock import Slice
 from scheduler.db import Conn
 from scheduler.engine import Engine
@@ -74,7 +74,7 @@ async def create_tasks(
     parts = _lines(body) if lined else await _elements(body)
     async with engine.database.api.begin() as conn:
         now = await services.hold(conn, service.id)
-        made = await _read(parts, service, now, engine.settings.tasks)
+        made = await _read(parts, service, now, engine)
         await quotas.check_tasks(conn, service, len(made))
         ids = [new.task.id for new in made]
         earliest = await _write(conn, service, made, now, engine.window_ms)
@@ -129,16 +129,17 @@ def _refused(place: int, e: InvalidRequest) -> InvalidRequest:
 
 
 async def _read(
-    parts: Iterator[bytes | msgspec.Raw], service: Service, now: int, most: config.Tasks
+    parts: Iterator[bytes | msgspec.Raw], service: Service, now: int, engine: Engine
 ) -> list[Edit]:
     """Return what each part makes. Raises ValidationFailed with everything that is wrong."""
     turn, made, wrong = Slice(), list[Edit](), list[Detail]()
+    most, vault = engine.settings.tasks, engine.database.vault
     places: dict[str, int] = {}
     for place, part in enumerate(parts):
         if place >= MOST:
             raise ValidationFailed.of("body", f"holds more than {MOST} tasks; send several")
         try:
-            new = edit.new_task(model.read_fields(part), service.id, now, most)
+            new = edit.new_task(model.read_fields(part), service.id, now, most, vault)
         except ValidationFailed as e:
             wrong += [_placed(place, detail) for detail in e.details]
         except InvalidRequest as e:

@@ -14,6 +14,7 @@ from scheduler.db import utc
 from scheduler.definition import Definition, Policy
 from scheduler.errors import ValidationFailed
 from scheduler.run import bucket_of
+from scheduler.sealing import Vault
 from scheduler.tasks.acting import read_action
 from scheduler.tasks.model import Spent, TaskFields
 from scheduler.tasks.policy import read_policy
@@ -45,8 +46,13 @@ class Edit(msgspec.Struct):
     at_once: bool = False
 
 
-def new_task(fields: TaskFields, service_id: UUID, now: int, most: config.Tasks) -> Edit:
-    """Return the task that a body describes. Raises ValidationFailed with every wrong field."""
+def new_task(
+    fields: TaskFields, service_id: UUID, now: int, most: config.Tasks, vault: Vault | None = None
+) -> Edit:
+    """Return the task that a body describes; its secrets are sealed, where it is to be stored.
+
+    Raises ValidationFailed with every wrong field.
+    """
     task_id = fields.id if isinstance(fields.id, str) and fields.id else str(uuid.uuid4())
     blank = Definition(
         key=uuid.uuid4(),
@@ -66,7 +72,7 @@ def new_task(fields: TaskFields, service_id: UUID, now: int, most: config.Tasks)
     )
     reader = Reader(fields, blank, now, most)
     _check_id(reader, task_id)
-    return _read(reader)
+    return _read(reader, vault)
 
 
 def edited(
@@ -76,20 +82,22 @@ def edited(
     most: config.Tasks,
     spent: Spent | None = None,
     gone: Collection[int] = (),
+    vault: Vault | None = None,
 ) -> Edit:
-    """Return a task as an edit leaves it. Raises ValidationFailed with every wrong field.
+    """Return a task as an edit leaves it, its secrets sealed.
 
+    Raises ValidationFailed with every wrong field.
     What a GET answers may be sent back whole, and changes nothing; where the task has `max_runs`,
     `spent` tells what GET answered, and where instants ended before they came, `gone`.
     """
-    edit = _read(Reader(fields, before, now, most, new=False, spent=spent, gone=gone))
+    edit = _read(Reader(fields, before, now, most, new=False, spent=spent, gone=gone), vault)
     edit.task = msgspec.structs.replace(
         edit.task, version=before.version + 1, updated_at=utc(now), damaged=None
     )
     return edit
 
 
-def _read(reader: Reader) -> Edit:
+def _read(reader: Reader, vault: Vault | None) -> Edit:
     before = reader.before
     _check_later(reader)
     timing = read_timing(reader)
@@ -108,6 +116,9 @@ def _read(reader: Reader) -> Edit:
     )
     if reader.wrong:
         raise ValidationFailed.all(reader.wrong)
+    if vault is not None:
+        action = after.action.sealed(vault, after.service_id)
+        after = msgspec.structs.replace(after, action=action)
     return Edit(after, timing.at_once)
 
 

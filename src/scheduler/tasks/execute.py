@@ -93,7 +93,8 @@ async def executed(
             await quotas.check_in_flight(conn, service)
             await quotas.take_runs(conn, service)
             await engine.runner.secrets.refresh(conn, [service_id])
-            if engine.runner.secrets.of(service_id) is None:
+            secrets_ = engine.runner.secrets
+            if secrets_.of(service_id) is None and not secrets_.broken(service_id):
                 raise Unauthorized(services.UNKNOWN)
             # Where others may stand before it, it takes its place in the line.
             ours = engine.membership.fresh and not dispatcher.halted
@@ -128,6 +129,7 @@ def check_enabled(of: Definition) -> None:
 
 
 async def _check_executable(conn: Conn, of: Definition, engine: Engine) -> None:
+    engine.check_running()
     check_enabled(of)
     if of.overlap != "skip":
         return

@@ -97,7 +97,7 @@ async def _moved(
     """Give a task without a recurring trigger its time; return the run's id and what is due."""
     fields = TaskFields(scheduled_at=rfc3339(at))
     asked = await services.hold(conn, of.service_id)
-    made = edit.edited(fields, of, asked, engine.settings.tasks)
+    made = edit.edited(fields, of, asked, engine.settings.tasks, vault=engine.database.vault)
     if made.task.trigger == of.trigger and at <= asked:
         return await lines.newest(conn, of.line, utc(asked)), None
     if made.task.trigger != of.trigger:

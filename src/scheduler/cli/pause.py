@@ -1,0 +1,60 @@
+"""`scheduler pause` and `scheduler resume`: whether the replicas of a database run anything."""
+
+import click
+
+from scheduler import config, installation
+from scheduler.cli.database import with_database
+from scheduler.db import Database
+
+BY_HAND = "someone paused it"
+
+
+@click.command()
+@click.option("-r", "--reason", metavar="TEXT", help="What callers are told; default that you did.")
+@click.pass_obj
+def pause(file: str | None, /, reason: str | None) -> None:
+    """Let no replica of this database run anything, until `scheduler resume`.
+
+    Calls under way end. The API and the pages go on; what falls due meanwhile is judged by each
+    task's misfire rule at the resume. Every replica hears of it within two seconds.
+
+    \b
+    Examples:
+      scheduler pause
+      scheduler pause --reason "the shop is moving"
+    """  # noqa: D301
+
+    async def work(database: Database) -> str:
+        async with database.api.begin() as conn:
+            before = (await installation.lock(conn)).pause
+            if before is not None and reason is None:
+                return f"It is paused already: {before.reason}."
+            await installation.pause(conn, reason or BY_HAND)
+        return f"Paused: {reason or BY_HAND}. `scheduler resume` ends it."
+
+    click.echo(with_database(config.load(file=file), work))
+
+
+@click.command()
+@click.pass_obj
+def resume(file: str | None, /) -> None:
+    """End a pause; a copied database is an installation of its own from then on.
+
+    What was missed is judged by each task's misfire rule. Of a copy make sure first that the
+    scheduler it was copied from is stopped, or that both may call the same targets.
+
+    \b
+    Example:
+      scheduler resume
+    """  # noqa: D301
+
+    async def work(database: Database) -> str:
+        here = await installation.place(database)
+        async with database.api.begin() as conn:
+            before = await installation.lock(conn)
+            await installation.resume(conn, here)
+        if before.pause is None:
+            return "It was not paused."
+        return f"Resumed; it was paused because {before.pause.reason}."
+
+    click.echo(with_database(config.load(file=file), work))

@@ -1,0 +1,206 @@
+"""Resealing: gives what is stored of secrets another form, a service and a piece at a time.
+
+In the background it seals what an older version wrote; by the operator's word it opens all again,
+or gives up what is sealed with a key that is lost.
+"""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import text
+
+from scheduler import installation, services, signing
+from scheduler.actions.http import Http
+from scheduler.db import Conn, Database
+from scheduler.sealing import LOST, SIGNING, Vault, header, is_sealed, is_sealed_bytes
+
+PIECE = 500
+START = (datetime.min.replace(tzinfo=UTC), UUID(int=0))
+
+HEADERS = text("""
+SELECT created_at, key, bucket, action ->> 'header' AS header,
+       action ->> 'secret_headers' AS secret_headers
+FROM task
+WHERE service_id = :service_id AND (created_at, key) > (:created_at, :after)
+ORDER BY created_at, key LIMIT :most
+""")
+
+# What an edit, or the planner, holds is left for the next walk: nobody waits for this in a ring.
+REPLACE = text("""
+UPDATE task SET action = jsonb_set(action, '{header}', CAST(u.after AS jsonb))
+FROM unnest(CAST(:keys AS uuid[]), CAST(:buckets AS smallint[]), CAST(:before AS text[]),
+            CAST(:after AS text[])) AS u (key, bucket, before, after)
+WHERE task.key = u.key AND task.bucket = u.bucket AND task.service_id = :service_id
+    AND task.action -> 'header' = CAST(u.before AS jsonb)
+    AND task.key = ANY(ARRAY(SELECT key FROM task
+        WHERE key = ANY(:keys) AND service_id = :service_id FOR UPDATE SKIP LOCKED))
+""")
+
+Change = Callable[[UUID, str, str], str]
+"""(service, header, stored value) -> the value to be stored; only secret ones are asked about."""
+Place = tuple[datetime, UUID]
+
+
+class Step(msgspec.Struct):
+    """What one piece came to."""
+
+    after: Place | None
+    """Where the next piece begins; None at the end."""
+    changed: int = 0
+    """Tasks."""
+    left: int = 0
+    """Tasks that somebody held."""
+
+
+async def piece(conn: Conn, service_id: UUID, after: Place, change: Change) -> Step:
+    """Change the secret headers of some of a service's tasks."""
+    values = {"service_id": service_id, "created_at": after[0], "after": after[1], "most": PIECE}
+    rows = (await conn.execute(HEADERS, values)).all()
+    step = Step((rows[-1].created_at, rows[-1].key) if len(rows) == PIECE else None)
+    changed = [(row, new) for row in rows if (new := _changed(service_id, row, change)) is not None]
+    if changed:
+        values = {
+            "service_id": service_id,
+            "keys": [row.key for row, _ in changed],
+            "buckets": [row.bucket for row, _ in changed],
+            "before": [row.header for row, _ in changed],
+            "after": [new for _, new in changed],
+        }
+        step.changed = (await conn.execute(REPLACE, values)).rowcount
+        step.left = len(changed) - step.changed
+    return step
+
+
+def _changed(service_id: UUID, row: Any, change: Change) -> str | None:
+    """Return a task's headers as they are to be stored; None where they are so already."""
+    if row.header is None:
+        return None
+    try:
+        action = Http(
+            url="",
+            header=msgspec.json.decode(row.header, type=dict[str, str]),
+            secret_headers=msgspec.json.decode(row.secret_headers or "[]", type=list[str]),
+        )
+    except (msgspec.DecodeError, RecursionError):  # damaged by hand: it is never sent
+        return None
+    secret = action.secrets(action.header)
+    after = {
+        name: change(service_id, name, value) if name in secret or is_sealed(value) else value
+        for name, value in action.header.items()
+    }
+    return None if after == action.header else msgspec.json.encode(after).decode()
+
+
+# In the background --------------------------------------------------------------------------------
+
+LOCK = text("SELECT pg_try_advisory_xact_lock(hashtext('scheduler reseal'))")
+
+
+class Sealing:
+    """Walks every service, and seals what is stored open; a few pieces a step."""
+
+    PIECES = 20
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._services: list[UUID] | None = None
+        self._after: Place = START
+        self._left = 0
+
+    async def step(self) -> bool:
+        """Seal some; return True once all is sealed, which is written down then."""
+        for _ in range(self.PIECES):
+            async with self._database.engine.begin() as conn:
+                if not (await conn.execute(LOCK)).scalar_one():
+                    return False  # another replica is at it
+                if await self._piece(conn):
+                    return True
+        return False
+
+    async def _piece(self, conn: Conn) -> bool:
+        if self._services is None:
+            self._services, self._after, self._left = await services.ids(conn), START, 0
+        if not self._services:
+            done, self._services = not self._left, None
+            if done:
+                await installation.note_sealed(conn, sealed=True)
+            return done
+        service = self._services[-1]
+        if self._after == START:
+            self._left += not await seal_signing(conn, self._database.vault, service)
+        step = await piece(conn, service, self._after, sealer(self._database.vault))
+        self._left += step.left
+        self._after = step.after or START
+        if step.after is None:
+            self._services.pop()
+        return False
+
+
+def sealer(vault: Vault) -> Change:
+    """Return the change that seals."""
+    return lambda service, name, value: vault.seal(value, service, header(name))
+
+
+async def seal_signing(conn: Conn, vault: Vault, service_id: UUID) -> bool:
+    """Seal a service's signing secret; False where it changed meanwhile."""
+    before = (await signing.stored(conn, [service_id])).get(service_id)
+    if before is None or is_sealed_bytes(before):
+        return True
+    after = vault.seal_bytes(before, service_id, SIGNING)
+    return await signing.replace(conn, service_id, before, after)
+
+
+# By the operator's word, with every replica stopped -----------------------------------------------
+
+
+class Given(msgspec.Struct):
+    """What was given up, or opened, of one service."""
+
+    service: str
+    tasks: int
+
+
+async def unseal(conn: Conn, vault: Vault) -> list[Given]:
+    """Store everything open again, and forget the key. Raises SealError for what does not open."""
+
+    def opened(service: UUID, name: str, value: str) -> str:
+        return vault.open(value, service, header(name))
+
+    found = []
+    for service in await services.list_all(conn):
+        found.append(Given(service.name, await _whole(conn, service.id, opened)))
+        before = (await signing.stored(conn, [service.id]))[service.id]
+        after = vault.open_bytes(before, service.id, SIGNING)
+        await signing.replace(conn, service.id, before, after)
+    await installation.note_sealed(conn, sealed=False)
+    await installation.adopt(conn, None)
+    return found
+
+
+async def give_up(conn: Conn, vault: Vault) -> list[Given]:
+    """Mark every sealed header as lost, make new signing secrets, and adopt the vault's key."""
+
+    def lost(_service: UUID, _name: str, value: str) -> str:
+        return LOST if is_sealed(value) else value
+
+    found = []
+    for service in await services.list_all(conn):
+        found.append(Given(service.name, await _whole(conn, service.id, lost)))
+        await signing.rotate_secret(conn, vault, service.id)
+    await installation.note_sealed(conn, sealed=False)
+    await installation.adopt(conn, vault.fingerprint)
+    return found
+
+
+async def _whole(conn: Conn, service_id: UUID, change: Change) -> int:
+    """Change all of a service's tasks; return how many were."""
+    tasks, after = 0, START
+    while True:
+        step = await piece(conn, service_id, after, change)
+        tasks += step.changed
+        if step.after is None:
+            return tasks
+        after = step.after
