@@ -217,6 +217,7 @@ OWNERS = {
         "partitions.py",
         "queue.py",
     },
+    "log_entry": {"logstore.py"},
     "replica": {"replicas.py"},
     "service_usage": {"quotas.py"},
     "task_state": {"state.py"},

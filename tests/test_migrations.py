@@ -15,6 +15,7 @@ from scheduler import (
     db,
     history,
     installation,
+    logstore,
     migrate,
     planner,
     queue,
@@ -27,7 +28,19 @@ from scheduler import (
 )
 from scheduler.errors import StartupError
 
-OWNERS = (history, installation, planner, queue, replicas, run, services, state, task, versions)
+OWNERS = (
+    history,
+    installation,
+    logstore,
+    planner,
+    queue,
+    replicas,
+    run,
+    services,
+    state,
+    task,
+    versions,
+)
 """Importing them declares the tables."""
 
 COLUMNS = """

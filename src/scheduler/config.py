@@ -204,6 +204,8 @@ class Log(Section):
     store: bool = False
     """Also keep log lines in the database."""
     store_retention_days: Annotated[int, Meta(ge=1, le=3650)] = 7
+    store_max_lines: Annotated[int, Meta(ge=1000, le=1 << 40)] = 2_000_000
+    """The oldest stored lines go where there are more; about 1 KiB each."""
 
 
 class Settings(Section):
@@ -253,6 +255,17 @@ def paths() -> Iterator[tuple[str, str, type]]:
     for section in msgspec.structs.fields(Settings):
         for field in msgspec.structs.fields(section.type):
             yield section.name, field.name, field.type
+
+
+def secrets(settings: Settings) -> list[str]:
+    """Return the values that nobody may see, and the passwords in those that are URLs."""
+    found = []
+    for path in sorted(SECRET):
+        section, name = path.split(".")
+        value = getattr(getattr(settings, section), name)
+        userinfo = value.partition("://")[2].rpartition("@")[0]
+        found += [value, userinfo.partition(":")[2]] if userinfo else [value]
+    return [value for value in found if value]
 
 
 def environment_name(section: str, name: str) -> str:
@@ -345,14 +358,20 @@ def _convert(tree: dict[str, dict[str, Any]]) -> Settings:
                 f"{section}.{name} ({environment_name(section, name)}): {expected}{shown}"
             ) from None
     settings = msgspec.convert(tree, Settings)
-    for cidr in settings.auth.anonymous_from:
+    _check_cidrs("auth.anonymous_from", settings.auth.anonymous_from)
+    _check_cidrs("server.trusted_proxies", settings.server.trusted_proxies)
+    return settings
+
+
+def _check_cidrs(path: str, cidrs: list[str]) -> None:
+    for cidr in cidrs:
         try:
             ipaddress.ip_network(cidr)
         except ValueError as e:
+            variable = environment_name(*path.split("."))
             raise StartupError(
-                f"auth.anonymous_from (AUTH_ANONYMOUS_FROM): expected CIDRs like 10.0.0.0/8: {e}"
+                f"{path} ({variable}): expected CIDRs like 10.0.0.0/8: {e}"
             ) from None
-    return settings
 
 
 def _expected(error: msgspec.ValidationError, kind: type) -> str:

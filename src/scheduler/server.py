@@ -20,9 +20,9 @@ import structlog
 import uvicorn
 from litestar import Litestar
 
-from scheduler import app, db, logs, metrics, migrate, services
+from scheduler import app, db, logs, logstore, metrics, migrate, services
 from scheduler.actions.http import Http, HttpPerformer
-from scheduler.config import Settings
+from scheduler.config import Settings, secrets
 from scheduler.db import Database
 from scheduler.egress import Rules
 from scheduler.embedded import EmbeddedPostgres
@@ -63,7 +63,7 @@ def data_dir(settings: Settings) -> Path:
 
 def serve(settings: Settings, credentials: Path | None) -> None:
     """Run everything until a signal says stop. Raises StartupError."""
-    logs.configure(settings.log)
+    logs.configure(settings.log, known=secrets(settings))
     signal.signal(signal.SIGTERM, _stop)
     with contextlib.suppress(Stopped, KeyboardInterrupt), contextlib.ExitStack() as stack:
         stack.callback(deafen)
@@ -216,6 +216,7 @@ class Process:
                 stack.enter_context(background(self._keep_postgres(self.postgres)))
             database = Database(self.url, self.settings.database)
             stack.push_async_callback(database.close)
+            await stack.enter_async_context(logstore.storing(database, self.settings.log))
             outbound = await stack.enter_async_context(
                 Outbound(self.settings.http, rules(self.settings, self.url, self.address))
             )
