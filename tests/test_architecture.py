@@ -220,6 +220,7 @@ OWNERS = {
         "partitions.py",
         "queue.py",
     },
+    "log_entry": {"logstore.py"},
     "replica": {"replicas.py"},
     "installation": {"installation.py", "migrate.py"},
     "service_usage": {"quotas.py"},

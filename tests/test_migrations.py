@@ -15,6 +15,7 @@ from scheduler import (
     db,
     history,
     installation,
+    logstore,
     migrate,
     planner,
     queue,
@@ -29,8 +30,19 @@ from scheduler.dashboard import sessions
 from scheduler.errors import StartupError
 
 OWNERS = (
-    history, installation, planner, queue, replicas, run, services, sessions, state, task, versions
-)  # fmt: skip
+    history,
+    installation,
+    logstore,
+    planner,
+    queue,
+    replicas,
+    run,
+    services,
+    sessions,
+    state,
+    task,
+    versions,
+)
 """Importing them declares the tables."""
 
 COLUMNS = """

@@ -131,7 +131,9 @@ def test_a_replica_stopped_for_fifteen_seconds_changes_nothing_for_a_thousand_ta
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-@pytest.mark.skipif("'slow' not in config.getoption('-m')", reason="a minute longer; asked for with -m slow")
+@pytest.mark.skipif(
+    "'slow' not in config.getoption('-m')", reason="a minute longer; asked for with -m slow"
+)
 def test_a_replica_stopped_for_a_minute_changes_nothing_for_a_thousand_tasks(
     here: Stage, shared: Shared
 ) -> None:

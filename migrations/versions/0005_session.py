@@ -3,7 +3,7 @@
 from alembic import op
 
 revision = "0005"
-down_revision = "0003"
+down_revision = "0004"
 
 UP = """
 -- hash: SHA-256 of what the cookie holds. A session goes with the token that opened it.

@@ -8,7 +8,6 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
 
-import structlog
 import yaml
 from litestar import Litestar, MediaType, Request, Response, Router, get
 from litestar.connection import ASGIConnection
@@ -30,7 +29,7 @@ from litestar.routes import HTTPRoute
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from scheduler import __version__, db, logs, metrics, migrate, openapi
+from scheduler import __version__, db, metrics, migrate, openapi, requestlog
 from scheduler.admin import api as admin_api
 from scheduler.config import Settings
 from scheduler.dashboard import api as dashboard_api
@@ -49,11 +48,10 @@ from scheduler.errors import (
     ValidationFailed,
 )
 from scheduler.gate import Caller, Scale
+from scheduler.requestlog import traced
 from scheduler.runs import api as runs_api
 from scheduler.service import Service
 from scheduler.tasks import api as tasks_api
-
-log = structlog.get_logger()
 
 Lifespan = Callable[[Litestar], AbstractAsyncContextManager[None]]
 AnyRequest = Request[Any, Any, Any]
@@ -194,10 +192,15 @@ def answer_error(request: AnyRequest, error: Exception) -> Response[Any]:
 
 
 def explain(request: AnyRequest, error: Exception) -> UserError | None:
-    """Return what an exception means for the caller; None, once logged, where the fault is ours."""
+    """Return what an exception means for the caller, None where the fault is ours.
+
+    The request's line in the log says either.
+    """
     refused = _refused(error)
     if refused is None:
-        log.error("request failed", url=request.url.path, method=request.method, exc_info=error)
+        requestlog.say(request.scope, "", error)
+    else:
+        requestlog.say(request.scope, refused.message)
     return refused
 
 
@@ -274,38 +277,15 @@ def headed(app: ASGIApp) -> ASGIApp:
     """Answer HEAD wherever GET is answered (RFC 9110, 9.1); the server leaves the body out."""
 
     async def middleware(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == ScopeType.HTTP and scope["method"] == "HEAD":
-            scope = cast("Scope", {**scope, "method": "GET"})
-        await app(scope, receive, send)
-
-    return middleware
-
-
-def traced(app: ASGIApp) -> ASGIApp:
-    """Give every request a trace id, and its answer the header that says so."""
-
-    async def middleware(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != ScopeType.HTTP:
+        if scope["type"] != ScopeType.HTTP or scope["method"] != "HEAD":
             await app(scope, receive, send)
             return
-        trace = logs.trace_id()
-        token = logs.TRACE_ID.set(trace)
-
-        async def sending(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (b"x-trace-id", trace.encode())]
-                log.debug(
-                    "request",
-                    method=scope.get("method"),
-                    url=scope["path"],
-                    status=message["status"],
-                )
-            await send(message)
-
+        asked = cast("Scope", {**scope, "method": "GET"})
         try:
-            await app(scope, receive, sending)
+            await app(asked, receive, send)
         finally:
-            logs.TRACE_ID.reset(token)
+            # The log wants to know what was found out.
+            scope.update({**asked, "method": "HEAD"})  # type: ignore[typeddict-item]
 
     return middleware
 

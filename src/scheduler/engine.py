@@ -9,7 +9,19 @@ from uuid import UUID
 import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
-from scheduler import config, db, metrics, partitions, planner, queue, services, settler, versions
+from scheduler import (
+    config,
+    db,
+    logstore,
+    metrics,
+    partitions,
+    planner,
+    queue,
+    runlog,
+    services,
+    settler,
+    versions,
+)
 from scheduler.caretaker import Caretaker
 from scheduler.clock import Clock
 from scheduler.db import Conn, Database, ms, utc
@@ -33,6 +45,7 @@ REPAIR_MS = 60_000
 """How long around its last beat a replica may have settled what it did not add up."""
 RESTART_S = 1.0
 PRUNE_S = 3600.0
+PRUNE_LOG_S = 300.0
 PRUNE_AGAIN_S = 60.0
 """When a week that a reader holds open is tried again."""
 STRAYS_S = 300.0
@@ -151,6 +164,7 @@ class Engine:
         to = outcome.to  # type: ignore[attr-defined]
         if isinstance(to, End):
             self.standing.note(to)
+            runlog.tell(to)
         self.dispatcher.settled(outcome)  # type: ignore[arg-type]  # the settler is made first
 
     # Life ----------------------------------------------------------------------------------------
@@ -181,6 +195,7 @@ class Engine:
         self._tick("state", 1.0, self._stand)
         self._tick("sweep", 5.0, self._sweep_step)
         self._tick("prune", PRUNE_S, self._prune, self.pruning)
+        self._tick("log", PRUNE_LOG_S, self._prune_log)
         self._tick("measure", 10.0, self._measure)
         self._tick("strays", STRAYS_S, self._strays)
         self._pulse(worker.poll_seconds, self.dispatcher.wake)
@@ -395,6 +410,9 @@ class Engine:
                 pass
         if pruned.left:
             asyncio.get_running_loop().call_later(PRUNE_AGAIN_S, self.pruning.set)
+
+    async def _prune_log(self) -> None:
+        await logstore.prune(self.database, self.clock.now_ms(), self.settings.log)
 
     async def _strays(self) -> None:
         await self.strays.step()

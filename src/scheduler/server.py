@@ -20,9 +20,9 @@ import structlog
 import uvicorn
 from litestar import Litestar
 
-from scheduler import app, db, logs, metrics, migrate, opening, services
+from scheduler import app, db, logs, logstore, metrics, migrate, opening, services
 from scheduler.actions.http import Http, HttpPerformer
-from scheduler.config import Settings
+from scheduler.config import Settings, secrets
 from scheduler.db import Database
 from scheduler.egress import Rules
 from scheduler.embedded import EmbeddedPostgres
@@ -67,7 +67,7 @@ def serve(settings: Settings, credentials: Path | None, *, paused: bool = False)
 
     Raises StartupError.
     """
-    logs.configure(settings.log)
+    logs.configure(settings.log, known=secrets(settings))
     with stoppable() as stack:
         sock = stack.enter_context(listening(settings))
         url, postgres, joiners = settings.database.url, None, None
@@ -248,6 +248,7 @@ class Process:
             database = Database(self.url, self.settings.database)
             stack.push_async_callback(database.close)
             await settle_in(database, self.settings)
+            await stack.enter_async_context(logstore.storing(database, self.settings.log))
             outbound = await stack.enter_async_context(
                 Outbound(self.settings.http, rules(self.settings, self.url, self.address))
             )

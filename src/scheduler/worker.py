@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from scheduler import logs, server
-from scheduler.config import Settings
+from scheduler.config import Settings, secrets
 from scheduler.embedded import EmbeddedPostgres, InUse
 from scheduler.joining import Joiners
 
@@ -19,7 +19,7 @@ def work(settings: Settings, health_port: int | None = None) -> None:
 
     `health_port` serves `/health`, `/ready` and `/metrics` on `server.host`; None listens nowhere.
     """
-    logs.configure(settings.log, "scheduler.worker")
+    logs.configure(settings.log, "scheduler.worker", known=secrets(settings))
     with server.stoppable() as stack:
         sock = None
         if health_port is not None:
