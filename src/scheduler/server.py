@@ -15,12 +15,11 @@ from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 import msgspec
-import platformdirs
 import structlog
 import uvicorn
 from litestar import Litestar
 
-from scheduler import app, db, logs, metrics, migrate, services
+from scheduler import app, db, home, logs, metrics, migrate, services
 from scheduler.actions.http import Http, HttpPerformer
 from scheduler.config import Settings
 from scheduler.db import Database
@@ -29,6 +28,7 @@ from scheduler.embedded import EmbeddedPostgres
 from scheduler.engine import Engine
 from scheduler.errors import StartupError
 from scheduler.gate import Gate
+from scheduler.home import CREDENTIALS, Credentials
 from scheduler.masking import mask
 from scheduler.outbound import Outbound
 from scheduler.protocol import Protocol
@@ -44,21 +44,7 @@ WATCH_S = 2.0
 REFUSED = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
 
 
-class Credentials(msgspec.Struct):
-    """What a client needs; the content of the credentials file."""
-
-    url: str
-    service_id: str
-    token: str
-
-
-def data_dir(settings: Settings) -> Path:
-    """Return the data directory that is meant."""
-    if settings.data.dir:
-        return Path(settings.data.dir).expanduser().absolute()
-    if os.name != "nt" and os.geteuid() == 0:
-        return Path("/var/lib/scheduler")
-    return Path(platformdirs.user_data_dir("scheduler"))
+data_dir = home.data_dir
 
 
 def serve(settings: Settings, credentials: Path | None) -> None:
@@ -76,7 +62,7 @@ def serve(settings: Settings, credentials: Path | None) -> None:
             postgres.start(say)
             url = postgres.url
         asyncio.run(prepared(settings, url))
-        at = credentials or data_dir(settings) / "credentials.json"
+        at = credentials or data_dir(settings) / CREDENTIALS
         process = Process(settings, url, postgres, address(sock), at)
         process.run(sock)
 
