@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import re
+import shlex
 import signal
 import socket
 import sys
@@ -12,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import click
 import httpx
 import pytest
 
@@ -159,9 +161,6 @@ async def test_verify_goes_through_every_page_and_exits_by_what_it_finds(app, ru
 
     found = await eventually(compared)
     assert found["missing"] == found["doubled"] == [] and found["next_cursor"] is None
-    well = await runs("verify")
-    assert well.exit_code == 0 and "None is missing, none is doubled" in well.stdout
-
     await conn.execute(
         "DELETE FROM run WHERE id = (SELECT id FROM run WHERE due > now() + interval '15 s' "
         "ORDER BY due LIMIT 1)"
@@ -198,9 +197,10 @@ async def line(process: Any) -> Any:
 
 async def test_tail_shows_runs_as_they_end_and_survives_the_server(run_app, receiver, tmp_path):
     port = free_port()
+    settings = {"SERVER_PORT": str(port), "WORKER_DRAIN_SECONDS": "0.1"}
     gate = asyncio.Event()
     async with contextlib.AsyncExitStack() as stack:
-        async with run_app(SERVER_PORT=str(port)) as app:
+        async with run_app(**settings) as app:
             alice = await stack.enter_async_context(app.client("alice"))
             (before,) = await executed(alice, receiver, 200)
             process = await stack.enter_async_context(tailing(app))
@@ -214,7 +214,7 @@ async def test_tail_shows_runs_as_they_end_and_survives_the_server(run_app, rece
         said = await asyncio.wait_for(process.stderr.readline(), 20)
         assert str(port).encode() in said and b"Still looking" in said
         gate.set()
-        async with run_app(SERVER_PORT=str(port)) as app:
+        async with run_app(**settings) as app:
             alice = await stack.enter_async_context(app.client("alice"))
             assert (await line(process))["id"] == late  # it was cut short, and tried again
             (last,) = await executed(alice, receiver, 200)
@@ -323,3 +323,33 @@ async def test_tail_shows_what_is_cancelled_before_it_is_due(look, alice):
     assert (await alice.post("/runs/cancel", json={"task": "t"})).json()["done"] == 1
     assert [each["state"] for each in await look()] == ["cancelled"]
     assert await look() == []
+
+
+# docs/cli.md -------------------------------------------------------------------------------------
+
+PAGE = Path(__file__).parent.parent / "docs" / "cli.md"
+
+
+async def test_every_command_line_of_the_page_does_what_it_says(app, alice, receiver):
+    """In their order, as they stand there; a tail is begun only: it has no end."""
+    blocks = re.findall(r"^```bash\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines()]
+    assert len(lines) > 20
+    run = running(app)
+    for line in lines:
+        program, *words = shlex.split(line.replace("http://127.0.0.1:9000", receiver.url))
+        words = ["tasks", *words] if program == "taskctl" else words
+        if "$RUN" in words:
+            ended = (await alice.get("/runs", params={"state": "succeeded"})).json()["runs"]
+            words[words.index("$RUN")] = ended[-1]["id"]
+        if "tail" in words:
+            group = cli.get_command(click.Context(cli), "runs")
+            tail = group.get_command(click.Context(group), "tail")
+            assert tail.make_context("tail", words[2:]) is not None
+            continue
+        done = await run(*words)
+        assert done.exit_code == 0, (line, done.output)
+        assert "verify" not in words or "None is missing, none is doubled" in done.stdout
+    left = (await alice.get("/tasks")).json()
+    assert {task["id"] for task in left} == {"hello", "report"}
+    assert [r.path for r in receiver.requests][:2] == ["/hello", "/hello"]

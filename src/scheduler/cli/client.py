@@ -213,14 +213,19 @@ class Api:
             query = dict(parse_qsl(urlsplit(following).query, keep_blank_values=True))
 
     def cursor(
-        self, path: str, params: Params, of: type["Cursored"], limit: int | None = None
+        self,
+        path: str,
+        params: Params,
+        of: type["Cursored"],
+        limit: int | None = None,
+        wait_s: float = READ_S,
     ) -> Iterator[Any]:
         """Yield the answers of a list that goes on at `next_cursor`; `limit` of each at most."""
         query: dict[str, Any] = {**params}
         if limit is not None:
             query["limit"] = min(limit, PAGE)
         while True:
-            found = self.read(self.ask("GET", path, params=query), of)
+            found = self.read(self.ask("GET", path, params=query, wait_s=wait_s), of)
             yield found
             if found.next_cursor is None:
                 return

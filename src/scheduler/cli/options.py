@@ -25,6 +25,8 @@ class Sectioned(click.Command):
         """Write the options, each below its section."""
         sections: dict[str, list[tuple[str, str]]] = {}
         for param in self.get_params(ctx):
+            if isinstance(param, click.Argument):
+                continue  # the usage line has it
             record = param.get_help_record(ctx)
             if record is not None:
                 name = getattr(param, "section", "Options")
@@ -140,7 +142,12 @@ def which_task(*, needed: bool = True) -> Callable[[Callback], Callback]:
 
         complete = completers.task_ids
         named = click.option(
-            "-i", "--id", "named", metavar="TASK", help="The same.", shell_complete=complete
+            "-i",
+            "--id",
+            "named",
+            metavar="TASK",
+            help="The task's id, which may stand bare too.",
+            shell_complete=complete,
         )
         bare = click.argument("bare", metavar="[TASK]", required=False, shell_complete=complete)
         return bare(named(run))

@@ -63,10 +63,15 @@ def tolerant() -> None:
 
 
 class Listing:
-    """A table that is printed page by page; a column keeps the width that it had before."""
+    """A table that is printed page by page; a column keeps the width that it had before.
 
-    def __init__(self, *headings: str) -> None:
+    `spare` names columns that a terminal too narrow for all goes without, the first one first.
+    """
+
+    def __init__(self, *headings: str, spare: Sequence[str] = ()) -> None:
         self.headings = headings
+        self._spare = spare
+        self._left: list[int] | None = None
         self._widths = [cell_len(heading) for heading in headings]
         self._console = console()
         self._begun = False
@@ -92,16 +97,32 @@ class Listing:
         sys.stdout.flush()
 
     def _draw(self, page: list[list[str]]) -> None:
+        if self._left is None:
+            self._left = self._fitting()
+        left = self._left
         table = Table(box=None, show_header=not self._begun, header_style="bold", pad_edge=False)
-        fits = sum(self._widths) + 2 * len(self._widths) <= self._console.width
-        for place, (heading, width) in enumerate(zip(self.headings, self._widths, strict=True)):
+        fits = self._needs(left) <= self._console.width
+        for place in left:
             # Pages stay in line where there is room; else cells are folded, an id last.
+            width = self._widths[place]
             least = min(width, ID_WIDTH) if place == 0 else None
             wide = width if fits else None
+            heading = self.headings[place]
             table.add_column(heading, overflow="fold", width=wide, min_width=least)
         for row in page:
-            table.add_row(*(Text(cell, STYLES.get(cell, "")) for cell in row))
+            table.add_row(*(Text(row[place], STYLES.get(row[place], "")) for place in left))
         self._console.print(table)
+
+    def _fitting(self) -> list[int]:
+        """Return the columns to show, by what the first page holds."""
+        left = list(range(len(self.headings)))
+        for heading in self._spare:
+            if self._needs(left) > self._console.width:
+                left.remove(self.headings.index(heading))
+        return left
+
+    def _needs(self, columns: Sequence[int]) -> int:
+        return sum(self._widths[place] + 2 for place in columns) - 2
 
 
 def card(pairs: Iterable[tuple[str, str | None]]) -> None:
@@ -110,7 +131,7 @@ def card(pairs: Iterable[tuple[str, str | None]]) -> None:
     width = max((len(name) for name, _ in there), default=0)
     printed = console()
     for name, value in there:
-        lines = plain.body(str(value)).split("\n")
+        lines = plain.body(str(value)).rstrip("\n").split("\n")
         printed.print(Text(f"{name:<{width}}  ", "bold"), end="")
         printed.print(Text(lines[0], STYLES.get(lines[0], "")), soft_wrap=True)
         for line in lines[1:]:
@@ -177,8 +198,11 @@ class Bar:
 
 
 @contextlib.contextmanager
-def progress(what: str, total: float | None = None) -> Iterator[Bar]:
-    """Show how far something has come, on a terminal alone; it leaves nothing behind."""
+def progress(what: str, total: float | None = None, *, quiet: bool = False) -> Iterator[Bar]:
+    """Show how far something has come, on a terminal alone; it leaves nothing behind.
+
+    A `total` of 0 is of what has no parts: the time it takes is shown.
+    """
     shown = console(err=True)
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
     columns = columns if total != 0 else columns[:1]
@@ -187,11 +211,16 @@ def progress(what: str, total: float | None = None) -> Iterator[Bar]:
         TimeElapsedColumn(),
         console=shown,
         transient=True,
-        disable=not shown.is_terminal,
+        disable=quiet or not sys.stderr.isatty(),
         redirect_stdout=False,
         redirect_stderr=False,
     ) as drawn:
         yield Bar(drawn, drawn.add_task(what, total=total or None))
+
+
+def counting(what: str) -> contextlib.AbstractContextManager[Bar]:
+    """Show how much was written to a file or a pipe; what a terminal shows is seen anyway."""
+    return progress(what, quiet=sys.stdout.isatty())
 
 
 def utc_now() -> datetime:

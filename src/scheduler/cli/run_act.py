@@ -40,7 +40,9 @@ class Done(msgspec.Struct):
 def _which(command: Any) -> Any:
     command = click.option("-y", "--yes", is_flag=True, help="Do not ask.")(command)
     command = run_filters()(command)
-    command = click.option("-i", "--id", "named", metavar="RUN", help="The same.")(command)
+    command = click.option(
+        "-i", "--id", "named", metavar="RUN", help="The run's id, which may stand bare too."
+    )(command)
     return click.argument("bare", metavar="[RUN]", required=False)(command)
 
 

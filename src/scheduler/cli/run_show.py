@@ -42,12 +42,15 @@ def list_runs(api: Api, output: str, limit: int, *, every: bool, **filters: Any)
       scheduler runs list --state scheduled
       scheduler runs list --all -o json > runs.json
     """
-    listing = Listing(*HEADINGS)
-    left, more = None if every else limit, False
+    listing = Listing(*HEADINGS, spare=("Lag", "Took", "Attempt"))
+    left, more, count = None if every else limit, False, 0
     with contextlib.ExitStack() as stack:
+        bar = stack.enter_context(out.counting("runs"))
         array = stack.enter_context(JsonArray()) if output == "json" else None
         for page in api.cursor("/runs", read(filters), RunPage, left):
             found = page.runs[:left]
+            count += len(found)
+            bar.to(count)
             if array is not None:
                 array.add(found)
             else:
@@ -83,7 +86,7 @@ def reason_of(run: Json) -> str:
 
 @click.command(cls=Sectioned)
 @click.argument("bare", metavar="[RUN]", required=False)
-@click.option("-i", "--id", "named", metavar="RUN", help="The same.")
+@click.option("-i", "--id", "named", metavar="RUN", help="The run's id, which may stand bare too.")
 @Output
 @talks
 def get(api: Api, bare: str | None, named: str | None, output: str) -> None:

@@ -30,6 +30,7 @@ LONGEST, SHORTEST = timedelta(minutes=5), timedelta(seconds=10)
 """The stretch that is read again: long while there is little in it."""
 MUCH = 2 * PAGE
 REST_MOST_S = 5.0
+HEADINGS = ("Ended", "Task", "State", "Attempt", "Took", "Run", "Reason")
 ENDS = ",".join(completers.END_STATES)
 LIVE = ",".join(completers.LIVE_STATES)
 
@@ -205,7 +206,7 @@ def tail(api: Api, lines: int, interval: float, output: str, **filters: Any) -> 
     if not states <= known:
         raise Usage(f"--state is one or more of {', '.join(sorted(known))}, with commas")
     following = Tail(api, which)
-    listing = Listing("Ended", "Task", "State", "Attempt", "Took", "Run", "Reason")
+    listing = Listing(*HEADINGS, spare=("Took", "Attempt", "Run"))
     _print(following.begin(lines), listing, output)
     is_away, rest = False, interval
     while True:

@@ -12,6 +12,9 @@ from scheduler.cli.options import In, Sectioned, talks
 from scheduler.cli.output import Listing, Output
 from scheduler.cli.times import Time
 
+WAIT_S = 90.0
+"""A call waits its turn, and then compares up to 100,000 instants."""
+
 
 class _Missing(msgspec.Struct):
     task_id: str
@@ -60,7 +63,8 @@ def verify(api: Api, since: str | None, until: str | None, output: str) -> None:
     """
     found: Verified | None = None
     with out.progress("instants compared") as bar:
-        for page in api.cursor("/runs/verify", {"from": since, "to": until}, Verified):
+        span = {"from": since, "to": until}
+        for page in api.cursor("/runs/verify", span, Verified, wait_s=WAIT_S):
             if found is None:
                 found = page
             else:

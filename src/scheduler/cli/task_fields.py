@@ -86,7 +86,13 @@ FLAGS = (
         fields=(),
         help="The body, an object or array, sent as application/json.",
     ),
-    _flag(WHAT, "follow_redirects", "--follow-redirects/--no-follow-redirects", default=None),
+    _flag(
+        WHAT,
+        "follow_redirects",
+        "--follow-redirects/--no-follow-redirects",
+        default=None,
+        help="Default: it does not.",
+    ),
     _flag(WHAT, "command", "-c", "--command", help="A shell command, where the server has them."),
     _flag(WHEN, "frequency", type=int, metavar="N", help="Every N units; with --unit."),
     _flag(

@@ -20,6 +20,7 @@ from scheduler.cli.times import Time
 Json = dict[str, Any]
 HIDDEN = {"id", "task_id", "message", "service_id", "state", "status", "name", "header"}
 TIMES = ("scheduled_at", "start_at", "end_at", "paused_until", "created_at", "updated_at")
+HEADINGS = ("ID", "Name", "Status", "Active", "Next due", "Trigger", "Calls")
 NAMES = {"scheduled_at": "Next due", "url": "URL"}
 
 
@@ -84,10 +85,14 @@ def scheduled(
 
 def _print(api: Api, path: str, filters: Params, shown: str, limit: int | None) -> None:
     """Print a list of tasks page by page."""
-    listing = Listing("ID", "Name", "Status", "Active", "Next due", "Trigger", "Calls")
+    listing = Listing(*HEADINGS, spare=("Calls", "Trigger", "Active"))
+    count = 0
     with contextlib.ExitStack() as stack:
+        bar = stack.enter_context(out.counting("tasks"))
         array = stack.enter_context(JsonArray()) if shown == "json" else None
-        for page, _ in api.pages(path, filters, limit):
+        for page, total in api.pages(path, filters, limit):
+            count += len(page)
+            bar.to(count, total)
             if array is not None:
                 array.add(page)
             else:

@@ -65,7 +65,7 @@ def parsed(text: str | None) -> datetime | None:
 def beside(text: str | None, now: datetime) -> str:
     """Return a time, and how far from now it is."""
     at = parsed(text)
-    return "" if at is None else f"{text}  ({away(at, now)})"
+    return "" if at is None else f"{text} ({away(at, now)})"
 
 
 def away(at: datetime, now: datetime) -> str:
