@@ -15,7 +15,6 @@ from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 import msgspec
-import platformdirs
 import structlog
 import uvicorn
 from litestar import Litestar
@@ -29,6 +28,7 @@ from scheduler.embedded import EmbeddedPostgres
 from scheduler.engine import Engine
 from scheduler.errors import StartupError
 from scheduler.gate import Gate
+from scheduler.home import CREDENTIALS, Credentials, data_dir
 from scheduler.joining import Joiners
 from scheduler.masking import mask
 from scheduler.outbound import Outbound
@@ -43,23 +43,6 @@ WAIT_S = 2.0
 WATCH_S = 2.0
 """How often the embedded Postgres is looked at."""
 REFUSED = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
-
-
-class Credentials(msgspec.Struct):
-    """What a client needs; the content of the credentials file."""
-
-    url: str
-    service_id: str
-    token: str
-
-
-def data_dir(settings: Settings) -> Path:
-    """Return the data directory that is meant."""
-    if settings.data.dir:
-        return Path(settings.data.dir).expanduser().absolute()
-    if os.name != "nt" and os.geteuid() == 0:
-        return Path("/var/lib/scheduler")
-    return Path(platformdirs.user_data_dir("scheduler"))
 
 
 def serve(settings: Settings, credentials: Path | None, *, paused: bool = False) -> None:
@@ -78,7 +61,7 @@ def serve(settings: Settings, credentials: Path | None, *, paused: bool = False)
             postgres.start(say)
             url, joiners = postgres.url, Joiners(data_dir(settings))
         asyncio.run(prepared(settings, url))
-        at = credentials or data_dir(settings) / "credentials.json"
+        at = credentials or data_dir(settings) / CREDENTIALS
         process = Process(
             settings, url, postgres, address(sock), at, joiners=joiners, paused=paused
         )

@@ -34,7 +34,7 @@ def show(file: str | None, /, output: str, **flags: Any) -> None:
     Examples:
       scheduler config show
       scheduler config show -o json | jq '.settings."worker.count"'
-    """  # noqa: D301
+    """
     loaded = config.read(file=file, flags=paths(flags))
     _say(loaded)
     if output == "json":

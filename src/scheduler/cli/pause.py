@@ -22,7 +22,7 @@ def pause(file: str | None, /, reason: str | None) -> None:
     Examples:
       scheduler pause
       scheduler pause --reason "the shop is moving"
-    """  # noqa: D301
+    """
 
     async def work(database: Database) -> str:
         async with database.api.begin() as conn:
@@ -46,7 +46,7 @@ def resume(file: str | None, /) -> None:
     \b
     Example:
       scheduler resume
-    """  # noqa: D301
+    """
 
     async def work(database: Database) -> str:
         here = await installation.place(database)
