@@ -218,6 +218,7 @@ OWNERS = {
         "queue.py",
     },
     "replica": {"replicas.py"},
+    "installation": {"installation.py"},
     "service_usage": {"quotas.py"},
     "task_state": {"state.py"},
     "task_version": {"versions.py"},

@@ -89,12 +89,16 @@ async def _unlock(conn: AsyncConnection) -> None:
 
 
 def _refuse_newer(status: Status) -> None:
-    known = {script.revision for script in _directory().walk_revisions()}
-    if status.current is not None and status.current not in known:
+    if status.current is not None and status.current not in known():
         raise StartupError(
             f"the database is at revision {status.current}, which this version does not know; "
             "start the newer version, or migrate down with it first"
         )
+
+
+def known() -> set[str]:
+    """Return every revision that this program can migrate from."""
+    return {script.revision for script in _directory().walk_revisions()}
 
 
 def _config(connection: Connection) -> Config:
