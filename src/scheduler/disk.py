@@ -72,7 +72,7 @@ class Watch:
             self._halt(WHO, self._sentence(left))
             self._halted = True
         elif self._halted and left >= self._least * AGAIN:
-            log.info("the disk has room again; going on", **self._facts(left))
+            log.warning("the disk has room again; going on", **self._facts(left))
             self._halt(WHO, None)
             self._halted = False
 
