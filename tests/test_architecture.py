@@ -275,6 +275,9 @@ def test_a_file_of_lists_writes_nothing(name):
 
 MACHINE = {
     "queue.CLAIM_ON_TIME": "claims for every service, and names those that are left out",
+    "queue.COMING": "compares what was planned with other time zones, of every service",
+    "planner.PLANS": "compares what was planned with other time zones, of every service",
+    "task.BY_KEY": "walks every service's tasks when the time zones have changed",
     "queue.ANY_LATE": "asks whether any service has something late",
     "queue.ADOPT": "reads what this process holds",
     "queue.RELEASE": "gives back what this process holds",

@@ -19,7 +19,7 @@ import structlog
 import uvicorn
 from litestar import Litestar
 
-from scheduler import app, db, logs, logstore, metrics, migrate, opening, services
+from scheduler import app, db, disk, logs, logstore, metrics, migrate, opening, services
 from scheduler.actions.http import Http, HttpPerformer
 from scheduler.config import Settings, secrets
 from scheduler.db import Database
@@ -247,6 +247,7 @@ class Process:
                 sole=self.joiners is not None and self.joiners.none(),
             )
             self._engine = engine
+            await self._watch_disk(engine, stack)
             metrics.OUTBOUND.set_function(lambda: outbound.open)
             await engine.start()
             if self.joiners is not None:
@@ -256,6 +257,15 @@ class Process:
             calm_collector()
             log.info("ready", url=self.address)
             yield
+
+    async def _watch_disk(self, engine: Engine, stack: contextlib.AsyncExitStack) -> None:
+        """Halt the engine while the embedded Postgres's disk is nearly full, from its start on."""
+        if self.postgres is None:
+            return
+        data, least = self.postgres.cluster.data, self.settings.data.min_free_bytes
+        watch = disk.Watch(data, least, engine.dispatcher.halt)
+        await watch.look()
+        stack.enter_context(background(watch.keep_looking()))
 
     def _begin_stop(self) -> None:
         self._told_to_stop = True
