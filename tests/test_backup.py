@@ -20,7 +20,7 @@ from click.testing import CliRunner, Result
 from hypothesis import given, strategies
 
 from conftest import quick_folder
-from scheduler import backups, disk, moving
+from scheduler import backups, disk, migrate, moving
 from scheduler.backups import Facts
 from scheduler.cli import cli
 from scheduler.embedded import EmbeddedPostgres
@@ -85,7 +85,7 @@ class Made:
                 task = {"name": "tick", "url": f"{url}/health", "frequency": 1, "unit": "second"}
                 assert client.post("/tasks", json={**task, "id": "tick"}).status_code == 201
             self.during_said = run(self.base, "backup", str(self.during))
-        (self.base / "secret.key").write_bytes(b"a key that nobody else has\n")
+        self.key = (self.base / "secret.key").read_bytes()
         postgres = EmbeddedPostgres(self.base)
         postgres.start()
         try:
@@ -125,7 +125,7 @@ def test_a_backup_is_the_owners_alone_and_says_what_it_is_and_what_is_not_in_it(
     found = backups.read(made.during)
     assert found.key is None
     assert found.manifest.facts.postgres == "18"
-    assert found.manifest.facts.revision == "0003"
+    assert found.manifest.facts.revision == max(migrate.known())
     assert found.manifest.facts.database_bytes > 1 << 20
     names = set(zipfile.ZipFile(made.during).namelist())
     assert names == {"database.dump", "manifest.json"}
@@ -147,7 +147,7 @@ def test_a_file_that_is_there_is_replaced_only_when_told(made: Made, tmp_path: P
 def test_a_backup_to_standard_output_is_the_backup_and_nothing_else(made: Made, tmp_path: Path):
     file = tmp_path / "b.zip"
     file.write_bytes(run(made.base, "backup", "-").stdout_bytes)
-    assert backups.read(file).manifest.facts.revision == "0003"
+    assert backups.read(file).manifest.facts.revision == max(migrate.known())
 
 
 def test_what_goes_wrong_on_the_way_leaves_no_file(made: Made, tmp_path: Path, monkeypatch):
@@ -192,7 +192,7 @@ def test_restored_elsewhere_everything_is_there_as_it_was_with_its_key(made: Mad
         assert query(postgres.url, "SHOW fsync") == "on"
     finally:
         postgres.stop()
-    assert (base / "secret.key").read_bytes() == b"a key that nobody else has\n"
+    assert (base / "secret.key").read_bytes() == made.key
     assert stat.S_IMODE((base / "secret.key").stat().st_mode) == 0o600
     assert not (base / "credentials.json").exists()
     again = refused(base, "restore", str(made.after))
@@ -201,6 +201,12 @@ def test_restored_elsewhere_everything_is_there_as_it_was_with_its_key(made: Mad
 
 def test_a_scheduler_serves_what_was_backed_up_while_it_served(made: Made, base: Path):
     assert run(base, "restore", str(made.during)).exit_code == 0
+    with (
+        pytest.raises(AssertionError, match="put the file back"),
+        served(base.parent, DATA_DIR=str(base)),
+    ):
+        raise NotImplementedError("it serves without its key")
+    (base / "secret.key").write_bytes(made.key)
     with served(base.parent, DATA_DIR=str(base)) as (url, _), made.client(url) as client:
         assert client.get("/tasks/tick").json()["name"] == "tick"
         assert client.get("/runs/verify").json()["doubled"] == []

@@ -132,7 +132,6 @@ class Seen:
         client = scope.get("client")
         handler = scope.get("route_handler")
         fields: dict[str, Any] = {
-            "service": logs.API,
             "handler": getattr(handler, "handler_name", ""),
             "time_start": logs.timestamp(self._began),
             "time_end": logs.timestamp(self._began + took),
