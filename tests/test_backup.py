@@ -128,7 +128,7 @@ def test_a_backup_is_the_owners_alone_and_says_what_it_is_and_what_is_not_in_it(
     assert found.manifest.facts.revision == max(migrate.known())
     assert found.manifest.facts.database_bytes > 1 << 20
     names = set(zipfile.ZipFile(made.during).namelist())
-    assert names == {"database.dump", "manifest.json"}
+    assert names == {"scheduler.dump", "manifest.json"}
     secret = made.credentials["token"].encode()
     assert secret not in b"".join(found.dump()) + made.during.read_bytes()
 
@@ -142,12 +142,6 @@ def test_a_file_that_is_there_is_replaced_only_when_told(made: Made, tmp_path: P
     assert backups.read(file).manifest.dump.bytes > 1000
     assert os.listdir(tmp_path) == ["b.zip"]
     assert "another name" in refused(made.base, "backup", "/dev/null", "--force")
-
-
-def test_a_backup_to_standard_output_is_the_backup_and_nothing_else(made: Made, tmp_path: Path):
-    file = tmp_path / "b.zip"
-    file.write_bytes(run(made.base, "backup", "-").stdout_bytes)
-    assert backups.read(file).manifest.facts.revision == max(migrate.known())
 
 
 def test_what_goes_wrong_on_the_way_leaves_no_file(made: Made, tmp_path: Path, monkeypatch):
@@ -199,19 +193,6 @@ def test_restored_elsewhere_everything_is_there_as_it_was_with_its_key(made: Mad
     assert "not empty" in again and "DATA_DIR=" in again
 
 
-def test_a_scheduler_serves_what_was_backed_up_while_it_served(made: Made, base: Path):
-    assert run(base, "restore", str(made.during)).exit_code == 0
-    with (
-        pytest.raises(AssertionError, match="put the file back"),
-        served(base.parent, DATA_DIR=str(base)),
-    ):
-        raise NotImplementedError("it serves without its key")
-    (base / "secret.key").write_bytes(made.key)
-    with served(base.parent, DATA_DIR=str(base)) as (url, _), made.client(url) as client:
-        assert client.get("/tasks/tick").json()["name"] == "tick"
-        assert client.get("/runs/verify").json()["doubled"] == []
-
-
 KILLED = """
 import os, signal, sys
 from pathlib import Path
@@ -221,7 +202,9 @@ moving.restore(Path(sys.argv[1]), backups.read(Path(sys.argv[2])),
 """
 
 
-def test_a_restore_that_is_killed_leaves_no_database_and_the_next_one_works(made: Made, base: Path):
+def test_a_restore_that_is_killed_leaves_no_database_and_the_next_one_is_served(
+    made: Made, base: Path
+):
     killed = subprocess.run(
         [sys.executable, "-c", KILLED, str(base), str(made.during)], check=False
     )
@@ -230,6 +213,9 @@ def test_a_restore_that_is_killed_leaves_no_database_and_the_next_one_works(made
     assert "no database" in refused(base, "backup", str(base.parent / "none.zip"))
     assert run(base, "restore", str(made.during)).exit_code == 0
     assert sorted(os.listdir(base / "postgres")) == ["data", "lock", "start.log"]
+    with served(base.parent, DATA_DIR=str(base)) as (url, _), made.client(url) as client:
+        assert client.get("/tasks/tick").json()["name"] == "tick"
+        assert client.get("/runs/verify").json()["doubled"] == []
 
 
 def test_files_of_somebody_else_are_not_restored_over(made: Made, base: Path):
@@ -240,6 +226,27 @@ def test_files_of_somebody_else_are_not_restored_over(made: Made, base: Path):
     (base / "credentials.json").write_text("{}")
     assert "credentials.json" in refused(base, "restore", str(made.during))
     assert os.listdir(base) == ["credentials.json"]
+
+
+def test_the_commands_of_the_page_do_what_it_says(made: Made, place: Path, monkeypatch):
+    folder = place / "page"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    page = (Path(__file__).parent.parent / "docs" / "backup.md").read_text()
+    for line in "".join(re.findall(r"```bash\n(.*?)```", page, re.DOTALL)).splitlines():
+        found = re.fullmatch(r"(?:DATA_DIR=(\S+) )?scheduler (.*?)(?: > (\S+))?", line)
+        assert found is not None, line
+        base, words, file = found.groups()
+        done = run(Path(base) if base else made.base, *words.split())
+        assert done.exit_code == 0, done.output
+        if file:
+            Path(file).write_bytes(done.stdout_bytes)
+        else:
+            assert done.stdout == ""
+    for name in ("monday.zip", "copy.zip"):
+        backup = backups.read(Path(name))
+        assert backup.key is None and backup.manifest.facts.postgres == "18"
+    assert Path("elsewhere/postgres/data/PG_VERSION").is_file()
 
 
 # The file ----------------------------------------------------------------------------------------
@@ -338,4 +345,4 @@ def test_it_is_written_to_what_cannot_be_gone_back_in():
 
     pipe = Pipe()
     backups.write(pipe, FACTS, "2026-11-21T00:00:00.000Z", [b"dump"], None)
-    assert zipfile.ZipFile(io.BytesIO(pipe.said)).read("database.dump") == b"dump"
+    assert zipfile.ZipFile(io.BytesIO(pipe.said)).read("scheduler.dump") == b"dump"

@@ -1,6 +1,7 @@
 """A disk that is nearly full: nothing more is started, nothing is lost, and `/ready` says so."""
 
 import asyncio
+import contextlib
 from pathlib import Path
 
 import structlog
@@ -121,3 +122,15 @@ async def test_while_the_disk_is_full_all_is_accepted_and_nothing_is_started(
         assert run["state"] == "succeeded"
 
     await eventually(judged)
+
+
+async def test_the_server_watches_the_disk_of_its_embedded_postgres_and_no_other(run_app, postgres):
+    async with run_app(DATA_MIN_FREE_BYTES=str(1 << 60)) as app, app.client("alice") as alice:
+        async with contextlib.AsyncExitStack() as stack:
+            await app.process._watch_disk(app.engine, stack)
+            assert (await alice.get("/ready")).status_code == 200  # with a Postgres of one's own
+            app.process.postgres = postgres
+            await app.process._watch_disk(app.engine, stack)
+            answer = await alice.get("/ready")
+        assert answer.status_code == 503
+        assert "data.min_free_bytes (1,073,741,824.0 GiB)" in answer.json()["error"]["message"]

@@ -1,6 +1,6 @@
 """A backup file: a zip of the database as pg_dump says it, and a manifest that tells what it is.
 
-    database.dump   pg_dump's custom format; any pg_restore of that Postgres or a newer one reads it
+    scheduler.dump  pg_dump's custom format; any pg_restore of that Postgres or a newer one reads it
     secret.key      only where it was asked for
     manifest.json   last: a file that was cut has none
 
@@ -24,7 +24,7 @@ from scheduler.errors import StartupError
 from scheduler.pgcluster import sync
 
 FORMAT = 1
-DUMP, KEY, MANIFEST = "database.dump", "secret.key", "manifest.json"
+DUMP, KEY, MANIFEST = "scheduler.dump", "secret.key", "manifest.json"
 PIECE = 1 << 20
 MANIFEST_MOST = 1 << 20
 KEY_MOST = 1 << 16

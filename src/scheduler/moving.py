@@ -5,10 +5,9 @@ What is made, is made beside its place and gets its name when it is whole.
 
 import asyncio
 import shutil
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -92,29 +91,34 @@ def back_up(
 
     Raises StartupError.
     """
-
-    def pour(cluster: Cluster, facts: Facts, snapshot: str) -> Manifest:
-        programs = cluster.use()
-        pieces = pgcopies.dumped(cluster, programs, snapshot=snapshot)
-        at = rfc3339(int(datetime.now(UTC).timestamp() * 1000)) or ""
+    at = rfc3339(int(datetime.now(UTC).timestamp() * 1000)) or ""
+    with running(base, progress) as (url, cluster), _snapshot(url) as (facts, snapshot):
+        pieces = pgcopies.dumped(cluster, cluster.use(), snapshot=snapshot)
         kept = pieces if room is None else keeping(room, pieces)
         return backups.write(file, facts, at, kept, key, moved)
 
-    with running(base, progress) as (url, cluster):
-        return asyncio.run(_with_snapshot(url, partial(pour, cluster)))
 
+@contextmanager
+def _snapshot(url: str) -> Iterator[tuple[Facts, str]]:
+    """Read what a database says of itself, and keep it as it is seen now for the block.
 
-async def _with_snapshot(url: str, work: Callable[[Facts, str], Manifest]) -> Manifest:
-    """Do `work` in a thread while a transaction keeps what it has read as it is."""
+    The loop runs at both ends alone: Ctrl-C in between is the block's, and heard at once.
+    """
     database = Database(url, config.Database())
-    try:
-        async with database.api.connect() as connection:
-            conn = await connection.execution_options(isolation_level="REPEATABLE READ")
-            facts = await _facts(conn)
-            snapshot = str((await conn.exec_driver_sql("SELECT pg_export_snapshot()")).scalar_one())
-            return await asyncio.to_thread(work, facts, snapshot)
-    finally:
-        await database.close()
+    stack = AsyncExitStack()
+
+    async def begin() -> tuple[Facts, str]:
+        stack.push_async_callback(database.close)
+        connection = await stack.enter_async_context(database.api.connect())
+        conn = await connection.execution_options(isolation_level="REPEATABLE READ")
+        facts = await _facts(conn)
+        return facts, str((await conn.exec_driver_sql("SELECT pg_export_snapshot()")).scalar_one())
+
+    with asyncio.Runner() as runner:
+        try:
+            yield runner.run(begin())
+        finally:
+            runner.run(stack.aclose())
 
 
 async def _facts(conn: Conn) -> Facts:
