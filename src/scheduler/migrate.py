@@ -144,7 +144,7 @@ def status_on(connection: Connection) -> Status:
     current = MigrationContext.configure(connection).get_current_revision()
     head = _directory().get_current_head()
     assert head is not None  # noqa: S101  (there is always a first migration)
-    if current is None or current == head or current in known():
+    if current is None or current <= head or current in known():
         return Status(current, head)
     there = connection.execute(text("SELECT to_regclass('installation')")).scalar_one()
     runs_with = connection.execute(RUNS_WITH).scalar() if there else None
