@@ -20,7 +20,7 @@ from harness import Sql, until
 from scheduler import config, db, logs, logstore, metrics
 from scheduler.cli import cli
 from scheduler.db import Database
-from scheduler.logs import Buffer
+from scheduler.logbuffer import Buffer
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def stored_logs(capsys) -> Iterator[Callable[..., Callable[[], str]]]:
 
     def start(**settings: Any) -> Callable[[], str]:
         logs.configure(config.Log(**{"store": True, "format": "json", **settings}))
-        logs.BUFFER.take(logs.Buffer.LINES_MOST)
+        logs.BUFFER.take(Buffer.LINES_MOST)
         logs.BUFFER.told()
         capsys.readouterr()
         return lambda: capsys.readouterr().err

@@ -4,6 +4,7 @@ import ipaddress
 import json
 import logging
 import re
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -36,6 +37,7 @@ def setup_logs(capsys) -> Iterator[Callable[..., Callable[[], str]]]:
     masking.OUR_OWN.clear()
     logs.configure(config.Log())
     structlog.reset_defaults()
+    sys.excepthook = sys.__excepthook__
     logging.root.handlers[:] = handlers
     logging.root.setLevel(level)
 
@@ -400,10 +402,15 @@ def test_nor_through_json_that_is_cut_or_spoiled_or_quoted_again(tree, data):
         "whsec_{}/+==",
         "Cookie: a=b; session={}",
         "secret = {}",
+        "it was eyJhbGciOi{}.eyJzdWIi.c2ln",
+        "-----BEGIN RSA PRIVATE KEY-----\nMII{}\n-----END RSA PRIVATE KEY-----",
+        "-----BEGIN PRIVATE KEY-----\\nMII{}",
     ],
 )
 def test_secrets_in_words_are_masked(text):
-    masked = mask_words(text.format(*["planted+/x"] * text.count("{}")))
+    masked = mask_words(
+        text.format(*["planted" if "eyJ" in text else "planted+/x"] * text.count("{}"))
+    )
     assert "planted" not in masked
     assert MASK in masked
 
@@ -448,6 +455,18 @@ def test_what_this_process_knows_is_masked_wherever_it_stands(setup_logs):
     assert "own" not in said
 
 
+def test_what_ends_the_program_is_logged_with_its_secrets_masked(setup_logs):
+    read = setup_logs(format="json")
+    error = ValueError(f"token={SECRET}" + "\nmore" * 10_000 + "\nthe end")
+    sys.excepthook(ValueError, error, None)
+    [line] = lines(read())
+    assert (line["message"], line["level"]) == ("the program broke", "error")
+    assert SECRET not in line["exception"]
+    assert line["exception"].startswith("ValueError: token=")
+    assert line["exception"].endswith("the end")
+    assert len(line["exception"]) < 40_000
+
+
 def test_fields_of_any_kind_are_masked_at_any_depth(setup_logs):
     read = setup_logs(format="json", level="debug")
     error = ValueError(f"token={SECRET}")
@@ -478,7 +497,8 @@ def test_fields_of_any_kind_are_masked_at_any_depth(setup_logs):
 HOSTILE = [
     "a", "://", "\\", "?", "&a", "//@", " ", "@", "%20", "'", '"', "[{", "\n", "DETAIL: ", "\\u0061",
     '"password":"', "token='\\", "key=(", "bearer ", "token: basic ", "'token','", "whsec_", "realm=",
-    'token\\"', "secret: \t", "http://a:b", "key: basic realm=", "value:", '"key":"token"',
+    'token\\"', "secret: \t", "http://a:b", "key: basic realm=", "value:", "eyJ", "eyJa.",
+    "-----BEGIN PRIVATE KEY-----", '"key":"token"',
 ]  # fmt: skip
 
 

@@ -1,24 +1,22 @@
 """Structured logs, with secrets masked, on standard error and for the store."""
 
-import json
 import logging
 import os
 import re
 import string
 import sys
-import threading
 import time
-from collections import deque
 from collections.abc import Iterable, MutableMapping
 from contextvars import ContextVar
 from functools import lru_cache
+from types import TracebackType
 from typing import Any
 
-import msgspec
 import structlog
 from structlog.typing import Processor
 
 from scheduler import config
+from scheduler.logbuffer import Buffer, as_json
 from scheduler.masking import MASK, is_hidden, know, mask_value, mask_words
 
 TRACE_ID: ContextVar[str | None] = ContextVar("trace_id", default=None)
@@ -118,10 +116,20 @@ def _masked(_logger: Any, _method: str, event: Event) -> Event:
         if name not in OURS and is_hidden(name):
             event[name] = MASK
         elif isinstance(value, str):
-            event[name] = visible(mask_words(cut(value[:TEXT_MOST])))
+            event[name] = visible(mask_words(cut(_shortened(value))))
         elif not isinstance(value, (int, float)):
             event[name] = _seen(mask_value(value))
     return event
+
+
+def _shortened(text: str) -> str:
+    """Leave out the middle of a long text, whole lines of it: the end of a trace says most."""
+    if len(text) <= TEXT_MOST:
+        return text
+    head, tail = text[: TEXT_MOST // 4], text[-TEXT_MOST * 3 // 4 :]
+    if "\n" not in head or "\n" not in tail:
+        return text[:TEXT_MOST]
+    return f"{head.rpartition(chr(10))[0]}\n...\n{tail.partition(chr(10))[2]}"
 
 
 CLEAN = "_clean"
@@ -173,96 +181,6 @@ def _named(service: str) -> Processor:
 
 # The store's buffer -------------------------------------------------------------------------------
 
-
-class Kept(msgspec.Struct, gc=False):
-    """A line for the store. `at` as in the line; `fields` the rest of it, in JSON."""
-
-    at: str
-    level: str
-    service: str
-    service_id: str | None
-    trace_id: str | None
-    message: str
-    fields: str
-
-
-APART = {"level", "@timestamp", "data", "X-TRACE-ID", "service", "message"}
-
-
-class Buffer:
-    """Lines that wait for the store; the oldest go where it is away for too long.
-
-    Lines come from any thread, and nobody who logs waits for more than a lock.
-    """
-
-    LINES_MOST = 10_000
-    BYTES_MOST = 16 << 20
-
-    def __init__(self) -> None:
-        self.on = False
-        self.dropped = 0
-        """Lines that went since `drained` last told."""
-        self._lines: deque[Kept] = deque()
-        self._bytes = 0
-        self._lock = threading.Lock()
-
-    def __len__(self) -> int:
-        return len(self._lines)
-
-    def add(self, line: Event) -> None:
-        """Take in a line."""
-        other = line.get("other_data")
-        owner = other.get("service_id") if isinstance(other, dict) else None
-        rest = {name: value for name, value in line.items() if name not in APART}
-        fields = _json(rest)
-        message, trace = str(line["message"]), line.get("X-TRACE-ID")
-        owner = owner or line.get("service_id")
-        kept = Kept(
-            str(line["@timestamp"]), str(line["level"]), str(line["service"]),
-            None if owner is None else str(owner), None if trace is None else str(trace),
-            message, fields,
-        )  # fmt: skip
-        with self._lock:
-            self._lines.append(kept)
-            self._bytes += _size(kept)
-            while len(self._lines) > self.LINES_MOST or self._bytes > self.BYTES_MOST:
-                self._drop()
-
-    def _drop(self) -> None:
-        self._bytes -= _size(self._lines.popleft())
-        self.dropped += 1
-
-    def take(self, most: int) -> list[Kept]:
-        """Take out the oldest lines."""
-        with self._lock:
-            taken = [self._lines.popleft() for _ in range(min(most, len(self._lines)))]
-            self._bytes -= sum(map(_size, taken))
-        return taken
-
-    def give_back(self, lines: list[Kept]) -> None:
-        """Take lines that could not be stored in again, where there is still room."""
-        with self._lock:
-            self._lines.extendleft(reversed(lines))
-            self._bytes += sum(map(_size, lines))
-            while len(self._lines) > self.LINES_MOST or self._bytes > self.BYTES_MOST:
-                self._drop()
-
-    def lost(self, lines: int) -> None:
-        """Note lines that no database takes."""
-        with self._lock:
-            self.dropped += lines
-
-    def told(self) -> int:
-        """Return how many lines went since this was asked last."""
-        with self._lock:
-            dropped, self.dropped = self.dropped, 0
-        return dropped
-
-
-def _size(line: Kept) -> int:
-    return len(line.fields) + len(line.message) + 200
-
-
 BUFFER = Buffer()
 """This process's; off unless `log.store` is on."""
 
@@ -311,15 +229,8 @@ def _value(value: Any) -> str:
         if BARE.match(value):
             return value
         simple = value.isprintable() and '"' not in value and "\\" not in value
-        return f'"{value}"' if simple else _json(value)
-    return str(value) if isinstance(value, int) else _json(value)
-
-
-def _json(value: Any) -> str:
-    try:
-        return msgspec.json.encode(value, enc_hook=str).decode()
-    except (TypeError, ValueError, OverflowError, RecursionError):
-        return json.dumps(value, default=str)  # slower, and takes anything
+        return f'"{value}"' if simple else as_json(value)
+    return str(value) if isinstance(value, int) else as_json(value)
 
 
 def _as_text(_logger: Any, _method: str, event: Event) -> str:
@@ -327,7 +238,7 @@ def _as_text(_logger: Any, _method: str, event: Event) -> str:
 
 
 def _as_json(_logger: Any, _method: str, event: Event) -> str:
-    return _json(event)
+    return as_json(event)
 
 
 # Setting up ---------------------------------------------------------------------------------------
@@ -382,6 +293,15 @@ def configure(settings: config.Log, service: str = API, *, known: Iterable[str] 
         cache_logger_on_first_use=False,
     )
     _quiet(settings, shared, renderer)
+    sys.excepthook = _last_words
+
+
+def _last_words(kind: type[BaseException], error: BaseException, at: TracebackType | None) -> None:
+    """Log what ends the program: its trace may quote what is secret."""
+    if issubclass(kind, Exception):
+        structlog.get_logger().error("the program broke", exc_info=error)
+    else:
+        sys.__excepthook__(kind, error, at)
 
 
 def _quiet(settings: config.Log, shared: list[Processor], renderer: Processor) -> None:

@@ -30,7 +30,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from scheduler import config, db, logs, metrics
 from scheduler.db import Conn, Database, metadata, utc
-from scheduler.logs import Buffer, Kept
+from scheduler.logbuffer import Buffer, Kept
 
 log = structlog.get_logger()
 
