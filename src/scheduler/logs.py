@@ -1,24 +1,22 @@
 """Structured logs, with secrets masked, on standard error and for the store."""
 
-import json
 import logging
+import os
 import re
-import secrets
 import string
 import sys
-import threading
 import time
-from collections import deque
 from collections.abc import Iterable, MutableMapping
 from contextvars import ContextVar
 from functools import lru_cache
+from types import TracebackType
 from typing import Any
 
-import msgspec
 import structlog
 from structlog.typing import Processor
 
 from scheduler import config
+from scheduler.logbuffer import Buffer, as_json
 from scheduler.masking import MASK, is_hidden, know, mask_value, mask_words
 
 TRACE_ID: ContextVar[str | None] = ContextVar("trace_id", default=None)
@@ -27,6 +25,8 @@ UNSTORED: ContextVar[bool] = ContextVar("unstored", default=False)
 """What is logged here is not for the store: the store itself says it."""
 
 ALPHABET = string.ascii_letters + string.digits
+LETTERS = bytes(ord(ALPHABET[byte % len(ALPHABET)]) for byte in range(256))
+"""For each byte a letter or digit, nearly as often; one call for all is ten times as quick."""
 LEVELS = {
     "debug": logging.DEBUG,
     "info": logging.INFO,
@@ -52,7 +52,7 @@ Event = MutableMapping[str, Any]
 
 def trace_id() -> str:
     """Return a new trace id."""
-    return "".join(secrets.choice(ALPHABET) for _ in range(16))
+    return os.urandom(16).translate(LETTERS).decode()
 
 
 class Masked:
@@ -105,6 +105,8 @@ def visible(text: str) -> str:
 
 
 def _masked(_logger: Any, _method: str, event: Event) -> Event:
+    if event.pop(CLEAN, False):
+        return event
     for name, value in event.items():
         if value is None or value is True or value is False:
             continue
@@ -114,10 +116,34 @@ def _masked(_logger: Any, _method: str, event: Event) -> Event:
         if name not in OURS and is_hidden(name):
             event[name] = MASK
         elif isinstance(value, str):
-            event[name] = visible(mask_words(cut(value[:TEXT_MOST])))
+            event[name] = visible(mask_words(cut(_shortened(value))))
         elif not isinstance(value, (int, float)):
             event[name] = _seen(mask_value(value))
     return event
+
+
+def _shortened(text: str) -> str:
+    """Leave out the middle of a long text, whole lines of it: the end of a trace says most."""
+    if len(text) <= TEXT_MOST:
+        return text
+    head, tail = text[: TEXT_MOST // 4], text[-TEXT_MOST * 3 // 4 :]
+    if "\n" not in head or "\n" not in tail:
+        return text[:TEXT_MOST]
+    return f"{head.rpartition(chr(10))[0]}\n...\n{tail.partition(chr(10))[2]}"
+
+
+CLEAN = "_clean"
+"""A line with this is `cleaned` already, value by value: there is one for every request."""
+
+
+def cleaned(text: str) -> str:
+    """Return a text as a line may hold it; the same ones come again and again."""
+    return _cleaned(text) if len(text) < 200 else _cleaned.__wrapped__(text)
+
+
+@lru_cache(512)
+def _cleaned(text: str) -> str:
+    return visible(mask_words(text[:TEXT_MOST]))
 
 
 OURS = {"event", "X-TRACE-ID", "@timestamp", "data", "exception"}
@@ -137,7 +163,7 @@ def _named(service: str) -> Processor:
         now = time.time()
         at = event.pop("@timestamp", None) or timestamp(now)
         first: Event = {
-            "level": {"warning": "warn", "exception": "error"}.get(method, method),
+            "level": LEVEL_NAMES.get(method, method),
             "@timestamp": at,
             "data": at[:19].replace("T", " "),
         }
@@ -155,96 +181,6 @@ def _named(service: str) -> Processor:
 
 # The store's buffer -------------------------------------------------------------------------------
 
-
-class Kept(msgspec.Struct, gc=False):
-    """A line for the store. `at` as in the line; `fields` the rest of it, in JSON."""
-
-    at: str
-    level: str
-    service: str
-    service_id: str | None
-    trace_id: str | None
-    message: str
-    fields: str
-
-
-APART = {"level", "@timestamp", "data", "X-TRACE-ID", "service", "message"}
-
-
-class Buffer:
-    """Lines that wait for the store; the oldest go where it is away for too long.
-
-    Lines come from any thread, and nobody who logs waits for more than a lock.
-    """
-
-    LINES_MOST = 10_000
-    BYTES_MOST = 16 << 20
-
-    def __init__(self) -> None:
-        self.on = False
-        self.dropped = 0
-        """Lines that went since `drained` last told."""
-        self._lines: deque[Kept] = deque()
-        self._bytes = 0
-        self._lock = threading.Lock()
-
-    def __len__(self) -> int:
-        return len(self._lines)
-
-    def add(self, line: Event) -> None:
-        """Take in a line."""
-        other = line.get("other_data")
-        owner = other.get("service_id") if isinstance(other, dict) else None
-        rest = {name: value for name, value in line.items() if name not in APART}
-        fields = msgspec.json.encode(rest, enc_hook=str).decode()
-        message, trace = str(line["message"]), line.get("X-TRACE-ID")
-        owner = owner or line.get("service_id")
-        kept = Kept(
-            str(line["@timestamp"]), str(line["level"]), str(line["service"]),
-            None if owner is None else str(owner), None if trace is None else str(trace),
-            message, fields,
-        )  # fmt: skip
-        with self._lock:
-            self._lines.append(kept)
-            self._bytes += _size(kept)
-            while len(self._lines) > self.LINES_MOST or self._bytes > self.BYTES_MOST:
-                self._drop()
-
-    def _drop(self) -> None:
-        self._bytes -= _size(self._lines.popleft())
-        self.dropped += 1
-
-    def take(self, most: int) -> list[Kept]:
-        """Take out the oldest lines."""
-        with self._lock:
-            taken = [self._lines.popleft() for _ in range(min(most, len(self._lines)))]
-            self._bytes -= sum(map(_size, taken))
-        return taken
-
-    def give_back(self, lines: list[Kept]) -> None:
-        """Take lines that could not be stored in again, where there is still room."""
-        with self._lock:
-            self._lines.extendleft(reversed(lines))
-            self._bytes += sum(map(_size, lines))
-            while len(self._lines) > self.LINES_MOST or self._bytes > self.BYTES_MOST:
-                self._drop()
-
-    def lost(self, lines: int) -> None:
-        """Note lines that no database takes."""
-        with self._lock:
-            self.dropped += lines
-
-    def told(self) -> int:
-        """Return how many lines went since this was asked last."""
-        with self._lock:
-            dropped, self.dropped = self.dropped, 0
-        return dropped
-
-
-def _size(line: Kept) -> int:
-    return len(line.fields) + len(line.message) + 200
-
-
 BUFFER = Buffer()
 """This process's; off unless `log.store` is on."""
 
@@ -258,6 +194,7 @@ def _buffered(_logger: Any, _method: str, event: Event) -> Event:
 # Lines --------------------------------------------------------------------------------------------
 
 BARE = re.compile(r"[^\s\"'=\\]+\Z")
+LEVEL_NAMES = {"warning": "warn", "exception": "error", "critical": "error"}
 SHORT_LEVEL = {"debug": "DBG", "info": "INF", "warn": "WRN", "error": "ERR"}
 INDENT = "  | "
 """What no line begins with, but those of a trace."""
@@ -289,8 +226,11 @@ def _one_line(text: str) -> str:
 
 def _value(value: Any) -> str:
     if isinstance(value, str):
-        return value if BARE.match(value) else json.dumps(value, ensure_ascii=False)
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
+        if BARE.match(value):
+            return value
+        simple = value.isprintable() and '"' not in value and "\\" not in value
+        return f'"{value}"' if simple else as_json(value)
+    return str(value) if isinstance(value, int) else as_json(value)
 
 
 def _as_text(_logger: Any, _method: str, event: Event) -> str:
@@ -298,7 +238,7 @@ def _as_text(_logger: Any, _method: str, event: Event) -> str:
 
 
 def _as_json(_logger: Any, _method: str, event: Event) -> str:
-    return json.dumps(event, default=str, separators=(",", ":"))
+    return as_json(event)
 
 
 # Setting up ---------------------------------------------------------------------------------------
@@ -335,6 +275,7 @@ def configure(settings: config.Log, service: str = API, *, known: Iterable[str] 
     """
     global _level
     know(known)
+    _cleaned.cache_clear()
     BUFFER.on = settings.store
     level = _level = LEVELS[settings.level]
     shared: list[Processor] = [
@@ -352,6 +293,15 @@ def configure(settings: config.Log, service: str = API, *, known: Iterable[str] 
         cache_logger_on_first_use=False,
     )
     _quiet(settings, shared, renderer)
+    sys.excepthook = _last_words
+
+
+def _last_words(kind: type[BaseException], error: BaseException, at: TracebackType | None) -> None:
+    """Log what ends the program: its trace may quote what is secret."""
+    if issubclass(kind, Exception):
+        structlog.get_logger().error("the program broke", exc_info=error)
+    else:
+        sys.__excepthook__(kind, error, at)
 
 
 def _quiet(settings: config.Log, shared: list[Processor], renderer: Processor) -> None:

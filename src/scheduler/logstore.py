@@ -30,7 +30,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from scheduler import config, db, logs, metrics
 from scheduler.db import Conn, Database, metadata, utc
-from scheduler.logs import Buffer, Kept
+from scheduler.logbuffer import Buffer, Kept
 
 log = structlog.get_logger()
 
@@ -92,15 +92,19 @@ class LogStore:
 
     async def stop(self) -> None:
         """Write what is left, for a moment, and close the connection."""
-        logs.UNSTORED.set(True)
+        token = logs.UNSTORED.set(True)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LAST_S):
                 await self._flushed()
+        self._say_left()
+        logs.UNSTORED.reset(token)
+        if self._conn is not None:
+            self._conn.terminate()
+
+    def _say_left(self) -> None:
         left = len(self._buffer)
         if left:
             log.warning("log lines were not stored: the database is away", lines=left)
-        if self._conn is not None:
-            self._conn.terminate()
 
     async def _flushed(self) -> bool:
         """Write all lines; say whether the database took them, or refused them for good."""

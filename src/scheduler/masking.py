@@ -110,6 +110,8 @@ SCHEME = re.compile(
     re.IGNORECASE,
 )
 SIGNING = re.compile(r"whsec_[\w+/=%-]++")
+JWT = re.compile(r"(?<![\w-])eyJ[\w-]++\.[\w-]++(?:\.[\w-]*+)?")
+PEM = re.compile(r"(-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----)[^-]*+(?:-----END[^-]*+-----)?")
 OUR_OWN: set[str] = set()
 """Secrets that this process knows, as they are and percent-encoded."""
 SHORT = 6
@@ -131,8 +133,12 @@ def mask_words(text: str, *, body: bool = False) -> str:
     for secret in OUR_OWN:
         if secret in text:
             text = text.replace(secret, MASK)
+    if "eyJ" in text:
+        text = JWT.sub(MASK, text)
     if PLAIN.match(text):
         return text
+    if "PRIVATE KEY" in text:
+        text = PEM.sub(rf"\1{MASK}", text)
     text = _pairs(text, body=body)
     text = SCHEME.sub(rf"\1\2{MASK}", text)
     if "//" in text:

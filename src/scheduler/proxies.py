@@ -29,8 +29,8 @@ class Proxies:
         repeated header is one with commas. An entry that is no address (`unknown`, `_hidden`)
         ends the list: the proxy after it is all that is known.
         """
-        found = address(peer or "")
-        if not self._networks or found is None or not self._trusts(found):
+        found = address(peer or "") if self._networks else None
+        if found is None or not self._trusts(found):
             return peer
         for hop in reversed(_hops(headers)):
             named = address(hop)

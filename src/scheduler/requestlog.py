@@ -132,15 +132,16 @@ class Seen:
         client = scope.get("client")
         handler = scope.get("route_handler")
         fields: dict[str, Any] = {
+            logs.CLEAN: not whole,
             "handler": getattr(handler, "handler_name", ""),
             "time_start": logs.timestamp(self._began),
             "time_end": logs.timestamp(self._began + took),
             "latency": logs.latency(took),
-            "url": self._path,
+            "url": logs.cleaned(self._path),
             "content_length": self._announced(headers),
             "method": self._method,
-            "host": headers.get("host", ""),
-            "agent": headers.get("user-agent", ""),
+            "host": logs.cleaned(headers.get("host", "")),
+            "agent": logs.cleaned(headers.get("user-agent", "")),
             "remote_ip": self._proxies.caller(client[0] if client else None, headers),
             "status": self._status,
         }
