@@ -293,6 +293,7 @@ MACHINE = {
     "queue.HOLDERS": "reads who holds runs, not whose they are",
     "queue.RECALLED": "reads what this process holds",
     "queue.DROP": "drops what this process holds",
+    "queue.OLDEST_DUE": "for doctor, of all services together",
     "queue.CANCELLED": "reads what this process holds",
     "queue.DEPTH": "a number for /metrics, of all services together",
     "task.BY_KEYS": "the runner's: it works for every service",

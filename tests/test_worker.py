@@ -107,7 +107,7 @@ def test_a_worker_listens_nowhere_and_makes_no_service_and_no_credentials(here, 
     connections = psutil.Process(replica.pid).net_connections("inet")
     assert [found for found in connections if found.status == psutil.CONN_LISTEN] == []
     assert sql.one("SELECT count(*) FROM service") == 0
-    assert not home.exists()
+    assert not (home / "credentials.json").exists()
     assert replica.stop() == 0
 
 

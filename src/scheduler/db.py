@@ -141,6 +141,20 @@ def violated(error: DBAPIError) -> str | None:
     return name if isinstance(name, str) else None
 
 
+NAMELESS = {"prepared_statement_name_func": lambda: ""}
+"""For a pooler: a statement without a name is sent whole each time, to whichever backend."""
+
+
+def session(settings: config.Database, name: str) -> dict[str, str]:
+    """Return what a connection asks for at its start; of a pooler only what it lets through."""
+    wanted = {"application_name": f"scheduler {name}"}
+    if settings.statement_cache == 0:
+        return wanted
+    timeout = str(int(settings.statement_timeout_seconds * 1000))
+    wanted |= {"plan_cache_mode": "force_generic_plan", "jit": "off"}
+    return wanted | {"statement_timeout": timeout, "timezone": "UTC"}
+
+
 class Database:
     """Two engines on one database: the machine's and the API's, so that neither starves the other.
 
@@ -159,12 +173,23 @@ class Database:
         self.auto = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         """The machine's engine for a single statement: no BEGIN, no COMMIT."""
 
+    @property
+    def pooled(self) -> bool:
+        """Say whether `url` is a pooler's, where a connection holds nothing past a transaction."""
+        return self.settings.statement_cache == 0
+
+    @property
+    def direct(self) -> str | None:
+        """Where a connection is a session of its own; None where there is no such way."""
+        return self.settings.listen_url or (None if self.pooled else self.url)
+
     def _engine(self, name: str, size: int, *, pre_ping: bool) -> AsyncEngine:
         made = create_async_engine(
             "postgresql+asyncpg://",
             connect_args={
                 "async_creator_fn": self._creator(name),
                 "prepared_statement_cache_size": self.settings.statement_cache,
+                **(NAMELESS if self.pooled else {}),
             },
             pool_size=size,
             max_overflow=0,
@@ -189,18 +214,12 @@ class Database:
 
     async def connect(self, name: str, url: str | None = None) -> asyncpg.Connection:
         """Open a connection outside the pools. Raises what `is_away` knows."""
-        pooled = self.settings.statement_cache == 0  # behind a pooler: nothing per connection
-        session = {"application_name": f"scheduler {name}"}
-        if not pooled:
-            timeout = int(self.settings.statement_timeout_seconds * 1000)
-            session |= {"plan_cache_mode": "force_generic_plan", "jit": "off"}
-            session |= {"statement_timeout": str(timeout), "timezone": "UTC"}
         return await asyncpg.connect(
-            url or self.url,
+            plain(url) if url else self.url,
             timeout=self.settings.connect_timeout_seconds,
             command_timeout=self.settings.statement_timeout_seconds + 5,
             statement_cache_size=self.settings.statement_cache,
-            server_settings=session,
+            server_settings=session(self.settings, name),
         )
 
     async def close(self) -> None:

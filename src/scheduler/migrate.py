@@ -12,8 +12,8 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Connection, text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy import Connection, event, text
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from scheduler import db
@@ -21,6 +21,12 @@ from scheduler.errors import StartupError
 
 LOCK = 0x5C4ED01E
 """The advisory lock under which one replica at a time migrates."""
+TRY = text("SELECT pg_try_advisory_xact_lock(:key)")
+AGAIN_S = 0.1
+PATIENT = """
+SELECT set_config('statement_timeout', '0', true), set_config('lock_timeout', '0', true),
+       set_config('idle_in_transaction_session_timeout', '0', true)
+"""
 
 
 RUNS_WITH = text("SELECT runs_with FROM installation")
@@ -83,34 +89,46 @@ async def status(url: str) -> Status:
 
 
 def _engine(url: str) -> AsyncEngine:
-    async def create() -> asyncpg.Connection:
-        # DDL may wait and scan: no statement timeout.
-        return await asyncpg.connect(db.plain(url), timeout=10)
+    """Return an engine that leaves nothing behind on a connection: a pooler may be in between."""
 
-    return create_async_engine("postgresql+asyncpg://", async_creator=create, poolclass=NullPool)
+    async def create() -> asyncpg.Connection:
+        return await asyncpg.connect(db.plain(url), timeout=10, statement_cache_size=0)
+
+    made = create_async_engine(
+        "postgresql+asyncpg://",
+        connect_args={
+            "async_creator_fn": create,
+            "prepared_statement_cache_size": 0,
+            **db.NAMELESS,
+        },
+        poolclass=NullPool,
+    )
+    event.listen(made.sync_engine, "begin", _patient)
+    return made
+
+
+def _patient(conn: Connection) -> None:
+    """Let DDL wait and scan, and the lock's transaction rest, whatever the role's settings are."""
+    conn.exec_driver_sql(PATIENT)
 
 
 async def _locked(url: str, change: Callable[[Connection], None], *, newer: bool = False) -> Status:
-    async with _engine(url).connect() as conn:
-        await conn.execute(text("SELECT pg_advisory_lock(:key)"), {"key": LOCK})
+    # The lock is a transaction's, on a connection beside: a session's would not outlive a
+    # transaction behind a pooler, and each migration is one.
+    engine = _engine(url)
+    async with engine.connect() as guard, engine.connect() as conn:
+        # Who waits gives its place up: behind a pooler there may be few.
+        while not (await guard.execute(TRY, {"key": LOCK})).scalar_one():
+            await guard.rollback()
+            await asyncio.sleep(AGAIN_S)
+        before = await conn.run_sync(status_on)
+        if newer and before.is_newer:
+            log.warning("a newer version has migrated the database", at=before.current)
+            return before
+        _refuse_newer(before)
+        await conn.run_sync(change)
         await conn.commit()
-        try:
-            before = await conn.run_sync(status_on)
-            if newer and before.is_newer:
-                log.warning("a newer version has migrated the database", at=before.current)
-                return before
-            _refuse_newer(before)
-            await conn.run_sync(change)
-            await conn.commit()
-            return await conn.run_sync(status_on)
-        finally:
-            await asyncio.shield(_unlock(conn))
-
-
-async def _unlock(conn: AsyncConnection) -> None:
-    await conn.rollback()
-    await conn.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": LOCK})
-    await conn.commit()
+        return await conn.run_sync(status_on)
 
 
 def _refuse_newer(status: Status) -> None:

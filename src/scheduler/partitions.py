@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from scheduler import config, db
-from scheduler.db import Database
+from scheduler.db import Conn, Database
 
 log = structlog.get_logger()
 
@@ -68,6 +68,13 @@ async def make(engine: AsyncEngine, now: datetime) -> None:
     for week in weeks:
         if partition_of(week) not in there:
             await _patiently(engine, _statements(week))
+
+
+async def missing(conn: Conn, now: datetime) -> list[str]:
+    """Return the partitions that `make` would make, this week's first."""
+    there = set((await conn.execute(PARTITIONS)).scalars())
+    weeks = (week_of(now) + timedelta(weeks=n) for n in range(WEEKS_AHEAD + 1))
+    return [name for name in map(partition_of, weeks) if name not in there]
 
 
 def _statements(week: datetime) -> list[str]:
@@ -158,11 +165,13 @@ async def prune(database: Database, now: datetime, settings: config.History) -> 
 
     On a connection of its own, past a pooler: its timeouts are its own, and DETACH CONCURRENTLY
     keeps no engine's connection while it waits. What a reader holds open stays in `left`.
+    Where there is only the pooler, the role's timeouts hold: a setting would go to others.
     """
-    conn = await database.connect("prune", database.settings.listen_url or None)
+    conn = await database.connect("prune", database.direct)
     try:
-        await conn.execute(f"SET lock_timeout = '{LOCK_TIMEOUT}'")
-        await conn.execute(f"SET statement_timeout = {int(DROP_S * 1000)}")
+        if database.direct is not None:
+            await conn.execute(f"SET lock_timeout = '{LOCK_TIMEOUT}'")
+            await conn.execute(f"SET statement_timeout = {int(DROP_S * 1000)}")
         weeks = await _weeks(conn)
         for week in weeks:
             if week.half:

@@ -492,3 +492,11 @@ async def depth(conn: Conn, now: datetime) -> int:
     """Return how many live runs are due, counted to 10,000."""
     found = await conn.execute(DEPTH, {"now": now, "most": DEPTH_MOST})
     return int(found.scalar_one())
+
+
+OLDEST_DUE = text("SELECT due FROM run WHERE due <= :now ORDER BY due LIMIT 1")
+
+
+async def oldest_due(conn: Conn, now: datetime) -> datetime | None:
+    """Return when the run fell due that has waited longest; None where none waits."""
+    return (await conn.execute(OLDEST_DUE, {"now": now})).scalar()

@@ -93,6 +93,33 @@ async def living(conn: Conn) -> int:
     return int(found.scalar_one())
 
 
+EVERYONE = text("""
+SELECT role, host, pid, version, beat_at, extract(epoch FROM clock_timestamp() - beat_at) AS age
+FROM replica ORDER BY role, host, pid
+""")
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """A replica as the table has it; `age_s` since its last beat, in seconds."""
+
+    role: str
+    host: str
+    pid: int
+    version: str
+    age_s: float
+
+    @property
+    def beats(self) -> bool:
+        """Say whether it lives, as far as one look tells."""
+        return self.age_s < STILL_S + 2 * BEAT_S
+
+
+async def everyone(conn: Conn) -> list[Seen]:
+    """Return every replica in the table, living or not."""
+    rows = (await conn.execute(EVERYONE)).all()
+    return [Seen(r.role, r.host, r.pid, r.version, float(r.age)) for r in rows]
+
+
 class Watched(msgspec.Struct):
     """Another replica as this one sees it; `since` on the monotonic clock, in seconds."""
 

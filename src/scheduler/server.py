@@ -19,7 +19,7 @@ import structlog
 import uvicorn
 from litestar import Litestar
 
-from scheduler import app, db, disk, logs, logstore, metrics, migrate, opening, services
+from scheduler import app, config, db, disk, logs, logstore, metrics, migrate, opening, services
 from scheduler.actions.http import Http, HttpPerformer
 from scheduler.config import Settings, secrets
 from scheduler.db import Database
@@ -37,8 +37,8 @@ from scheduler.service import Created
 
 log = structlog.get_logger()
 
-OLDEST = 140_000
-"""Postgres 14."""
+OLDEST = 14
+"""Of Postgres."""
 WAIT_S = 2.0
 WATCH_S = 2.0
 """How often the embedded Postgres is looked at."""
@@ -130,9 +130,9 @@ async def prepared(settings: Settings, url: str) -> None:
 
     Before the server runs: a signal still ends the waiting.
     """
-    await reachable(url)
+    await reachable(url, settings.database)
     if settings.database.migrate:
-        await migrate.up(url)
+        await migrate.up(settings.database.listen_url or url)
         return
     status = await migrate.status(url)
     if not status.fits:
@@ -185,7 +185,7 @@ class Process:
     def run(self, sock: socket.socket | None) -> None:
         """Serve until a signal says stop; without a socket nobody is listened to."""
         create = app.create if self.credentials else app.create_small
-        config = uvicorn.Config(
+        serving = uvicorn.Config(
             create(self.settings, self.lifespan),
             loop="uvloop",
             http=Protocol,
@@ -198,7 +198,7 @@ class Process:
             timeout_keep_alive=75,
             timeout_graceful_shutdown=max(1, int(self.settings.worker.drain_seconds)),
         )
-        server = Server(config, self._begin_stop)
+        server = Server(serving, self._begin_stop)
         failed: list[BaseException] = []
         self._failed = failed
         # Once done, uvicorn raises the signal again, for whoever handled it before.
@@ -230,7 +230,7 @@ class Process:
                 stack.enter_context(background(self._keep_postgres(self.postgres)))
             database = Database(self.url, self.settings.database)
             stack.push_async_callback(database.close)
-            await settle_in(database, self.settings)
+            await settle_in(database, self.settings, paused=self.paused)
             await stack.enter_async_context(logstore.storing(database, self.settings.log))
             outbound = await stack.enter_async_context(
                 Outbound(self.settings.http, rules(self.settings, self.url, self.address))
@@ -372,26 +372,34 @@ def _host_and_port(part: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-async def reachable(url: str) -> None:
+async def reachable(url: str, settings: config.Database | None = None) -> None:
     """Wait until the database answers. Raises StartupError where waiting cannot help."""
+    wanted = db.session(settings or Settings().database, "start")
     while True:
         try:
-            conn = await asyncpg.connect(db.plain(url), timeout=10)
+            conn = await asyncpg.connect(db.plain(url), timeout=10, server_settings=wanted)
         except REFUSED as e:
             raise StartupError(f"the database refuses us: {e}; check DATABASE_URL") from None
+        except asyncpg.UndefinedObjectError:  # a setting that is younger than the server
+            raise StartupError("this Postgres is too old; 14 to 18 will do") from None
         except (ValueError, asyncpg.InterfaceError) as e:
             raise StartupError(f"DATABASE_URL cannot be read: {mask(str(e))}") from None
         except Exception as e:
+            if "unsupported startup parameter" in str(e):
+                raise StartupError(
+                    "DATABASE_URL leads to PgBouncer: set DATABASE_STATEMENT_CACHE=0, and "
+                    "DATABASE_LISTEN_URL to the Postgres behind it; see docs/operating.md"
+                ) from None
             if not db.is_away(e):
                 raise
             at = ", ".join(f"{host}:{port}" for host, port in database_addresses(url))
             log.warning("waiting for the database", at=at, error=str(e) or type(e).__name__)
             await asyncio.sleep(WAIT_S)
         else:
-            version = int(await conn.fetchval("SHOW server_version_num"))
+            version = conn.get_server_version()
             await conn.close()
-            if version < OLDEST:
-                raise StartupError(f"Postgres {version // 10_000} is too old; 14 to 18 will do")
+            if version.major < OLDEST:
+                raise StartupError(f"Postgres {version.major} is too old; 14 to 18 will do")
             return
 
 

@@ -82,7 +82,13 @@ class Signals:
                 log.info("hint not sent", error=str(e))
 
     async def listen(self) -> None:
-        """Hear hints until cancelled; reconnect whenever the connection is lost."""
+        """Hear hints until cancelled; reconnect whenever the connection is lost.
+
+        Behind a pooler, without a way past it, there is nothing to hear: the polls do.
+        """
+        if self._database.direct is None:
+            log.info("no hints from other replicas: database.listen_url is not set")
+            return
         wait = 0.1
         while True:
             try:
@@ -97,8 +103,7 @@ class Signals:
             wait = min(wait * 2, RECONNECT_MOST_S)
 
     async def _listen_once(self) -> None:
-        url = self._database.settings.listen_url or None
-        conn = await self._database.connect("listener", url)
+        conn = await self._database.connect("listener", self._database.direct)
         lost = asyncio.Event()
         conn.add_termination_listener(lambda _conn: lost.set())
         try:

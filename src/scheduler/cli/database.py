@@ -46,7 +46,7 @@ def with_database(
 
     async def on(url: str) -> T:
         if make:
-            await migrate.up(url)
+            await migrate.up(settings.database.listen_url or url)
         status = await migrate.status(url)
         if not status.fits:
             raise StartupError(

@@ -18,7 +18,8 @@ def migrate_group() -> None:
 @click.pass_obj
 def up(file: str | None) -> None:
     """Migrate to the newest revision."""
-    _show(with_url(config.load(file=file), migrate.up))
+    settings = config.load(file=file)
+    _show(with_url(settings, lambda url: migrate.up(settings.database.listen_url or url)))
 
 
 @migrate_group.command()
@@ -26,7 +27,9 @@ def up(file: str | None) -> None:
 @click.pass_obj
 def down(file: str | None, revision: str) -> None:
     """Migrate back to REVISION; `base` empties the database."""
-    _show(with_url(config.load(file=file), lambda url: migrate.down(url, revision)))
+    settings = config.load(file=file)
+    direct = settings.database.listen_url
+    _show(with_url(settings, lambda url: migrate.down(direct or url, revision)))
 
 
 @migrate_group.command()
