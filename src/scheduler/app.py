@@ -34,6 +34,7 @@ from scheduler.admin import api as admin_api
 from scheduler.config import Settings
 from scheduler.dashboard import api as dashboard_api
 from scheduler.dashboard import manual, page
+from scheduler.described import routes
 from scheduler.engine import Engine
 from scheduler.errors import (
     BearerWanted,
@@ -111,11 +112,12 @@ def _application(settings: Settings, lifespan: Lifespan) -> Litestar:
         before_send=[say_allowed, page.guard],
         request_max_body_size=settings.server.max_body_bytes,
         openapi_config=openapi.Config(
-            title="Scheduler",
+            title=routes.TITLE,
             version=__version__,
             path="/docs",
             operation_id_creator=operation_id,
             openapi_router=manual.router(),
+            use_handler_docstrings=True,
             render_plugins=[
                 manual.Manual(path="/"),
                 YamlRenderPlugin(path="/openapi.yml"),

@@ -40,8 +40,15 @@ def address(request: AnyRequest, settings: Settings) -> str:
 def over_tls(request: AnyRequest, settings: Settings) -> bool:
     """Say whether the browser speaks TLS, to us or to a proxy of ours."""
     if _trusts(settings, _peer(request)):
-        return request.headers.get("x-forwarded-proto", "").strip().lower() == "https"
+        said = request.headers.get("x-forwarded-proto", "").split(",")[0]
+        return said.strip().lower() == "https"
     return request.url.scheme == "https"
+
+
+def asked_at(request: AnyRequest, settings: Settings) -> str:
+    """Return the address under which the browser knows us, for commands that are to be pasted."""
+    scheme = "https" if over_tls(request, settings) else "http"
+    return f"{scheme}://{request.headers.get('host') or 'localhost'}"
 
 
 def own_form(request: AnyRequest, settings: Settings) -> bool:

@@ -11,6 +11,7 @@ from litestar import MediaType, Response
 from litestar.types import Message, Scope
 
 from scheduler import __version__
+from scheduler.clock import Slice
 from scheduler.dashboard import shown, static
 
 POLICY = (
@@ -53,9 +54,22 @@ def text(name: str, **values: Any) -> str:
 def answer(
     name: str, *, status: int = 200, headers: dict[str, str] | None = None, **values: Any
 ) -> Response[Any]:
-    """Return a page."""
+    """Return a small page."""
+    return _answer(text(name, **values), status, headers)
+
+
+async def large(name: str, *, status: int = 200, **values: Any) -> Response[Any]:
+    """Return a page that is filled in piece by piece: runs are due meanwhile."""
+    turn, pieces = Slice(), []
+    for piece in TEMPLATES.get_template(name).generate(**values):
+        pieces.append(piece)
+        await turn.give_way()
+    return _answer("".join(pieces), status)
+
+
+def _answer(made: str, status: int, headers: dict[str, str] | None = None) -> Response[Any]:
     return Response(
-        text(name, **values),
+        made,
         status_code=status,
         headers={**HEADERS, **(headers or {})},
         media_type=MediaType.HTML,

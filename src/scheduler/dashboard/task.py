@@ -26,7 +26,7 @@ from scheduler.runs.api import cursor_of, read_cursor
 from scheduler.runs.model import ShownRun
 from scheduler.standing import awaits, ended_ahead, limited
 from scheduler.tasks import api, execute, preview
-from scheduler.tasks.model import Task, TaskFields
+from scheduler.tasks.model import Spent, Task, TaskFields
 from scheduler.triggers import Cron
 
 RUNS = 25
@@ -67,7 +67,7 @@ async def _task_page(
     cursor = request.query_params.get("after") or None
     now = engine.clock.now_ms()
     seen = await _seen(engine, visitor, task_id, cursor, now)
-    return page.answer(
+    return await page.large(
         "task.html",
         status=status,
         visitor=visitor,
@@ -82,7 +82,6 @@ async def _task_page(
         nonce=secrets.token_hex(16),
         said=said or SAID.get(request.query_params.get("done", ""), ""),
         wrong=bool(said),
-        url=str(request.base_url).rstrip("/"),
     )
 
 
@@ -113,10 +112,18 @@ async def _seen(
     return Seen(
         stands(of, now, stance, planned, gone, lasts),
         of,
-        await preview.yields(coming, now, NEXT, spent),
+        await _next(coming, now, spent),
         shown,
         cursor_of(ended.following) if ended.following else None,
     )
+
+
+async def _next(of: Definition, now: int, spent: Spent | None) -> preview.Preview:
+    """Return the next instants; where those take long to find, none: the rest is worth a page."""
+    try:
+        return await preview.yields(of, now, NEXT, spent)
+    except ValidationFailed:
+        return preview.Preview("UTC", preview.describe(of), [])
 
 
 def _of_ended(run: Any, service_id: Any) -> ShownRun:

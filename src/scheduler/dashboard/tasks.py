@@ -10,7 +10,8 @@ from litestar import Request, Response, get
 from litestar.di import NamedDependency
 
 from scheduler import asked, history, lines, tasklist
-from scheduler.dashboard import page
+from scheduler.clock import Slice
+from scheduler.dashboard import caller, page
 from scheduler.dashboard.door import Visitor
 from scheduler.db import Conn, utc
 from scheduler.definition import Definition
@@ -59,7 +60,7 @@ async def show_tasks(request: AnyRequest, visitor: Who, engine: Machine) -> Resp
     wanted = {"q": sent.get("q", "")[:500], "status": sent.get("status", "")}
     now = engine.clock.now_ms()
     listed = await _listed(engine, visitor, wanted, number, now)
-    return page.answer(
+    return await page.large(
         "tasks.html",
         visitor=visitor,
         now=now,
@@ -71,7 +72,7 @@ async def show_tasks(request: AnyRequest, visitor: Who, engine: Machine) -> Resp
         total=listed.total,
         before=_link(wanted, number - 1) if number else None,
         after=_link(wanted, number + 1) if listed.page.following else None,
-        url=str(request.base_url).rstrip("/"),
+        url=caller.asked_at(request, engine.settings),
     )
 
 
@@ -107,14 +108,13 @@ async def _lines(conn: Conn, shown: Any, visitor: Visitor, now: int) -> list[Lin
     plans = await limited(conn, service_id, shown)
     gone = await ended_ahead(conn, service_id, shown, now)
     lasts = await history.lasts(conn, service_id, keys)
-    return [
-        Line(
-            stands(of, now, live.get(of.key), plans.get(of.key), gone.get(of.key, ()), lasts),
-            preview.describe(of),
-            lasts.get(of.key),
-        )
-        for of in shown
-    ]
+    made, turn = [], Slice()
+    for of in shown:
+        key = of.key
+        task = stands(of, now, live.get(key), plans.get(key), gone.get(key, ()), lasts)
+        made.append(Line(task, preview.describe(of), lasts.get(key)))
+        await turn.give_way()
+    return made
 
 
 def stands(
