@@ -133,7 +133,6 @@ class Seen:
         handler = scope.get("route_handler")
         fields: dict[str, Any] = {
             logs.CLEAN: not whole,
-            "service": logs.API,
             "handler": getattr(handler, "handler_name", ""),
             "time_start": logs.timestamp(self._began),
             "time_end": logs.timestamp(self._began + took),
