@@ -4,10 +4,12 @@ import asyncio
 import contextlib
 from pathlib import Path
 
+import pytest
 import structlog
+from sqlalchemy.exc import DBAPIError
 
 from conftest import eventually
-from scheduler import disk
+from scheduler import db, disk
 from scheduler.db import ms
 from scheduler.dispatcher import Dispatcher
 from test_dispatcher import arrived, once, stored
@@ -134,3 +136,11 @@ async def test_the_server_watches_the_disk_of_its_embedded_postgres_and_no_other
             answer = await alice.get("/ready")
         assert answer.status_code == 503
         assert "data.min_free_bytes (1,073,741,824.0 GiB)" in answer.json()["error"]["message"]
+
+
+async def test_a_postgres_whose_disk_is_full_counts_as_away(app):
+    full = "DO $$ BEGIN RAISE EXCEPTION 'no room' USING ERRCODE = '53100'; END $$"
+    async with app.database.engine.connect() as conn:
+        with pytest.raises(DBAPIError) as caught:
+            await conn.exec_driver_sql(full)
+    assert db.is_away(caught.value)
