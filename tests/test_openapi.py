@@ -280,7 +280,9 @@ def aimed(document: dict[str, Any], target: str) -> dict[str, Any]:
             if parameter["name"] == "task_id" and parameter["in"] == "path":
                 known = {"type": "string", "pattern": "^known-[1-9]?[0-9]$"}
                 parameter["schema"] = {"anyOf": [known, parameter["schema"]]}
-        for media in operation.get("requestBody", {}).get("content", {}).values():
+        for kind, media in operation.get("requestBody", {}).get("content", {}).items():
+            if "ndjson" in kind:
+                del media["example"]  # it knows no way to write such a body
             if media["schema"].get("$ref") == TASK_FIELDS:
                 media["example"] = {"name": "Made here", "url": target}
     return aimed
