@@ -55,6 +55,6 @@ def resume(file: str | None, /) -> None:
             await installation.resume(conn, here)
         if before.pause is None:
             return "It was not paused."
-        return f"Resumed; it was paused because {before.pause.reason}."
+        return f"Resumed; it was paused: {before.pause.reason}."
 
     click.echo(with_database(config.load(file=file), work))
