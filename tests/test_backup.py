@@ -213,6 +213,7 @@ def test_a_restore_that_is_killed_leaves_no_database_and_the_next_one_is_served(
     assert "no database" in refused(base, "backup", str(base.parent / "none.zip"))
     assert run(base, "restore", str(made.during)).exit_code == 0
     assert sorted(os.listdir(base / "postgres")) == ["data", "lock", "start.log"]
+    (base / "secret.key").write_bytes(made.key)
     with served(base.parent, DATA_DIR=str(base)) as (url, _), made.client(url) as client:
         assert client.get("/tasks/tick").json()["name"] == "tick"
         assert client.get("/runs/verify").json()["doubled"] == []

@@ -68,7 +68,7 @@ class Retiming:
                 self._arrived(turn.version)
                 return False
             after = turn.after if turn.next == zones.VERSION else None
-            if after is None:
+            if after is None and turn.version is not None:
                 log.info("planning with other time zones", old=turn.version, new=zones.VERSION)
             last = await self._look(after or FIRST)
             if last is None:
