@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help install run test check bench docs openapi migrate revision pins clean
+.PHONY: help install run test check bench docs openapi screenshots migrate revision pins clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -25,7 +25,8 @@ run: install ## Start everything on 127.0.0.1:8080
 	@exec $(BIN)/scheduler serve
 
 test: .venv/developed ## Run all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not alone"
+	$(BIN)/python -m pytest -m "alone"
 
 check: .venv/developed ## Lint, format, types, import contracts
 	$(BIN)/ruff check $(SOURCES)
@@ -37,10 +38,13 @@ bench: .venv/developed ## Measure, and write docs/benchmarks.md
 	$(BIN)/python -m bench
 
 docs: openapi ## Write docs/configuration.md, and all that openapi writes
-	$(BIN)/python -m scheduler.described
+	$(BIN)/python -m scheduler.configpage
 
 openapi: install ## Write docs/openapi.json and docs/openapi.yml
 	$(BIN)/python -m scheduler.app
+
+screenshots: .venv/developed ## Take the pictures of docs/tour.md; needs a Chromium
+	$(BIN)/python tests/screenshots.py
 
 migrate: install ## Bring the database up to date
 	$(BIN)/scheduler migrate up

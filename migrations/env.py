@@ -5,9 +5,9 @@ import os
 from alembic import context
 from sqlalchemy import Connection, create_engine
 
-from scheduler import db, history, installation, planner, queue, replicas, services, task
+from scheduler import db, history, installation, logstore, planner, queue, replicas, services, task
 
-OWNERS = (history, installation, planner, queue, replicas, services, task)
+OWNERS = (history, installation, logstore, planner, queue, replicas, services, task)
 """Importing them declares the tables."""
 
 config = context.config

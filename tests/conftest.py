@@ -25,6 +25,7 @@ import os
 import re
 import shutil
 import socket
+import sys
 import tempfile
 import time
 import warnings
@@ -71,7 +72,10 @@ QUICK = {
 
 
 def pytest_configure() -> None:
-    """Run on the product's loop, and let commands find the key that seals. (The plugin's hook for it parts sync from async fixtures.)"""
+    """Run on the product's loop, and let commands find the key that seals.
+
+    (The plugin's hook for the loop parts sync from async fixtures.)
+    """
     os.environ["SECRET_KEY"] = SECRET_KEY
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -88,6 +92,8 @@ def _quiet_logs() -> Iterator[None]:
     structlog.configure(
         processors=[structlog.processors.format_exc_info, structlog.processors.KeyValueRenderer()],
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        # Not where a command's output is, that a test runs in this process.
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
     yield
     structlog.reset_defaults()

@@ -568,14 +568,14 @@ class Scheduler:
         return [line for line in found if isinstance(line, dict)]
 
     def logged(self, event: str) -> list[dict[str, Any]]:
-        return [line for line in self.log() if event in str(line.get("event", ""))]
+        return [line for line in self.log() if event in str(line.get("message", ""))]
 
     def troubles(self) -> list[Any]:
         """What no test wants to see in a log, whatever was done to the process."""
         bad = ("a part of the engine died", "a run broke its runner", "a tick failed",
                "claiming failed", "outcome refused", "request failed")  # fmt: skip
         text = self._err.read_bytes()[self._log_from :].decode(errors="replace")
-        found = [line for line in self.log() if str(line.get("event", "")).startswith(bad)]
+        found = [line for line in self.log() if str(line.get("message", "")).startswith(bad)]
         never = "exception was never retrieved" in text
         return found + ([text[-2000:]] if never else [])
 

@@ -191,7 +191,7 @@ async def test_the_trace_id_is_in_the_log(alice, conn, capsys):
     lines = [json.loads(x) for x in capsys.readouterr().err.splitlines() if x.startswith("{")]
     ours = [x for x in lines if answer.headers["X-Trace-Id"] in x.values()]
     failed = [x for x in ours if x["level"] == "error"]
-    assert failed and "moved" not in failed[0]["event"]
+    assert failed and "moved" not in failed[0]["message"]
     assert any(x.get("url") == "/tasks" for x in ours)
     assert "planted" not in str(lines)
 

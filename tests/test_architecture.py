@@ -34,6 +34,7 @@ from scheduler import (
     triggers,
     versions,
 )
+from scheduler.dashboard import sessions
 from scheduler.db import metadata
 from scheduler.ledger import Query
 from scheduler.tasklist import Filter
@@ -207,6 +208,7 @@ def test_no_two_settings_share_a_name_in_the_environment():
 OWNERS = {
     "service": {"services.py", "signing.py"},
     "token": {"services.py"},
+    "session": {"dashboard/sessions.py", "services.py"},
     "task": {"resealing.py", "task.py", "tasklist.py"},
     "task_plan": {"planner.py"},
     "run": {"ledger.py", "lines.py", "queue.py"},
@@ -218,13 +220,15 @@ OWNERS = {
         "partitions.py",
         "queue.py",
     },
+    "log_entry": {"logstore.py"},
     "replica": {"replicas.py"},
     "installation": {"installation.py", "migrate.py"},
     "service_usage": {"quotas.py"},
     "task_state": {"state.py"},
     "task_version": {"versions.py"},
 }
-"""`queue.py` and `lines.py` make the moves between `run` and `history`; `signing.py` has a column
+"""`services.py` asks who is calling, also by a session, and writes none.
+`queue.py` and `lines.py` make the moves between `run` and `history`; `signing.py` has a column
 of its own, `resealing.py` changes the form of a value and never the value, and `migrate.py` asks
 before the schema is known; READERS write nothing."""
 READERS = {"tasklist.py", "ledger.py", "executions.py"}
@@ -271,6 +275,9 @@ def test_a_file_of_lists_writes_nothing(name):
 
 MACHINE = {
     "queue.CLAIM_ON_TIME": "claims for every service, and names those that are left out",
+    "queue.COMING": "compares what was planned with other time zones, of every service",
+    "planner.PLANS": "compares what was planned with other time zones, of every service",
+    "task.BY_KEY": "walks every service's tasks when the time zones have changed",
     "queue.ANY_LATE": "asks whether any service has something late",
     "queue.ADOPT": "reads what this process holds",
     "queue.RELEASE": "gives back what this process holds",
@@ -304,6 +311,7 @@ MACHINE = {
     "planner.ADVANCE": "plans for every service",
     "history.ENDED_BETWEEN": "repairs the states of every service's tasks",
     "history.STREAKS": "repairs the states of every service's tasks",
+    "sessions.PRUNE": "goes by when sessions expire, for every service",
     "versions.OLDEST": "goes by when history ends, for every service",
     "versions.PRUNE": "goes by when history ends, for every service",
 }
@@ -325,8 +333,18 @@ MODULES = {
     "executions": executions,
     "tasklist": tasklist,
     "versions": versions,
+    "sessions": sessions,
 }
-THEIRS = {"task", "task_plan", "task_state", "task_version", "run", "history", "service_usage"}
+THEIRS = {
+    "task",
+    "task_plan",
+    "task_state",
+    "task_version",
+    "run",
+    "history",
+    "service_usage",
+    "session",
+}
 
 
 def _statements() -> Iterator[tuple[str, str]]:
@@ -391,7 +409,7 @@ def _functions_using(module: Any, statements: set[str]) -> set[str]:
     """The functions of a module that execute one of these."""
     return {
         node.name
-        for node in tree(f"{module.__name__.split('.')[-1]}.py").body
+        for node in tree(f"{'/'.join(module.__name__.split('.')[1:])}.py").body
         if isinstance(node, ast.AsyncFunctionDef)
         and {n.id for n in ast.walk(node) if isinstance(n, ast.Name)} & statements
     }

@@ -16,6 +16,8 @@ from conftest import App, eventually
 from test_cancel import soon
 from test_dispatcher import arrived
 
+pytestmark = pytest.mark.alone
+
 URL = "http://127.0.0.1:9/"
 T = TypeVar("T")
 HELD_MS = 5.0

@@ -11,6 +11,8 @@ from scheduler import config
 from scheduler.clock import DRIFT, WINDOW_S, Clock, Slice, database_ms
 from scheduler.db import Database
 
+pytestmark = pytest.mark.alone
+
 START = 1_700_000_000.0
 """Database time, in seconds, when the monotonic clock showed 0."""
 ROUNDING_MS = 0.002

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler import config, described
+from scheduler import config, configpage
 from scheduler.cli import cli
 from scheduler.errors import StartupError
 
@@ -415,11 +415,11 @@ def test_config_check_says_all_that_is_wrong(tmp_path, monkeypatch):
 
 
 def test_the_page_of_settings_is_the_one_that_make_docs_writes():
-    assert (Path(__file__).parent.parent / described.PAGE).read_text() == described.page()
+    assert (Path(__file__).parent.parent / configpage.PAGE).read_text() == configpage.page()
 
 
 def test_every_setting_and_every_section_has_a_sentence():
-    for _, about, settings in described.sections():
+    for _, about, settings in configpage.sections():
         assert about.endswith("."), about
         for each in settings:
             assert each.words.rstrip(")").endswith((".", "]")), each.path

@@ -28,6 +28,8 @@ from harness import (
 )
 from scheduler.embedded import EmbeddedPostgres
 
+pytestmark = pytest.mark.alone
+
 ALLOWED = [f"allow-{n}" for n in range(20)]
 SKIPPED = [f"skip-{n}" for n in range(5)]
 RETRIED = [f"retry-{n}" for n in range(5)]

@@ -18,6 +18,8 @@ from conftest import eventually
 from scheduler.db import FIRST, LAST
 from scheduler.triggers import Cron, Trigger
 
+pytestmark = pytest.mark.alone
+
 MINUTE, DAY = 60_000, 86_400_000
 ZONES = [
     "UTC",

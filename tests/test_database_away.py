@@ -30,6 +30,8 @@ from harness import (
 )
 from scheduler.embedded import EmbeddedPostgres
 
+pytestmark = pytest.mark.alone
+
 NAMES = [f"t{n}" for n in range(200)]
 
 

@@ -8,6 +8,7 @@ from datetime import datetime
 
 import asyncpg
 import msgspec
+import pytest
 from sqlalchemy import text
 
 from conftest import eventually
@@ -22,6 +23,8 @@ from scheduler.triggers import Interval, Once
 from test_planner import edit
 from test_queue import ALICE, BOB, definition, enqueue, now_ms
 from test_runner import run_of
+
+pytestmark = pytest.mark.alone
 
 SERVICE = text("""
 INSERT INTO service (id, name, allow_commands, created_at, updated_at)

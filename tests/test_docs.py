@@ -10,6 +10,7 @@ from uuid import UUID
 import pytest
 
 from scheduler import app, config
+from scheduler.cli import client
 from scheduler.tasks import edit, model
 from scheduler.tasks.edit import LATER
 
@@ -23,6 +24,8 @@ UNDESCRIBED = {"/docs", "/docs/openapi.json", "/docs/openapi.yml", "/dashboard",
 SETTINGS = {f"{section}.{name}": (section, name) for section, name, _ in config.paths()}
 OUTSIDE = {"PGPORT", "POSTGRES_USER", "POSTGRES_PASSWORD", "SERVICE_ID", "TOKEN", "URL", "RUN"}
 """Names of the compose file, and of the examples' own shell."""
+CLIENT = {*client.WELL_KNOWN, "NO_COLOR"}
+"""Of the command line, which has no settings of its own."""
 
 
 def named(page: str, pattern: str) -> set[str]:
@@ -90,7 +93,7 @@ def test_every_setting_that_is_named_exists(page):
 @pytest.mark.parametrize("page", TEXTS)
 def test_every_environment_name_exists(page):
     known = {config.environment_name(*at) for at in SETTINGS.values()}
-    known |= config.ALIASES.keys() | OUTSIDE
+    known |= config.ALIASES.keys() | OUTSIDE | CLIENT
     found = named(page, r"`\$?([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)(?:=[^`]*)?`")
     assert found <= known
 

@@ -11,6 +11,8 @@ from scheduler.triggers import Once
 from test_dispatcher import _services, arrived, no_run_left
 from test_queue import definition, enqueue, now_ms
 
+pytestmark = pytest.mark.alone
+
 MANY = 400
 
 

@@ -7,11 +7,14 @@ import socket
 import threading
 import time
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scheduler.target import prepare
 from test_outbound import OK, door, failure, on_both_loops, read_request, send, serving
+
+pytestmark = pytest.mark.alone
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 INTERIM = b"HTTP/1.1 103 E\r\n\r\n"

@@ -94,7 +94,7 @@ async def test_a_pause_reaches_every_replica_and_nothing_is_claimed_or_sent(
     await eventually(three_are_overdue, within=6)
     assert len(receiver.requests) == sent and (await counts(conn))[0] == 0
 
-    assert "because the shop moves" in await command("resume")
+    assert "paused: the shop moves" in await command("resume")
     assert "not paused" in await command("resume")
     await eventually(lambda: arrived(receiver, "hand", 2), within=4)
 
@@ -314,12 +314,14 @@ async def test_a_newer_release_that_breaks_with_this_one_is_refused(app, alice, 
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[Scheduler]:
-    process = Scheduler(tmp_path / "home", data=tmp_path / "data").ready()
+    credentials = str(tmp_path / "data/credentials.json")
+    words = ("serve", "--paused", "--credentials-file", credentials)
+    process = Scheduler(tmp_path / "home", data=tmp_path / "data", words=words).ready()
     yield process
     process.close()
 
 
-def test_a_pause_reaches_a_running_server_with_its_own_postgres(served, tmp_path):
+def test_a_server_with_its_own_postgres_starts_paused_and_is_resumed(served, tmp_path):
     def scheduler(*words: str) -> str:
         done = subprocess.run(
             [sys.executable, "-m", "scheduler", *words], cwd=tmp_path, capture_output=True,
@@ -328,8 +330,10 @@ def test_a_pause_reaches_a_running_server_with_its_own_postgres(served, tmp_path
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    assert "A key that seals stored secrets was made" in served._out.read_text()
-    scheduler("pause", "--reason", "a walk")
-    until(lambda: served.do("GET", "/ready").get("paused") == "a walk", 4)
-    assert served.logged("paused")
+    said = served._out.read_text()
+    assert "A key that seals stored secrets was made" in said
+    assert "PAUSED: started with --paused" in said and served.logged("paused")
+    assert served.do("GET", "/ready")["paused"] == "started with --paused"
+    assert "paused: started with --paused" in scheduler("resume")
+    until(lambda: "paused" not in served.do("GET", "/ready"), 4)
     assert "the key fits" in scheduler("secrets", "status")

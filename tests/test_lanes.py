@@ -34,6 +34,8 @@ from test_queue import (
     tried,
 )
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture
 async def database(database_url: str) -> AsyncIterator[Database]:

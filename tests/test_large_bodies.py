@@ -14,6 +14,8 @@ from scheduler.errors import DETAILS_MOST
 from scheduler.tasks.model import REST_MOST
 from test_bulk import unheld
 
+pytestmark = pytest.mark.alone
+
 GOOD = {"name": "a", "url": "http://127.0.0.1:9/"}
 MANY = {f"k{n}": "" for n in range(300_000)}
 LARGE: dict[str, dict[str, Any]] = {

@@ -15,6 +15,7 @@ from scheduler import (
     db,
     history,
     installation,
+    logstore,
     migrate,
     planner,
     queue,
@@ -25,9 +26,23 @@ from scheduler import (
     task,
     versions,
 )
+from scheduler.dashboard import sessions
 from scheduler.errors import StartupError
 
-OWNERS = (history, installation, planner, queue, replicas, run, services, state, task, versions)
+OWNERS = (
+    history,
+    installation,
+    logstore,
+    planner,
+    queue,
+    replicas,
+    run,
+    services,
+    sessions,
+    state,
+    task,
+    versions,
+)
 """Importing them declares the tables."""
 
 COLUMNS = """

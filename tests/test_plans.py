@@ -14,13 +14,25 @@ from sqlalchemy import bindparam, event, text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from conftest import url_of
-from scheduler import config, executions, history, ledger, state, task, tasklist, versions
+from scheduler import (
+    config,
+    executions,
+    history,
+    ledger,
+    resealing,
+    state,
+    task,
+    tasklist,
+    versions,
+)
 from scheduler.db import Conn, Database, utc
 from scheduler.ledger import Query
 from scheduler.run import Line
 from scheduler.tasklist import LOOK, Filter
 from scheduler.tasks import listing
 from test_queue import ALICE, BOB, now_ms
+
+pytestmark = pytest.mark.alone
 
 TASKS = 100_000
 MOST = 45_000
@@ -305,6 +317,10 @@ async def asked(conn: Conn, what: str) -> None:
         found = await versions.triggers(conn, ALICE, {(T1, 1, n) for n in range(1000)})
         assert len(found) == 1000
         assert await versions.find(conn, ALICE, (T1, 1, 500))
+    elif what == "headers":
+        step = await resealing.piece(conn, ALICE, resealing.START, lambda *_: "")
+        assert step.after and not step.changed
+        await resealing.piece(conn, ALICE, step.after, lambda *_: "")
     elif what == "old versions":
         await versions.prune(conn, utc(now))
     else:
@@ -322,6 +338,7 @@ async def asked(conn: Conn, what: str) -> None:
         "verify",
         "replaced versions",
         "old versions",
+        "headers",
         "pending",
         "failed",
         "created",

@@ -32,6 +32,8 @@ from harness import (
     until,
 )
 
+pytestmark = pytest.mark.alone
+
 STANDSTILL_S = 14.0
 """Within this the others have seen that a replica stands still: 10 s, and a beat each."""
 DEAF = {"database_listen_url": "postgresql://postgres@/scheduler?host=/nowhere&port=5432"}
@@ -129,7 +131,9 @@ def test_a_replica_stopped_for_fifteen_seconds_changes_nothing_for_a_thousand_ta
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-@pytest.mark.skipif("not config.getoption('-m')", reason="a minute longer; asked for with -m slow")
+@pytest.mark.skipif(
+    "'slow' not in config.getoption('-m')", reason="a minute longer; asked for with -m slow"
+)
 def test_a_replica_stopped_for_a_minute_changes_nothing_for_a_thousand_tasks(
     here: Stage, shared: Shared
 ) -> None:

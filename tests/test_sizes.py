@@ -17,6 +17,8 @@ from scheduler.task import get, outlines_of_all
 from scheduler.tasks import pages
 from test_queue import definition
 
+pytestmark = pytest.mark.alone
+
 KB = 1024
 SMALL = {"TASKS_PAYLOAD_MAX_BYTES": "2048", "TASKS_HEADER_MAX_BYTES": "1024"}
 

@@ -10,9 +10,10 @@ down_revision = "0002"
 UP = """
 -- One row. place: the Postgres and the database in it that the installation lives in; another one
 -- holds a copy. secret_fingerprint: of the key that seals secrets. sealed_at: since when nothing
--- secret is stored open. tzdata: the version that zoned triggers were last worked out with.
--- runs_with: the oldest revision whose program may still run on this schema; each later migration
--- says it anew, where the version before would break.
+-- secret is stored open. tzdata: the version that zoned triggers were last worked out with, since
+-- tzdata_at; tzdata_next: the one that they are being worked out with, as far as the task
+-- tzdata_after. runs_with: the oldest revision whose program may still run on this schema; each
+-- later migration says it anew, where the version before would break.
 CREATE TABLE installation (
     one                 boolean     NOT NULL DEFAULT true,
     id                  uuid        NOT NULL DEFAULT gen_random_uuid(),
@@ -20,6 +21,9 @@ CREATE TABLE installation (
     secret_fingerprint  text,
     sealed_at           timestamptz,
     tzdata              text,
+    tzdata_at           timestamptz,
+    tzdata_next         text,
+    tzdata_after        uuid,
     runs_with           text        NOT NULL,
     paused_at           timestamptz,
     paused_reason       text,

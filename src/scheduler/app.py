@@ -1,7 +1,6 @@
-"""The ASGI application: routes, credentials, the one error shape, docs, health and metrics."""
+"""The ASGI application: routes, credentials, the one error shape, health and metrics."""
 
 import hmac
-import importlib.util
 import json
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
@@ -9,7 +8,6 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
 
-import structlog
 import yaml
 from litestar import Litestar, MediaType, Request, Response, Router, get
 from litestar.connection import ASGIConnection
@@ -26,15 +24,17 @@ from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from litestar.handlers import HTTPRouteHandler
 from litestar.handlers.base import BaseRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.openapi.plugins import JsonRenderPlugin, SwaggerRenderPlugin, YamlRenderPlugin
+from litestar.openapi.plugins import JsonRenderPlugin, YamlRenderPlugin
 from litestar.routes import HTTPRoute
-from litestar.static_files import create_static_files_router
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from scheduler import __version__, db, logs, metrics, migrate, openapi
+from scheduler import __version__, db, metrics, migrate, openapi, requestlog
 from scheduler.admin import api as admin_api
 from scheduler.config import Settings
+from scheduler.dashboard import api as dashboard_api
+from scheduler.dashboard import manual, page
+from scheduler.described import routes
 from scheduler.engine import Engine
 from scheduler.errors import (
     BearerWanted,
@@ -49,11 +49,10 @@ from scheduler.errors import (
     ValidationFailed,
 )
 from scheduler.gate import Caller, Scale
+from scheduler.requestlog import traced
 from scheduler.runs import api as runs_api
 from scheduler.service import Service
 from scheduler.tasks import api as tasks_api
-
-log = structlog.get_logger()
 
 Lifespan = Callable[[Litestar], AbstractAsyncContextManager[None]]
 AnyRequest = Request[Any, Any, Any]
@@ -104,27 +103,23 @@ def _application(settings: Settings, lifespan: Lifespan) -> Litestar:
             ping,
             ready,
             show_metrics,
-            front,
-            assets(),
+            dashboard_api.router(explain),
+            manual.show_manual,
         ],
         lifespan=[lifespan],
         state=State({"settings": settings}),
         exception_handlers={Exception: answer_error, HTTPException: answer_error},
-        before_send=[say_allowed],
+        before_send=[say_allowed, page.guard],
         request_max_body_size=settings.server.max_body_bytes,
         openapi_config=openapi.Config(
-            title="Scheduler",
+            title=routes.TITLE,
             version=__version__,
             path="/docs",
             operation_id_creator=operation_id,
+            openapi_router=manual.router(),
+            use_handler_docstrings=True,
             render_plugins=[
-                SwaggerRenderPlugin(
-                    path="/",
-                    js_url=f"{ASSETS}/swagger-ui-bundle.js",
-                    css_url=f"{ASSETS}/swagger-ui.css",
-                    standalone_preset_js_url=f"{ASSETS}/swagger-ui-standalone-preset.js",
-                    favicon=f'<link rel="icon" href="{ASSETS}/favicon-32x32.png">',
-                ),
+                manual.Manual(path="/"),
                 YamlRenderPlugin(path="/openapi.yml"),
                 JsonRenderPlugin(path="/openapi.json"),
             ],
@@ -141,16 +136,6 @@ def operation_id(handler: HTTPRouteHandler, method: Any, path: list[Any]) -> str
     if len(handler.paths) > 1:
         name = "_".join([name, *(str(part) for part in path)])
     return name
-
-
-ASSETS = "/docs-assets"
-
-
-def assets() -> Router:
-    """Serve Swagger UI from the package that ships it; found, not imported: it wants frameworks."""
-    spec = importlib.util.find_spec("swagger_ui")
-    folder = Path(spec.origin or "").parent / "static" if spec else Path()
-    return create_static_files_router(ASSETS, [folder], include_in_schema=False)
 
 
 # Who is calling ----------------------------------------------------------------------------------
@@ -195,9 +180,8 @@ def _engine(state: State) -> Engine:
 
 def answer_error(request: AnyRequest, error: Exception) -> Response[Any]:
     """Turn whatever was raised into the one error shape."""
-    refused = _refused(error)
+    refused = explain(request, error)
     if refused is None:
-        log.error("request failed", url=request.url.path, method=request.method, exc_info=error)
         return _error(500, "internal_error", "something went wrong here; the log knows more")
     headers = {}
     if isinstance(refused, Unauthorized):
@@ -207,6 +191,19 @@ def answer_error(request: AnyRequest, error: Exception) -> Response[Any]:
     if isinstance(error, MethodNotAllowedException):
         headers["Allow"] = ", ".join(_allowed(request.app, request.url.path))
     return _error(refused.status, refused.code, refused.message, refused.details, headers)
+
+
+def explain(request: AnyRequest, error: Exception) -> UserError | None:
+    """Return what an exception means for the caller, None where the fault is ours.
+
+    The request's line in the log says either.
+    """
+    refused = _refused(error)
+    if refused is None:
+        requestlog.say(request.scope, "", error)
+    else:
+        requestlog.say(request.scope, refused.message)
+    return refused
 
 
 def _allowed(application: Litestar, path: str) -> list[str]:
@@ -282,38 +279,15 @@ def headed(app: ASGIApp) -> ASGIApp:
     """Answer HEAD wherever GET is answered (RFC 9110, 9.1); the server leaves the body out."""
 
     async def middleware(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == ScopeType.HTTP and scope["method"] == "HEAD":
-            scope = cast("Scope", {**scope, "method": "GET"})
-        await app(scope, receive, send)
-
-    return middleware
-
-
-def traced(app: ASGIApp) -> ASGIApp:
-    """Give every request a trace id, and its answer the header that says so."""
-
-    async def middleware(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != ScopeType.HTTP:
+        if scope["type"] != ScopeType.HTTP or scope["method"] != "HEAD":
             await app(scope, receive, send)
             return
-        trace = logs.trace_id()
-        token = logs.TRACE_ID.set(trace)
-
-        async def sending(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (b"x-trace-id", trace.encode())]
-                log.debug(
-                    "request",
-                    method=scope.get("method"),
-                    url=scope["path"],
-                    status=message["status"],
-                )
-            await send(message)
-
+        asked = cast("Scope", {**scope, "method": "GET"})
         try:
-            await app(scope, receive, sending)
+            await app(asked, receive, send)
         finally:
-            logs.TRACE_ID.reset(token)
+            # The log wants to know what was found out.
+            scope.update({**asked, "method": "HEAD"})  # type: ignore[typeddict-item]
 
     return middleware
 
@@ -366,19 +340,6 @@ async def show_metrics(request: AnyRequest, state: State) -> Response[bytes]:
     # The framework names the charset by itself.
     kind = CONTENT_TYPE_LATEST.removesuffix("; charset=utf-8")
     return Response(generate_latest(metrics.REGISTRY), media_type=kind)
-
-
-FRONT = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Scheduler</title>
-<body><h1>Scheduler is running</h1>
-<p>The dashboard comes with a later version. The API is described at
-<a href="/docs">/docs</a>.</p></body></html>
-"""
-
-
-@get(["/", "/dashboard"], media_type=MediaType.HTML, include_in_schema=False)
-async def front() -> str:
-    """Return the front page."""
-    return FRONT
 
 
 # The document ------------------------------------------------------------------------------------

@@ -59,7 +59,11 @@ def _unknown(sent: bytes | str | msgspec.Raw, of: type) -> list[Detail]:
     """Name every field that a struct has not: the decoder stops at the first."""
     known: tuple[str, ...] = of.__struct_encode_fields__  # type: ignore[attr-defined]
     found = list[Detail]()
-    for name in msgspec.json.decode(sent, type=dict[str, msgspec.Raw]):
+    try:  # the decoder stopped at that field: what comes after it may be no JSON
+        names = list(msgspec.json.decode(sent, type=dict[str, msgspec.Raw]))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
+        raise InvalidRequest(f"{NO_JSON}: {e}") from None
+    for name in names:
         if name not in known and len(found) < DETAILS_MOST:
             few = len(found) < HINTS_MOST and len(name) <= 100
             near = difflib.get_close_matches(name, known, n=1) if few else []

@@ -227,6 +227,8 @@ class Log(Section):
     """Also keep log lines in the database."""
     store_retention_days: Annotated[int, Meta(ge=1, le=3650)] = 7
     """How long they are kept there."""
+    store_max_lines: Annotated[int, Meta(ge=1000, le=1 << 40)] = 2_000_000
+    """The oldest stored lines go where there are more; about 1 KiB each."""
 
 
 class Settings(Section):
@@ -308,6 +310,17 @@ def paths() -> Iterator[tuple[str, str, type]]:
     for section in msgspec.structs.fields(Settings):
         for field in msgspec.structs.fields(section.type):
             yield section.name, field.name, field.type
+
+
+def secrets(settings: Settings) -> list[str]:
+    """Return the values that nobody may see, and the passwords in those that are URLs."""
+    found = []
+    for path in sorted(SECRET):
+        section, name = path.split(".")
+        value = getattr(getattr(settings, section), name)
+        userinfo = value.partition("://")[2].rpartition("@")[0]
+        found += [value, userinfo.partition(":")[2]] if userinfo else [value]
+    return [value for value in found if value]
 
 
 def environment_name(section: str, name: str) -> str:

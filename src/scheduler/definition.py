@@ -124,6 +124,11 @@ class Definition(msgspec.Struct, kw_only=True, frozen=True, gc=False):
         return Bounded(self.trigger, offset, bounds.start_at, bounds.end_at)
 
     @property
+    def zoned(self) -> bool:
+        """Say whether its instants follow the wall clock of some place."""
+        return getattr(self.trigger, "timezone", "UTC") != "UTC"
+
+    @property
     def due(self) -> Instants | None:
         """Its instants, where it makes anything due now."""
         return self.instants if self.status == "active" and not self.damaged else None

@@ -14,7 +14,7 @@ CATCH_UP_PASSES = 20
 
 async def replan(
     conn: Conn, before: Definition, after: Definition, planned: Planned, *, window_ms: int,
-    at_once: bool = False, asked: int | None = None, until: int = 0,
+    at_once: bool = False, asked: int | None = None, until: int = 0, anew: bool = False,
 ) -> int | None:  # fmt: skip
     """Make the runs of an edited task, whose plan is locked; return the earliest instant made.
 
@@ -22,11 +22,12 @@ async def replan(
     What was due before the edit stays due; what some replica holds already and is still wanted
     gets the new version, and the holder drops the rest when it hears of it. An instant of the new
     trigger that passes while this waits for locks is due: `asked` is when the edit was read, in ms.
-    Up to `until` (ms) runs are made even where that lies beyond the window.
+    Up to `until` (ms) runs are made even where that lies beyond the window. `anew` replans what
+    reads the same: its time zone is another one now.
     """
     start = await clock.database_ms(conn) if asked is None else asked
     await versions.keep(conn, before, after, utc(start))
-    if _stays(before, after) and not at_once and until <= planned.until:
+    if _stays(before, after) and not (at_once or anew) and until <= planned.until:
         await _renew(conn, before, after, start)
         return None
     owed = await _catch_up(conn, before, planned, start)

@@ -4,6 +4,7 @@ Everything is in `<data directory>/postgres`:
 
     lock        held by the one living scheduler on this data directory
     data/       Postgres's own, with its socket, and its log in data/log
+    data-16/    what an upgrade from Postgres 16 left, to be deleted when all is well
     start.log   what Postgres said before it had a log
 """
 
@@ -42,7 +43,7 @@ class EmbeddedPostgres:
 
     def __init__(self, base: Path) -> None:
         self._base = base.resolve()
-        self._cluster = Cluster(self._base / "postgres")
+        self.cluster = Cluster(self._base / "postgres")
         self._server: _Server | None = None
         self._lock: int | None = None
         self._door: int | None = None
@@ -56,9 +57,9 @@ class EmbeddedPostgres:
         Takes no lock and starts nothing. Raises StartupError when the directory is another user's.
         """
         postgres = cls(base)
-        with _one_sentence(postgres._base):
-            running = postgres._cluster.postmaster()
-            return postgres.url if running and postgres._cluster.ready(running.pid) else None
+        with one_sentence(postgres._base):
+            running = postgres.cluster.postmaster()
+            return postgres.url if running and postgres.cluster.ready(running.pid) else None
 
     @property
     def url(self) -> str:
@@ -70,10 +71,10 @@ class EmbeddedPostgres:
         """Take the data directory, or raise StartupError; a second time is nothing."""
         if self._lock is not None:
             return
-        with _one_sentence(self._base):
+        with one_sentence(self._base):
             self._base.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._cluster.home.mkdir(mode=0o700, exist_ok=True)
-            file = os.open(self._cluster.home / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+            self.cluster.home.mkdir(mode=0o700, exist_ok=True)
+            file = os.open(self.cluster.home / "lock", os.O_RDWR | os.O_CREAT, 0o600)
             try:
                 self._take(file)
             except BaseException:
@@ -89,8 +90,8 @@ class EmbeddedPostgres:
         self.lock()
         self._wanted = True
         try:
-            with _one_sentence(self._base):
-                self._cluster.prepare(progress)
+            with one_sentence(self._base):
+                self.cluster.prepare(progress)
                 with self._guard:
                     if self._wanted and not self.alive():
                         self._server = self._adopt() or self._launch()
@@ -111,12 +112,12 @@ class EmbeddedPostgres:
 
         Raises StartupError when Postgres does not come back; the next call tries again.
         """
-        with _one_sentence(self._base):
+        with one_sentence(self._base):
             with self._guard:
                 if not self._wanted:
                     return
                 if self.alive():
-                    self._cluster.trim_logs()
+                    self.cluster.trim_logs()
                 else:
                     self._server = self._launch()
             self._await_ready(lambda _: None)
@@ -134,6 +135,11 @@ class EmbeddedPostgres:
                         os.close(descriptor)
                 self._server = self._door = self._lock = None
 
+    def end(self) -> None:
+        """End the server that a scheduler which was killed left running; after `lock`."""
+        if running := self.cluster.postmaster():
+            _Server(running).stop()
+
     def _take(self, file: int) -> None:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -149,18 +155,18 @@ class EmbeddedPostgres:
 
     def _adopt(self) -> "_Server | None":
         """Take over the server of a scheduler that was killed, if it is as we would start it."""
-        running = self._cluster.postmaster()
+        running = self.cluster.postmaster()
         if running is None:
             return None
         server = _Server(running)
         with suppress(psutil.Error):
-            if running.cmdline() == self._cluster.command():
+            if running.cmdline() == self.cluster.command():
                 return server
         server.stop()
         return None
 
     def _launch(self) -> "_Server":
-        child = self._cluster.launch()
+        child = self.cluster.launch()
         return _Server(psutil.Process(child.pid), child)
 
     def _await_ready(self, progress: Progress) -> None:
@@ -173,7 +179,7 @@ class EmbeddedPostgres:
             now = time.monotonic()
             if now - told >= TELL_EVERY:
                 told = now
-                what = "recovering after a crash" if self._cluster.crashed else "starting"
+                what = "recovering after a crash" if self.cluster.crashed else "starting"
                 progress(f"Postgres is {what}, {now - began:.0f} s so far")
             time.sleep(POLL)
 
@@ -181,21 +187,21 @@ class EmbeddedPostgres:
         """Whether the server is ready; one that died on the way is replaced, or the reason told."""
         if not self.alive():
             self._server = self._replacement()
-        return self._server is not None and self._cluster.ready(self._server.pid)
+        return self._server is not None and self.cluster.ready(self._server.pid)
 
     def _replacement(self) -> "_Server":
         """Ours may have died of one that was there before it; an adopted one was stopping."""
-        if running := self._cluster.postmaster():
+        if running := self.cluster.postmaster():
             return _Server(running)
         if self._server is not None and not self._server.ours:
             return self._launch()
-        words = self._cluster.last_words()
-        raise StartupError(f"Postgres did not start: {words} (see {self._cluster.data / 'log'})")
+        words = self.cluster.last_words()
+        raise StartupError(f"Postgres did not start: {words} (see {self.cluster.data / 'log'})")
 
     def _socket_directory(self) -> str:
         """Where clients find the socket; a path that they could not use is spelled by its fd."""
-        path = str(self._cluster.data)
-        too_long = len(os.fsencode(self._cluster.data / SOCKET)) > LONGEST_SOCKET_PATH
+        path = str(self.cluster.data)
+        too_long = len(os.fsencode(self.cluster.data / SOCKET)) > LONGEST_SOCKET_PATH
         if not too_long and not any(letter in path for letter in SPLITS_HOSTS):
             return path
         descriptors = Path(f"/proc/{os.getpid()}/fd")
@@ -241,8 +247,8 @@ class _Server:
 
 
 @contextmanager
-def _one_sentence(base: Path) -> Iterator[None]:
-    """Say what the operating system refused as a StartupError."""
+def one_sentence(base: Path) -> Iterator[None]:
+    """Say what the operating system refused, in the block, as a StartupError."""
     try:
         yield
     except OSError as error:

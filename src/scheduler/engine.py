@@ -9,7 +9,19 @@ from uuid import UUID
 import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
-from scheduler import config, db, metrics, partitions, planner, queue, services, settler, versions
+from scheduler import (
+    config,
+    db,
+    logstore,
+    metrics,
+    partitions,
+    planner,
+    queue,
+    runlog,
+    services,
+    settler,
+    versions,
+)
 from scheduler.caretaker import Caretaker
 from scheduler.clock import Clock
 from scheduler.db import Conn, Database, ms, utc
@@ -17,6 +29,7 @@ from scheduler.dispatcher import Dispatcher
 from scheduler.errors import Conflict
 from scheduler.gate import Gate
 from scheduler.replicas import BEAT_S, STILL_S, Membership
+from scheduler.retiming import Retiming
 from scheduler.run import End
 from scheduler.runner import Performers, Runner
 from scheduler.settler import Settler
@@ -33,9 +46,11 @@ REPAIR_MS = 60_000
 """How long around its last beat a replica may have settled what it did not add up."""
 RESTART_S = 1.0
 PRUNE_S = 3600.0
+PRUNE_LOG_S = 300.0
 PRUNE_AGAIN_S = 60.0
 """When a week that a reader holds open is tried again."""
 STRAYS_S = 300.0
+ZONES_S = 5.0
 PASSES = 200
 """Planning passes a tick, at most."""
 RESUME_AHEAD_S = 86_400.0
@@ -84,6 +99,7 @@ class Engine:
             on_recall=self.dispatcher.recall,
             on_cancel=self.dispatcher.cancel,
         )
+        self.retiming = Retiming(database, self.clock, self.window_ms, self._retimed)
         self.strays = Strays(database, self.recall)
         self.caretaker = Caretaker(database, self.membership, self._pause)
         self._gate = gate
@@ -93,10 +109,8 @@ class Engine:
         self._repairs: list[tuple[int, int]] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._ticks = AsyncIOScheduler(timezone="UTC", job_defaults=TICKS)
-        self.planning = asyncio.Event()
-        """Set it to plan now."""
-        self.pruning = asyncio.Event()
-        """Set it to prune now."""
+        self.planning, self.pruning = asyncio.Event(), asyncio.Event()
+        """Set it to plan, or to prune, now."""
         database.on_missing_week = self.pruning.set
 
     @property
@@ -114,6 +128,11 @@ class Engine:
         """Tell everyone that a task has changed."""
         self.dispatcher.recall(key)
         self.signals.recall(key)
+
+    def _retimed(self, key: UUID, earliest: int | None) -> None:
+        self.recall(key)
+        self.wake(earliest)
+        self.standing.recheck([key])
 
     def resume_at(self, at: int | None) -> None:
         """Plan at `at` (ms), when a pause ends, and not only at the next tick; a day ahead."""
@@ -151,6 +170,7 @@ class Engine:
         to = outcome.to  # type: ignore[attr-defined]
         if isinstance(to, End):
             self.standing.note(to)
+            runlog.tell(to)
         self.dispatcher.settled(outcome)  # type: ignore[arg-type]  # the settler is made first
 
     # Life ----------------------------------------------------------------------------------------
@@ -181,10 +201,13 @@ class Engine:
         self._tick("state", 1.0, self._stand)
         self._tick("sweep", 5.0, self._sweep_step)
         self._tick("prune", PRUNE_S, self._prune, self.pruning)
+        self._tick("log", PRUNE_LOG_S, self._prune_log)
+        self._tick("zones", ZONES_S, self.retiming.step, self.retiming.wanted)
         self._tick("measure", 10.0, self._measure)
         self._tick("strays", STRAYS_S, self._strays)
         self._pulse(worker.poll_seconds, self.dispatcher.wake)
         self._ticks.start()
+        self.retiming.wanted.set()
         self.planning.set()
         self.pruning.set()  # a process that never lives for an hour prunes too
         self.dispatcher.wake()
@@ -395,6 +418,9 @@ class Engine:
                 pass
         if pruned.left:
             asyncio.get_running_loop().call_later(PRUNE_AGAIN_S, self.pruning.set)
+
+    async def _prune_log(self) -> None:
+        await logstore.prune(self.database, self.clock.now_ms(), self.settings.log)
 
     async def _strays(self) -> None:
         await self.strays.step()

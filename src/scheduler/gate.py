@@ -65,6 +65,11 @@ class Gate:
         self._known[key] = (time.monotonic() + self._auth.cache_seconds, service)
         self._used.add(token_id)
 
+    def visited(self, service: Service, token_id: UUID) -> Service:
+        """Note that a token was used, by a browser's session; return the service as admitted."""
+        self._used.add(token_id)
+        return self._limited(service)
+
     async def _anonymous(self, database: db.Database, caller: Caller) -> Service:
         name = self._auth.anonymous_service
         if not name or not self._may_be_anonymous(caller):

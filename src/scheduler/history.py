@@ -225,8 +225,8 @@ def finished(row: Any) -> Finished:
 
 
 LAST_ENDS = text("""
-SELECT k.key, l.state FROM unnest(CAST(:keys AS uuid[])) AS k (key), LATERAL (
-    SELECT h.state FROM history h
+SELECT k.key, l.state, l.scheduled_for FROM unnest(CAST(:keys AS uuid[])) AS k (key), LATERAL (
+    SELECT h.state, h.scheduled_for FROM history h
     WHERE h.task_key = k.key AND h.service_id = :service_id
       AND h.state IN ('succeeded', 'failed', 'expired')
     ORDER BY h.scheduled_for DESC, h.id DESC LIMIT 1) AS l
@@ -238,8 +238,13 @@ async def last_ends(conn: Conn, service_id: UUID, keys: Sequence[UUID]) -> dict[
 
     Skipped and cancelled ones do not count.
     """
+    return {key: state for key, (state, _) in (await lasts(conn, service_id, keys)).items()}
+
+
+async def lasts(conn: Conn, service_id: UUID, keys: Sequence[UUID]) -> dict[UUID, tuple[str, int]]:
+    """Map task keys to how their last runs ended, as `last_ends`, and when those were due (ms)."""
     rows = await conn.execute(LAST_ENDS, {"keys": list(keys), "service_id": service_id})
-    return {row.key: row.state for row in rows}
+    return {row.key: (row.state, ms(row.scheduled_for)) for row in rows}
 
 
 # A cancel ends a run before it is due, and a replay may end it once more before that.

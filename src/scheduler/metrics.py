@@ -39,3 +39,5 @@ LOST_FENCE = _counter("outcomes_too_late", "Outcomes of runs that were freed mea
 SET_ASIDE = _counter("tasks_set_aside", "Times a damaged task was passed over for an hour.")
 ERRORS = _counter("engine_errors", "Errors in the engine's loops.", ("part",))
 OUTBOUND = _gauge("outbound_connections", "Open connections to targets.")
+LOG_LINES = _counter("log_lines_stored", "Log lines written into the database.")
+LOG_DROPPED = _counter("log_lines_dropped", "Log lines that the store did not take.")

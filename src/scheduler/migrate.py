@@ -132,14 +132,15 @@ async def _locked(url: str, change: Callable[[Connection], None], *, newer: bool
 
 
 def _refuse_newer(status: Status) -> None:
-    if status.current is not None and status.current not in _known():
+    if status.current is not None and status.current not in known():
         raise StartupError(
             f"the database is at revision {status.current}, which this version does not know; "
             "start the newer version, or migrate down with it first"
         )
 
 
-def _known() -> set[str]:
+def known() -> set[str]:
+    """Return every revision that this program can migrate from."""
     return {script.revision for script in _directory().walk_revisions()}
 
 
@@ -161,7 +162,7 @@ def status_on(connection: Connection) -> Status:
     current = MigrationContext.configure(connection).get_current_revision()
     head = _directory().get_current_head()
     assert head is not None  # noqa: S101  (there is always a first migration)
-    if current is None or current == head or current in _known():
+    if current is None or current <= head or current in known():
         return Status(current, head)
     there = connection.execute(text("SELECT to_regclass('installation')")).scalar_one()
     runs_with = connection.execute(RUNS_WITH).scalar() if there else None

@@ -1,5 +1,7 @@
 """The OpenAPI document: what the framework makes of the handlers, and what all routes share.
 
+What everything means, with examples, is in `described/`; here it is put where it belongs.
+
 The answers that are no success follow from what an operation is (has it credentials, a body, an
 id in its address?), so that a new route has them without being named here. What a handler reads
 of the query or the body by hand it says itself, with `operation_class=asks(...)`, so that a body
@@ -23,6 +25,7 @@ from litestar.openapi.spec import (
     Schema,
 )
 
+from scheduler.described import fields, routes
 from scheduler.errors import (
     Conflict,
     Forbidden,
@@ -77,24 +80,40 @@ ERROR: Json = {
     "properties": {
         "error": {
             "type": "object",
+            "description": "Why it was refused.",
+            "examples": [{"code": "not_found", "message": "there is no task report"}],
             "required": ["code", "message"],
             "additionalProperties": False,
             "properties": {
-                "code": {"type": "string"},
+                "code": {
+                    "type": "string",
+                    "description": "A word for the kind of refusal.",
+                    "examples": ["not_found"],
+                },
                 "message": {
                     "type": "string",
                     "description": "What is wrong, and what would be right.",
+                    "examples": ["there is no task report"],
                 },
                 "details": {
                     "type": "array",
                     "description": "Of validation_failed alone: every wrong field.",
+                    "examples": [[{"field": "frequency", "message": "must be at least 1"}]],
                     "items": {
                         "type": "object",
                         "required": ["field", "message"],
                         "additionalProperties": False,
                         "properties": {
-                            "field": {"type": "string"},
-                            "message": {"type": "string"},
+                            "field": {
+                                "type": "string",
+                                "description": "Its name, with a path where it lies deeper.",
+                                "examples": ["frequency"],
+                            },
+                            "message": {
+                                "type": "string",
+                                "description": "What is wrong with it, and what would be right.",
+                                "examples": ["must be at least 1"],
+                            },
                         },
                     },
                 },
@@ -199,7 +218,12 @@ def completed(document: Json) -> Json:
     """Add to a document what all routes share, and put it in order."""
     schemas = document["components"].setdefault("schemas", {})
     schemas |= msgspec.json.schema_components(BODIES.values(), ref_template=SCHEMA + "{name}")[1]
+    for name, schema in schemas.items():
+        _explain(name, schema)
     schemas["Error"] = ERROR
+    document["info"]["description"] = routes.ABOUT
+    document["servers"] = routes.SERVERS
+    document["tags"] = [{"name": k, "description": v} for k, v in routes.TAGS.items()]
     document["components"] = {
         "schemas": dict(sorted(schemas.items())),
         "responses": dict(sorted(_refusals())),
@@ -208,6 +232,7 @@ def completed(document: Json) -> Json:
     }
     for path, method, operation in operations(document):
         _complete(path, method, operation)
+        _illustrate(path, operation)
     document["paths"] = {
         path: {method: item[method] for method in METHODS if method in item}
         for path, item in sorted(document["paths"].items())
@@ -225,15 +250,21 @@ def operations(document: Json) -> Iterator[tuple[str, str, Json]]:
 
 def _refusals() -> Iterator[tuple[str, Json]]:
     for error in REFUSALS:
-        yield str(error.status), _refusal(error.status, (error.__doc__ or "").split("\n")[0])
-    yield "500", _refusal(500, "Something went wrong here; the log knows more.")
+        said = (error.__doc__ or "").split("\n")[0]
+        yield str(error.status), _refusal(error.status, error.code, said)
+    yield "500", _refusal(500, "internal_error", "Something went wrong here; the log knows more.")
 
 
-def _refusal(status: int, description: str) -> Json:
+def _refusal(status: int, code: str, said: str) -> Json:
+    error: Json = {"code": code, "message": said}
+    if status == 400:
+        error["details"] = [{"field": "frequency", "message": "must be at least 1"}]
+        error["message"] = "frequency: must be at least 1"
+    content = {"schema": {"$ref": "#/components/schemas/Error"}, "example": {"error": error}}
     return {
-        "description": description,
+        "description": said,
         "headers": {"X-Trace-Id": TRACE, **HEADERS.get(status, {})},
-        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
+        "content": {"application/json": content},
     }
 
 
@@ -244,6 +275,7 @@ def _complete(path: str, method: str, operation: Json) -> None:
         for status in statuses(path, method, operation)
     }
     answers = {status: answer for status, answer in own.items() if status < "400"}
+    answers.get("204", {}).pop("content", None)  # it has none
     for answer in answers.values():
         trace = {"X-Trace-Id": {"$ref": "#/components/headers/X-Trace-Id"}}
         answer["headers"] = {**answer.get("headers", {}), **trace}
@@ -269,3 +301,61 @@ def statuses(path: str, method: str, operation: Json) -> set[int]:
     if "{" in path:  # the id may be a word that is a route, which has methods of its own
         made |= {404, 405}
     return made
+
+
+# Words and examples ------------------------------------------------------------------------------
+
+BOUNDS = {
+    "minimum": ("integer", "number"),
+    "maximum": ("integer", "number"),
+    "minLength": ("string",),
+    "maxLength": ("string",),
+    "maxItems": ("array",),
+    "enum": ("string",),
+    "format": ("string",),
+}
+"""Of which types a bound can be; where a field may be null, it is one of those besides."""
+
+
+def _explain(name: str, schema: Json) -> None:
+    """Add to a schema and its fields what they mean."""
+    if name in fields.SCHEMAS:
+        schema["description"] = fields.SCHEMAS[name]
+    for field in fields.TIMES.get(name, ()):
+        _time(schema["properties"][field])
+    for field, own in schema.get("properties", {}).items():
+        for key, value in (fields.of(name, field) or {}).items():
+            _add(own, key, value)
+
+
+def _time(schema: Json) -> None:
+    """Say of a time that is sent that it is one, or the empty text for none."""
+    time = {"type": "string", "format": "date-time"}
+    schema["anyOf"] = [time, {"type": "string", "const": ""}, {"type": "null"}]
+
+
+def _add(schema: Json, key: str, value: Any) -> None:
+    if key not in BOUNDS:
+        schema[key] = value
+        return
+    for branch in schema.get("anyOf") or schema.get("oneOf") or [schema]:
+        if branch.get("type") in BOUNDS[key]:
+            branch[key] = value
+
+
+def _illustrate(path: str, operation: Json) -> None:
+    """Add to an operation its group, what its parameters mean, and examples."""
+    name = operation["operationId"]
+    operation["tags"] = [routes.tag(path)]
+    for parameter in operation.get("parameters", []):
+        found = routes.parameter(name, parameter["name"])
+        if found is not None:
+            parameter.setdefault("description", parameter["schema"].pop("description", found[0]))
+            parameter["example"] = found[1]
+    sent = routes.of(routes.SENT, name)
+    for kind, media in operation.get("requestBody", {}).get("content", {}).items():
+        if sent is not None:
+            media["example"] = routes.lines(sent) if "ndjson" in kind else sent
+    for status, example in (routes.of(routes.ANSWERED, name) or {}).items():
+        for media in operation["responses"][status].get("content", {}).values():
+            media["example"] = example

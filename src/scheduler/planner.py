@@ -369,6 +369,9 @@ PLANNED = text("""
 SELECT key, planned_until, planned_runs FROM task_plan
 WHERE key = ANY(:keys) AND service_id = :service_id
 """)
+PLANS = text("""
+SELECT key, next_plan_at, planned_until, planned_runs FROM task_plan WHERE key = ANY(:keys)
+""")
 COMING = text("""
 SELECT key, next_plan_at, planned_runs FROM task_plan
 WHERE service_id = :service_id AND (next_plan_at, key) > (:after, :key) AND next_plan_at <= :until
@@ -390,6 +393,25 @@ async def planned(conn: Conn, service_id: UUID, keys: Sequence[UUID]) -> dict[UU
     """Map a service's tasks to how far they are planned."""
     rows = await conn.execute(PLANNED, {"keys": list(keys), "service_id": service_id})
     return {row.key: Planned(ms(row.planned_until), row.planned_runs) for row in rows}
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """A task's plan as it stands: how far it goes, and when there is something to do next (ms)."""
+
+    planned: Planned
+    next: int | None
+
+
+async def plans(conn: Conn, keys: Sequence[UUID]) -> dict[UUID, Standing]:
+    """Return the plans of tasks of any service."""
+    rows = await conn.execute(PLANS, {"keys": list(keys)})
+    return {
+        row.key: Standing(
+            Planned(ms(row.planned_until), row.planned_runs),
+            None if row.next_plan_at is None else ms(row.next_plan_at),
+        )
+        for row in rows
+    }
 
 
 async def coming(

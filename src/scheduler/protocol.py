@@ -16,7 +16,7 @@ class Protocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Refuse what the parser cannot read, and close the connection."""
         trace = logs.trace_id()
-        log.debug("request refused", trace_id=trace, error=msg)
+        log.debug("request refused", error=msg, **{"X-TRACE-ID": trace})
         error = {"code": InvalidRequest.code, "message": "the request is not valid HTTP"}
         body = msgspec.json.encode({"error": error})
         head = (

@@ -48,6 +48,20 @@ async def enqueue(conn: Conn, runs: Sequence[NewRun], now: datetime) -> list[UUI
     return list(rows.scalars())
 
 
+COMING = text("""
+SELECT task_key, id FROM run
+WHERE task_key = ANY(:keys) AND kind = 'task' AND scheduled_for > :now
+""")
+
+
+async def coming(conn: Conn, keys: Sequence[UUID], now: datetime) -> dict[UUID, set[UUID]]:
+    """Return the runs that stand for instants later than `now`, by task key."""
+    found: dict[UUID, set[UUID]] = {key: set() for key in keys}
+    for row in await conn.execute(COMING, {"keys": list(keys), "now": now}):
+        found[row.task_key].add(row.id)
+    return found
+
+
 # Claim --------------------------------------------------------------------------------------------
 
 LATE_S = 2.0

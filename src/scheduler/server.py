@@ -15,20 +15,20 @@ from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 import msgspec
-import platformdirs
 import structlog
 import uvicorn
 from litestar import Litestar
 
-from scheduler import app, config, db, logs, metrics, migrate, opening, services
+from scheduler import app, config, db, disk, logs, logstore, metrics, migrate, opening, services
 from scheduler.actions.http import Http, HttpPerformer
-from scheduler.config import Settings
+from scheduler.config import Settings, secrets
 from scheduler.db import Database
 from scheduler.egress import Rules
 from scheduler.embedded import EmbeddedPostgres
 from scheduler.engine import Engine
 from scheduler.errors import StartupError
 from scheduler.gate import Gate
+from scheduler.home import CREDENTIALS, Credentials, data_dir
 from scheduler.joining import Joiners
 from scheduler.masking import mask
 from scheduler.outbound import Outbound
@@ -45,32 +45,12 @@ WATCH_S = 2.0
 REFUSED = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
 
 
-CREDENTIALS = "credentials.json"
-
-
-class Credentials(msgspec.Struct):
-    """What a client needs; the content of the credentials file."""
-
-    url: str
-    service_id: str
-    token: str
-
-
-def data_dir(settings: Settings) -> Path:
-    """Return the data directory that is meant."""
-    if settings.data.dir:
-        return Path(settings.data.dir).expanduser().absolute()
-    if os.name != "nt" and os.geteuid() == 0:
-        return Path("/var/lib/scheduler")
-    return Path(platformdirs.user_data_dir("scheduler"))
-
-
 def serve(settings: Settings, credentials: Path | None, *, paused: bool = False) -> None:
     """Run everything until a signal says stop, with `paused` nothing but the API.
 
     Raises StartupError.
     """
-    logs.configure(settings.log)
+    logs.configure(settings.log, known=secrets(settings))
     with stoppable() as stack:
         sock = stack.enter_context(listening(settings))
         url, postgres, joiners = settings.database.url, None, None
@@ -251,6 +231,7 @@ class Process:
             database = Database(self.url, self.settings.database)
             stack.push_async_callback(database.close)
             await settle_in(database, self.settings, paused=self.paused)
+            await stack.enter_async_context(logstore.storing(database, self.settings.log))
             outbound = await stack.enter_async_context(
                 Outbound(self.settings.http, rules(self.settings, self.url, self.address))
             )
@@ -266,6 +247,7 @@ class Process:
                 sole=self.joiners is not None and self.joiners.none(),
             )
             self._engine = engine
+            await self._watch_disk(engine, stack)
             metrics.OUTBOUND.set_function(lambda: outbound.open)
             await engine.start()
             if self.joiners is not None:
@@ -275,6 +257,15 @@ class Process:
             calm_collector()
             log.info("ready", url=self.address)
             yield
+
+    async def _watch_disk(self, engine: Engine, stack: contextlib.AsyncExitStack) -> None:
+        """Halt the engine while the embedded Postgres's disk is nearly full, from its start on."""
+        if self.postgres is None:
+            return
+        data, least = self.postgres.cluster.data, self.settings.data.min_free_bytes
+        watch = disk.Watch(data, least, engine.dispatcher.halt)
+        await watch.look()
+        stack.enter_context(background(watch.keep_looking()))
 
     def _begin_stop(self) -> None:
         self._told_to_stop = True

@@ -379,6 +379,21 @@ async def check(conn: Conn, id_or_name: str, hashed: bytes) -> tuple[Service, UU
     return (_service(row), row.token_id) if row else None
 
 
+# Everything that a session stands on, in one statement: each page asks.
+OF_SESSION = text("""
+SELECT t.id AS token_id, s.id, s.name, s.allow_commands, s.created_at, s.updated_at,
+       s.max_tasks, s.max_runs_per_minute, s.max_in_flight, s.max_body_bytes
+FROM session x JOIN token t ON t.id = x.token_id JOIN service s ON s.id = t.service_id
+WHERE x.hash = :hash AND x.expires_at > now() AND t.revoked_at IS NULL
+""")
+
+
+async def of_session(conn: Conn, hashed: bytes) -> tuple[Service, UUID] | None:
+    """Return the service that a browser's session opens, and its token's id, or None."""
+    row = (await conn.execute(OF_SESSION, {"hash": hashed})).first()
+    return (_service(row), row.token_id) if row else None
+
+
 async def touch(conn: Conn, token_ids: Sequence[UUID]) -> None:
     """Write down that these tokens were used just now."""
     await conn.execute(TOUCH, {"ids": list(token_ids)})

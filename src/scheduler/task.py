@@ -205,6 +205,10 @@ OUTLINES_OF_ALL = text(f"""
 SELECT {COLUMNS.replace("description,", "NULL AS description,").replace("action,", OUTLINE)}
 FROM task WHERE key = ANY(:keys)
 """)
+BY_KEY = text("""
+SELECT key, coalesce(trigger ->> 'timezone', 'UTC') <> 'UTC' AS zoned FROM task
+WHERE key > :after ORDER BY key LIMIT :most
+""")
 COUNT = text("""
 SELECT count(*) FROM (SELECT FROM task WHERE service_id = :service_id LIMIT :most) AS t
 """)
@@ -268,6 +272,12 @@ async def outlines_of_all(conn: Conn, keys: Sequence[UUID]) -> dict[UUID, Defini
     """
     rows = await conn.execute(OUTLINES_OF_ALL, {"keys": list(keys)})
     return {row.key: definition(row) for row in rows}
+
+
+async def zoned_after(conn: Conn, after: UUID, most: int) -> list[tuple[UUID, bool]]:
+    """Return the tasks after a key, of any service, and whether each has a time zone of its own."""
+    rows = await conn.execute(BY_KEY, {"after": after, "most": most})
+    return [(row.key, row.zoned) for row in rows]
 
 
 async def count(conn: Conn, service_id: UUID, most: int) -> int:

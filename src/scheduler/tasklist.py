@@ -143,8 +143,11 @@ async def page(
     offset: int,
     count: int,
     among: Sequence[UUID] | None = None,
+    counted: bool = True,
 ) -> Listed:
     """Return a page of a service's tasks; `among` narrows it to some keys, 10,000 or so.
+
+    `counted` wants to know how many fit, where no filter tells it anyway.
 
     No more is read than the first of them that hold `PAGE_BYTES` together.
     """
@@ -156,7 +159,7 @@ async def page(
         asked.values["among"] = list(among)
         return await _picked(conn, asked, "key = ANY(:among)")
     if not asked.conditions:
-        return await _walked(conn, asked, counted=True)
+        return await _walked(conn, asked, counted=counted)
     leads, over = await _least(conn, asked)
     if leads is not None:
         return await _picked(conn, asked, leads)

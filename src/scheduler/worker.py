@@ -5,8 +5,8 @@ import contextlib
 import time
 from pathlib import Path
 
-from scheduler import logs, server
-from scheduler.config import Settings
+from scheduler import home, logs, server
+from scheduler.config import Settings, secrets
 from scheduler.embedded import EmbeddedPostgres, InUse
 from scheduler.joining import Joiners
 
@@ -19,14 +19,14 @@ def work(settings: Settings, health_port: int | None = None) -> None:
 
     `health_port` serves `/health`, `/ready` and `/metrics` on `server.host`; None listens nowhere.
     """
-    logs.configure(settings.log, "scheduler.worker")
+    logs.configure(settings.log, "scheduler.worker", known=secrets(settings))
     with server.stoppable() as stack:
         sock = None
         if health_port is not None:
             sock = stack.enter_context(server.listening(settings, health_port))
         url, postgres, joiners = settings.database.url, None, None
         if not url:
-            url, postgres, joiners = _embedded(server.data_dir(settings), stack)
+            url, postgres, joiners = _embedded(home.data_dir(settings), stack)
         asyncio.run(server.prepared(settings, url))
         own = server.address(sock) if sock else server.configured(settings)
         process = server.Process(

@@ -15,7 +15,7 @@ import psutil
 from litestar import Litestar
 from sqlalchemy import text
 
-from scheduler import app, config, db, keys, migrate, opening, server, services
+from scheduler import app, config, db, home, keys, migrate, opening, server, services
 from scheduler.bench.scratch import scratch
 from scheduler.config import Settings
 from scheduler.db import Database
@@ -145,7 +145,7 @@ async def _program(
     settings: Settings, url: str, database: Database
 ) -> AsyncIterator[tuple[Engine, httpx.AsyncClient]]:
     """Run the whole program in this process, without a socket, and a client of its API."""
-    await opening.unlock(database, settings, server.data_dir(settings))
+    await opening.unlock(database, settings, home.data_dir(settings))
     token = secrets.token_urlsafe(16)
     async with database.api.begin() as conn:
         await services.create(conn, "bench", token=token, vault=database.vault)

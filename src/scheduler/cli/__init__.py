@@ -5,9 +5,11 @@
 
 import importlib
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from scheduler import __version__
 from scheduler.errors import StartupError, UserError
@@ -35,17 +37,21 @@ COMMANDS = {
 
 
 class Lazy(click.Group):
-    """A group whose commands are imported when they are asked for."""
+    """A group whose commands are imported when they are asked for, by a table like COMMANDS."""
+
+    def __init__(self, *args: Any, table: Mapping[str, tuple[str, str]], **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.table = table
 
     def list_commands(self, _ctx: click.Context) -> list[str]:
         """Return the names, in the order of the table."""
-        return list(COMMANDS)
+        return list(self.table)
 
     def get_command(self, _ctx: click.Context, name: str) -> click.Command | None:
         """Import a command; None where there is none of this name."""
-        if name not in COMMANDS:
+        if name not in self.table:
             return None
-        module, _, attribute = COMMANDS[name][0].partition(":")
+        module, _, attribute = self.table[name][0].partition(":")
         command: click.Command = getattr(importlib.import_module(f"{__name__}.{module}"), attribute)
         return command
 
@@ -56,15 +62,24 @@ class Lazy(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.NoSuchCommand:
-            raise click.NoSuchCommand(args[0], possibilities=COMMANDS, ctx=ctx) from None
+            raise click.NoSuchCommand(args[0], possibilities=self.table, ctx=ctx) from None
 
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands, from the table alone."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+            formatter.write_dl([(name, line) for name, (_, line) in self.table.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Return the names that begin so, from the table alone, and this group's options."""
+        found = [
+            CompletionItem(name, help=line)
+            for name, (_, line) in self.table.items()
+            if name.startswith(incomplete)
+        ]
+        return found + click.Command.shell_complete(self, ctx, incomplete)
 
 
-@click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Lazy, table=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 @click.option("--config", "file", metavar="FILE", help="A YAML file of settings.")
 @click.pass_context

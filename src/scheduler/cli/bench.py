@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
 
-from scheduler import config, logs, server
+from scheduler import config, home, logs
 from scheduler.bench.measure import Progress, Report, Spread, measure
 from scheduler.cli.database import with_url
 from scheduler.pgcluster import Cluster
@@ -33,7 +33,7 @@ def bench(file: str | None, /, runs: int, output: str) -> None:
     Examples:
       scheduler bench
       scheduler bench -n 10000 -o json
-    """  # noqa: D301
+    """
     settings = config.load(file=file)
     logs.configure(config.Log(level="error", stdout=False))
     structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
@@ -41,7 +41,7 @@ def bench(file: str | None, /, runs: int, output: str) -> None:
     async def work(url: str) -> Report:
         postmaster = None
         if not settings.database.url:
-            found = Cluster(server.data_dir(settings) / "postgres").postmaster()
+            found = Cluster(home.data_dir(settings) / "postgres").postmaster()
             postmaster = found.pid if found else None
         with _drawn() as progress:
             task = asyncio.current_task()

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from scheduler import config, described
+from scheduler import config, configpage
 from scheduler.cli.flags import config_flags, paths
 from scheduler.config import Loaded, Source
 from scheduler.egress import Rules
@@ -34,7 +34,7 @@ def show(file: str | None, /, output: str, **flags: Any) -> None:
     Examples:
       scheduler config show
       scheduler config show -o json | jq '.settings."worker.count"'
-    """  # noqa: D301
+    """
     loaded = config.read(file=file, flags=paths(flags))
     _say(loaded)
     if output == "json":
@@ -43,7 +43,7 @@ def show(file: str | None, /, output: str, **flags: Any) -> None:
     where = f"the file {loaded.file}" if loaded.file else "no file"
     click.echo(f"# In force, from {where}, the environment and flags")
     sources = {path: _source(source) for path, source in loaded.sources.items()}
-    click.echo(described.in_force(loaded.settings, sources, f"'{MASK}'"))
+    click.echo(configpage.in_force(loaded.settings, sources, f"'{MASK}'"))
 
 
 def _say(loaded: Loaded) -> None:
@@ -81,7 +81,7 @@ def init(file: Path, *, force: bool) -> None:
     try:
         # Readable by its owner alone: secrets may be put into it.
         with os.fdopen(os.open(file, flags, 0o600), "w") as opened:
-            opened.write(described.sample())
+            opened.write(configpage.sample())
     except FileExistsError:
         raise StartupError(f"{file} is there already; --force writes over it") from None
     except OSError as e:

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import click
 
-from scheduler import migrate, opening, server
+from scheduler import home, migrate, opening
 from scheduler.config import Settings
 from scheduler.db import Database
 from scheduler.embedded import EmbeddedPostgres
@@ -19,7 +19,7 @@ def with_url(settings: Settings, work: Callable[[str], Coroutine[Any, Any, T]]) 
     """Do `work(url)` on the database in use; an embedded one is joined, or started meanwhile."""
     if settings.database.url:
         return asyncio.run(work(settings.database.url))
-    base = server.data_dir(settings)
+    base = home.data_dir(settings)
     running = EmbeddedPostgres.join(base)
     if running is not None:
         return asyncio.run(work(running))
@@ -56,7 +56,7 @@ def with_database(
         database = Database(url, settings.database)
         try:
             if unlock:
-                told = await opening.unlock(database, settings, server.data_dir(settings))
+                told = await opening.unlock(database, settings, home.data_dir(settings))
                 if told is not None:
                     click.echo(told, err=True)
             return await work(database)

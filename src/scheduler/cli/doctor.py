@@ -31,7 +31,7 @@ def doctor(file: str | None, /, output: str, credentials_file: Path | None) -> N
     Examples:
       scheduler doctor
       scheduler doctor -o json | jq '.[] | select(.state != "ok")'
-    """  # noqa: D301
+    """
     loaded = config.read(file=file)
     found = asyncio.run(examine(loaded, credentials_file))
     if output == "json":

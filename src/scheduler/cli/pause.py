@@ -22,7 +22,7 @@ def pause(file: str | None, /, reason: str | None) -> None:
     Examples:
       scheduler pause
       scheduler pause --reason "the shop is moving"
-    """  # noqa: D301
+    """
 
     async def work(database: Database) -> str:
         async with database.api.begin() as conn:
@@ -46,7 +46,7 @@ def resume(file: str | None, /) -> None:
     \b
     Example:
       scheduler resume
-    """  # noqa: D301
+    """
 
     async def work(database: Database) -> str:
         here = await installation.place(database)
@@ -55,6 +55,6 @@ def resume(file: str | None, /) -> None:
             await installation.resume(conn, here)
         if before.pause is None:
             return "It was not paused."
-        return f"Resumed; it was paused because {before.pause.reason}."
+        return f"Resumed; it was paused: {before.pause.reason}."
 
     click.echo(with_database(config.load(file=file), work))

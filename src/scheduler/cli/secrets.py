@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import click
 import msgspec
 
-from scheduler import config, installation, keys, replicas, resealing, server
+from scheduler import config, home, installation, keys, replicas, resealing
 from scheduler.cli.database import with_database
 from scheduler.config import Settings
 from scheduler.db import Conn, Database
@@ -29,7 +29,7 @@ def key() -> None:
     \b
     Example:
       export SECRET_KEY=$(scheduler secrets key)
-    """  # noqa: D301
+    """
     click.echo(keys.new())
 
 
@@ -75,7 +75,7 @@ def status(file: str | None, /, output: str) -> None:
 
 
 async def _status(database: Database, settings: Settings) -> Status:
-    folder = server.data_dir(settings)
+    folder = home.data_dir(settings)
     async with database.api.connect() as conn:
         there: Installation = await installation.read(conn)
     mine = keys.here(settings.secret.key, folder)
@@ -102,7 +102,7 @@ def reset(file: str | None, /, *, yes: bool) -> None:
     settings = config.load(file=file)
 
     async def work(database: Database) -> list[Given]:
-        folder = server.data_dir(settings)
+        folder = home.data_dir(settings)
         async with database.api.begin() as conn:
             await _stopped(conn)
             mine = keys.here(settings.secret.key, folder) or keys.make(folder)

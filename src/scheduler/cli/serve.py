@@ -38,7 +38,7 @@ def serve(
       scheduler serve
       scheduler serve --port 9090 --log-level debug
       DATABASE_URL=postgresql://... scheduler serve
-    """  # noqa: D301
+    """
     settings = config.load(file=file, flags=paths(flags))
     if reload:
         # The last of the same flag counts, and this one has none that takes it back.
@@ -66,5 +66,5 @@ def work(file: str | None, /, health_port: int | None, **flags: Any) -> None:
     Examples:
       DATABASE_URL=postgresql://... scheduler worker
       scheduler worker --worker-count 50 --health-port 8081
-    """  # noqa: D301
+    """
     worker.work(config.load(file=file, flags=paths(flags)), health_port)

@@ -7,19 +7,16 @@ from uuid import UUID
 
 import click
 import msgspec
-from rich.console import Console
-from rich.table import Table
 
 from scheduler import config
 from scheduler.admin import acts
 from scheduler.admin.model import QUOTAS, ServiceFields, ShownService
+from scheduler.cli import plain
 from scheduler.cli.database import with_database
+from scheduler.cli.output import Listing, Output, print_json
 from scheduler.db import Database
 
-Output = click.option("-o", "--output", type=click.Choice(["pretty", "json"]), default="pretty")
 Which = click.argument("service")
-PIPE_WIDTH = 1000
-"""Of a table that no terminal shows: each row is a line, and nothing is cut."""
 SETTING = "default"
 """The word that gives a quota back to the settings."""
 
@@ -95,18 +92,13 @@ def list_services(file: str | None, output: str) -> None:
     """List the services."""
     found = with_database(config.load(file=file), acts.list_all)
     if output == "json":
-        _print_json(found)
+        print_json(found)
         return
-    table = Table(box=None)
-    for heading in ("ID", "Name", "Commands", "Created"):
-        table.add_column(heading, overflow="fold", min_width=36 if heading == "ID" else None)
-    for s in found:
-        allowed = "allowed" if s.allow_commands else "no"
-        table.add_row(s.service_id, s.name, allowed, s.created_at)
-    console = Console(markup=False, emoji=False, highlight=False)
-    if not console.is_terminal:
-        console.width = PIPE_WIDTH
-    console.print(table)
+    listing = Listing("ID", "Name", "Commands", "Created")
+    listing.add(
+        [s.service_id, s.name, "allowed" if s.allow_commands else "no", s.created_at or ""]
+        for s in found
+    )
 
 
 @services_group.command("show")
@@ -198,12 +190,12 @@ def delete_service(file: str | None, service: str, *, yes: bool) -> None:
         question = f"Delete {service} with all its tasks, runs and history, for good?"
         click.confirm(question, abort=True, err=True)
     gone = with_database(settings, lambda database: acts.delete(database, settings.auth, service))
-    click.echo(f"{gone} is deleted.")
+    click.echo(f"{plain.word(gone)} is deleted.")
 
 
 def _print(face: ShownService, output: str, warning: str | None = None) -> None:
     if output == "json":
-        _print_json(face)
+        print_json(face)
         return
     told: dict[str, Any] = msgspec.to_builtins(face)
     limits, usage = told.pop("limits", None), told.pop("usage", {})
@@ -228,8 +220,4 @@ def _print(face: ShownService, output: str, warning: str | None = None) -> None:
 
 
 def _word(value: Any) -> str:
-    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
-
-
-def _print_json(value: object) -> None:
-    click.echo(msgspec.json.format(msgspec.json.encode(value)).decode())
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else plain.word(value)

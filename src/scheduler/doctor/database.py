@@ -5,7 +5,7 @@ from datetime import datetime
 from pathlib import Path
 
 import asyncpg
-import tzdata  # type: ignore[import-untyped]
+import tzdata
 from sqlalchemy import text
 
 from scheduler import db, installation, keys, migrate, partitions, queue, replicas
@@ -251,7 +251,7 @@ class Asked:
         return [warn("pause", told, "run `scheduler resume` when it may go on")]
 
     async def _zones(self, conn: Conn) -> list[Finding]:
-        here, there = tzdata.IANA_VERSION, await installation.zones_version(conn)
+        here, there = tzdata.IANA_VERSION, (await installation.zones(conn)).version
         if there in (None, here):
             return [ok("time zones", f"tzdata {here}")]
         told = f"tzdata {here} here, {there} when zoned tasks were last worked out"

@@ -4,7 +4,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from scheduler import server
+from scheduler import home
 from scheduler.config import Loaded
 from scheduler.db import Database
 from scheduler.doctor import database, machine
@@ -18,7 +18,7 @@ async def examine(loaded: Loaded, credentials: Path | None = None) -> list[Findi
     StartupError where the settings themselves are wrong.
     """
     settings = loaded.settings
-    base = server.data_dir(settings)
+    base = home.data_dir(settings)
     found = machine.settings(loaded)
     with ExitStack() as stack:
         url: str | None = settings.database.url
@@ -27,7 +27,7 @@ async def examine(loaded: Loaded, credentials: Path | None = None) -> list[Findi
             found += [told, machine.disk(base, settings.data.min_free_bytes)]
         if url:
             found += await _database(loaded, url, base)
-    file = credentials or base / server.CREDENTIALS
+    file = credentials or base / home.CREDENTIALS
     found += await checked("port", partial(_one, machine.port, settings), "")
     found += await checked("credentials", partial(_one, machine.api, file), "")
     found += machine.egress(settings, url or "")

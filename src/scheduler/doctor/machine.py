@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import msgspec
 
-from scheduler import server
+from scheduler import home, server
 from scheduler.config import Loaded, Settings
 from scheduler.doctor.finding import Finding, fail, ok, warn, words
 from scheduler.embedded import EmbeddedPostgres
@@ -68,7 +68,7 @@ async def api(file: Path) -> Finding:
     """Say whether the credentials in a file open the API that it names."""
     name = "credentials"
     try:
-        found = msgspec.json.decode(file.read_bytes(), type=server.Credentials)
+        found = msgspec.json.decode(file.read_bytes(), type=home.Credentials)
     except FileNotFoundError:
         todo = "`scheduler services rotate NAME` makes a token, if clients here need one"
         return warn(name, f"no {file}", todo)

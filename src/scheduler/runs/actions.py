@@ -6,6 +6,7 @@ from uuid import UUID
 
 from litestar import Response, post
 from litestar.di import NamedDependency
+from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath
 
 from scheduler import clock, db, history, lines, planner, quotas, services, task
@@ -89,7 +90,12 @@ async def _still(conn: Conn, service_id: UUID, task_id: str, task_key: UUID) -> 
     return of
 
 
-@post("/{run_id:str}/cancel", status_code=200, summary="Cancel a run")
+@post(
+    "/{run_id:str}/cancel",
+    status_code=200,
+    summary="Cancel a run",
+    responses={202: ResponseSpec(ShownRun, generate_examples=False, description="Being cut short")},
+)
 async def cancel_run(
     run_id: FromPath[str], service: NamedDependency[Service], engine: NamedDependency[Engine]
 ) -> Response[ShownRun]:

@@ -22,12 +22,13 @@ import msgspec
 import structlog
 from msgspec import Meta
 
-from scheduler import config, ledger, planner, task
-from scheduler.db import EPOCH, Conn, Database, Instant, rfc3339
+from scheduler import config, installation, ledger, planner, task
+from scheduler.db import EPOCH, LAST, Conn, Database, Instant, rfc3339
 from scheduler.definition import Definition
 from scheduler.errors import TooManyRequests, Unavailable, ValidationFailed
 from scheduler.ledger import Span
 from scheduler.planning import Planned
+from scheduler.triggers import zones
 
 log = structlog.get_logger()
 
@@ -197,12 +198,13 @@ async def check(conn: Conn, job: Job) -> Verified:
         missing=[], doubled=[], next_cursor=None,
     )  # fmt: skip
     start: Place | None = job.start
+    zoned_since = await _zoned_since(conn)
     for _ in range(TASKS // PIECE):
         if start is None or found.checked >= INSTANTS:
             break
         if len(found.missing) + len(found.doubled) >= FINDINGS:
             break
-        dues, start = await _piece(conn, job, since, start, INSTANTS - found.checked)
+        dues, start = await _piece(conn, job, (since, zoned_since), start, INSTANTS - found.checked)
         await _compare(conn, job.service_id, dues, found)
     if start is not None:
         cursor = Cursor(job.since, job.until, start)
@@ -216,10 +218,24 @@ async def _covered(conn: Conn, job: Job) -> int:
     return job.until if unplanned is None else min(job.until, unplanned - 1)
 
 
+async def _zoned_since(conn: Conn) -> int:
+    """Return from when on (ms) tasks were planned with the time zones that are known here.
+
+    What was due before goes by zones that nobody has any more.
+    """
+    planned = await installation.zones(conn)
+    if planned.version != zones.VERSION or planned.since is None:
+        return LAST
+    return _up(planned.since)
+
+
 async def _piece(
-    conn: Conn, job: Job, since: int, start: Place, room: int
+    conn: Conn, job: Job, bounds: tuple[int, int], start: Place, room: int
 ) -> tuple[list[_Due], Place | None]:
-    """Return what some tasks owe, `room` instants at most, and where to go on."""
+    """Return what some tasks owe, `room` instants at most, and where to go on.
+
+    `bounds` are from when on (ms) tasks are judged, and those with a time zone.
+    """
     tasks = await task.triggered(conn, job.service_id, (start.created_at, start.key), PIECE + 1)
     plans = await planner.planned(conn, job.service_id, [of.key for of in tasks])
     dues: list[_Due] = []
@@ -227,6 +243,7 @@ async def _piece(
         if not room:
             return dues, Place(of.created_at, of.key)
         after = start.after if of.key == start.key else None
+        since = max(bounds) if of.zoned else bounds[0]
         due = _due(of, plans.get(of.key), max(since, after or since), job.until, room)
         if due is None:
             continue

@@ -89,7 +89,6 @@ async def get_task(task_id: FromPath[str], service: Caller, engine: Machine) -> 
     summary="Change the fields sent of a task",
     operation_class=asks(TaskFields),
 )
-@db.again
 async def change_task(
     task_id: FromPath[str],
     request: AnyRequest,
@@ -97,7 +96,12 @@ async def change_task(
     engine: Machine,
 ) -> Task:
     """Change a task; what was due before the edit stays due."""
-    fields = model.read_fields(await request.body())
+    return await changed(engine, service, task_id, model.read_fields(await request.body()))
+
+
+@db.again
+async def changed(engine: Engine, service: Service, task_id: str, fields: TaskFields) -> Task:
+    """Change the fields sent of a task, and its future runs with it. Raises."""
     async with engine.database.api.begin() as conn:
         before, planned = await planner.locked(conn, service.id, task_id)
         asked, spent = await clock.database_ms(conn), (planned.runs, planned.until)

@@ -52,7 +52,7 @@ async def execute_task(
     wait = not _flag(request, "async")
     nonce = request.headers.get("idempotency-key") or secrets.token_hex(16)
     retry = _flag(request, "retry")
-    of, key, new = await _executed(engine, service, task_id, nonce, retry=retry)
+    of, key, new = await executed(engine, service, task_id, nonce, retry=retry)
     if wait:
         execution = await _awaited(engine, of, key, request)
         if execution is not None:
@@ -74,7 +74,7 @@ def _flag(request: AnyRequest, name: str) -> bool:
 
 
 @db.again
-async def _executed(
+async def executed(
     engine: Engine, service: Service, task_id: str, nonce: str, *, retry: bool
 ) -> tuple[Definition, UUID, NewRun | None]:
     """Insert a run by hand, claimed by this process already, and hand it over at the commit.

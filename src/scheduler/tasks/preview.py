@@ -108,11 +108,19 @@ async def _preview(
     described: Definition | None = None,
 ) -> Preview:
     sent = request.query_params
-    count, start = (
-        asked.whole(sent.get("count"), "count", COUNT, 1, asked.PAGE_MOST),
-        asked.near(sent, "from", now),
-    )
-    start = now if start is None else start
+    count = asked.whole(sent.get("count"), "count", COUNT, 1, asked.PAGE_MOST)
+    start = asked.near(sent, "from", now)
+    return await yields(of, now if start is None else start, count, spent, described)
+
+
+async def yields(
+    of: Definition,
+    start: int,
+    count: int,
+    spent: Spent | None,
+    described: Definition | None = None,
+) -> Preview:
+    """Return what a task's trigger yields from an instant (ms) on. Raises where it takes long."""
     zone = of.trigger.timezone if isinstance(of.trigger, Cron) else "UTC"
     found: list[Occurrence] = []
     turn = Slice()

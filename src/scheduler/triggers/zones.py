@@ -1,15 +1,27 @@
 """Time zones as stretches of constant offset, so that wall clocks can be reckoned with.
 
 Times are whole seconds since 1970; a wall clock's are what its face would be, read as UTC.
+
+The zones are those of the package tzdata, and never the machine's: all replicas have the same, and
+which they are can be written down.
 """
 
 import re
+import zoneinfo
 from bisect import bisect_right
 from datetime import UTC, datetime, timedelta, timezone
 from functools import lru_cache
 from importlib import resources
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
+
+import tzdata
+
+DATA = resources.files("tzdata")
+zoneinfo.reset_tzpath(to=[str(DATA.joinpath("zoneinfo"))])
+ZoneInfo.clear_cache()
+VERSION: str = tzdata.IANA_VERSION
+"""Of the data, like 2026a: a later one is greater."""
 
 DAY = 86_400
 FLOOR, CEILING = -62_072_000_000, 253_339_000_000
@@ -53,7 +65,7 @@ def _hint(name: str) -> str:
 @lru_cache(1)
 def _known() -> dict[str, str]:
     """Return the names of zones by how they may be misspelt: in lower case, or the city alone."""
-    names = resources.files("tzdata").joinpath("zones").read_text("ascii").split()
+    names = DATA.joinpath("zones").read_text("ascii").split()
     cities = {name.rpartition("/")[2].lower(): name for name in names}
     return cities | {name.lower(): name for name in names}
 

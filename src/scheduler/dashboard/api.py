@@ -1,0 +1,87 @@
+"""`/` and `/dashboard`: the pages, who may see them, and what they say where something is wrong."""
+
+from collections.abc import Callable
+from typing import Any
+
+from litestar import Request, Response, Router, get
+from litestar.datastructures import State
+from litestar.di import NamedDependency, Provide
+
+from scheduler.dashboard import door, page, static
+from scheduler.dashboard.door import Stranger, Visitor
+from scheduler.dashboard.run import show_run
+from scheduler.dashboard.task import act_on_task, show_task
+from scheduler.dashboard.tasks import show_tasks
+from scheduler.dashboard.tries import Tries
+from scheduler.engine import Engine
+from scheduler.errors import UserError
+
+AnyRequest = Request[Any, Any, Any]
+Explained = Callable[[AnyRequest, Exception], UserError | None]
+"""What an error means for the caller; None, and a line in the log, where the fault is ours."""
+
+TITLES = {
+    400: "That does not work",
+    403: "Not from here",
+    404: "Nothing here",
+    405: "Not like this",
+    409: "Not now",
+    413: "Too large",
+    429: "Too often",
+    503: "The database is away",
+}
+
+
+@get("/dashboard/{rest:path}", include_in_schema=False)
+async def show_nothing(visitor: NamedDependency[Visitor]) -> Response[Any]:
+    """Say that there is no such page."""
+    said = "There is no such page."
+    return page.answer("error.html", status=404, title=TITLES[404], said=said, visitor=visitor)
+
+
+def _engine(state: State) -> Engine:
+    found: Engine = state.engine
+    return found
+
+
+def router(explained: Explained) -> Router:
+    """Return the pages; what goes wrong on them is a page, too."""
+
+    def answer_error(request: AnyRequest, error: Exception) -> Response[Any]:
+        refused = explained(request, error)
+        status = 500 if refused is None else refused.status
+        headers = {}
+        if refused is not None and refused.retry_after is not None:
+            headers["Retry-After"] = str(refused.retry_after)
+        return page.answer(
+            "error.html",
+            status=status,
+            headers=headers,
+            title=TITLES.get(status, "Something went wrong here"),
+            said=refused.message if refused else "The log knows more.",
+            visitor=None,
+        )
+
+    failures = Tries()
+    return Router(
+        "/",
+        route_handlers=[
+            show_tasks,
+            show_task,
+            act_on_task,
+            show_run,
+            show_nothing,
+            door.show_sign_in,
+            door.sign_in,
+            door.sign_out,
+            static.send_file,
+        ],
+        dependencies={
+            "visitor": Provide(door.visitor),
+            "engine": Provide(_engine, sync_to_thread=False),
+            "failures": Provide(lambda: failures, sync_to_thread=False),
+        },
+        exception_handlers={Stranger: door.turn_away, Exception: answer_error},
+        request_max_body_size=door.FORM_MOST,
+        include_in_schema=False,
+    )

@@ -1,0 +1,90 @@
+"""Sessions: who is signed in, in which browser, until when.
+
+The cookie holds 256 random bits, the table their hash: what is read of the table opens nothing. A
+session stands on the token that opened it, and ends with it.
+"""
+
+import hashlib
+import hmac
+import secrets
+from uuid import UUID
+
+from sqlalchemy import (
+    Column,
+    DateTime,
+    ForeignKeyConstraint,
+    Index,
+    LargeBinary,
+    PrimaryKeyConstraint,
+    Table,
+    Uuid,
+    text,
+)
+
+from scheduler.db import Conn, metadata
+
+SESSION = Table(
+    "session",
+    metadata,
+    Column("hash", LargeBinary, nullable=False),
+    Column("service_id", Uuid, nullable=False),
+    Column("token_id", Uuid, nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("expires_at", DateTime(timezone=True), nullable=False),
+    PrimaryKeyConstraint("hash", name="session_pkey"),
+    ForeignKeyConstraint(["token_id"], ["token.id"], name="session_token_fkey", ondelete="CASCADE"),
+    Index("session_token", "token_id", "created_at"),
+    Index("session_expires", "expires_at"),
+)
+
+LASTS_S = 12 * 3600
+"""A working day; then one signs in again."""
+MOST = 100
+"""Sessions of one token; the oldest go first."""
+PRUNED = 100
+"""Expired ones that a sign-in takes away."""
+
+INSERT = text("""
+INSERT INTO session (hash, service_id, token_id, created_at, expires_at)
+VALUES (:hash, :service_id, :token_id, now(), now() + make_interval(secs => :lasts))
+""")
+CROWD_OUT = text("""
+DELETE FROM session WHERE service_id = :service_id AND hash = ANY(ARRAY(
+    SELECT hash FROM session WHERE token_id = :token_id AND service_id = :service_id
+    ORDER BY created_at DESC OFFSET :most))
+""")
+END = text("DELETE FROM session WHERE hash = :hash AND service_id = :service_id")
+PRUNE = text("""
+DELETE FROM session WHERE hash = ANY(ARRAY(
+    SELECT hash FROM session WHERE expires_at < now() ORDER BY expires_at LIMIT :most
+    FOR UPDATE SKIP LOCKED))
+""")
+
+
+def digest(cookie: str) -> bytes:
+    """Return what is stored of a cookie."""
+    return hashlib.sha256(cookie.encode("utf-8", "replace")).digest()
+
+
+def form_token(cookie: str) -> str:
+    """Return what each form of a session sends along, which only our own pages hold."""
+    return hmac.new(cookie.encode("utf-8", "replace"), b"form", hashlib.sha256).hexdigest()
+
+
+async def begin(conn: Conn, service_id: UUID, token_id: UUID) -> str:
+    """Begin a session; return what its cookie holds. Some expired ones go."""
+    cookie = secrets.token_urlsafe(32)
+    values = {"service_id": service_id, "token_id": token_id}
+    await conn.execute(INSERT, {**values, "hash": digest(cookie), "lasts": LASTS_S})
+    await conn.execute(CROWD_OUT, {**values, "most": MOST})
+    await _prune(conn)
+    return cookie
+
+
+async def _prune(conn: Conn) -> None:
+    await conn.execute(PRUNE, {"most": PRUNED})
+
+
+async def end(conn: Conn, service_id: UUID, cookie: str) -> None:
+    """End a session; one that has ended stays ended."""
+    await conn.execute(END, {"hash": digest(cookie), "service_id": service_id})

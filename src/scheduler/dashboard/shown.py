@@ -1,0 +1,129 @@
+"""Text that others wrote, as a page may show it; and times, in words.
+
+A name may hold what reorders the letters around it (bidi), what cannot be seen, or a megabyte. It
+is shown for what it is: unseen characters by their numbers, long text to a limit, with how much
+more there is.
+"""
+
+import html
+import re
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote
+
+from markupsafe import Markup
+
+from scheduler import asked, masking
+from scheduler.db import rfc3339
+
+ODD = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f"
+    "\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff0-\ufffb\ud800-\udfff"
+    "\U000e0000-\U000e0fff]"
+)
+"""Controls, marks of direction, and what takes no room (Unicode, 23.2 to 23.7)."""
+LINE = 200
+"""Characters of a text that is shown in a line."""
+BLOCK = 20_000
+"""Characters of a body that are shown."""
+ODD_MOST = 1000
+"""So many unseen characters are shown by their numbers; a text of nothing else is no text."""
+
+
+def line(text: object, most: int = LINE) -> Markup:
+    """Return a text for a line of a page."""
+    return _shown(str(text), most, "…")
+
+
+def address(url: object) -> Markup:
+    """Return a URL for a line of a page, what is secret in it masked. It is never a link."""
+    return line(masking.mask(str(url)[:500]))
+
+
+def block(text: object, most: int = BLOCK) -> Markup:
+    """Return a body for a page, to a limit, and say how much more there is."""
+    whole = str(text).replace("\r\n", "\n")
+    left = len(whole) - most
+    return _shown(whole, most, f"\n… {left:,} characters more; the API has them")
+
+
+def plain(text: object) -> str:
+    """Return a text for the title of a window, which knows no markup."""
+    return ODD.sub("\ufffd", str(text))[:LINE]
+
+
+def _shown(text: str, most: int, more: str) -> Markup:
+    rest = f'<span class="more">{more}</span>' if len(text) > most else ""
+    return Markup(f"<bdi>{_visible(text[:most])}{rest}</bdi>")  # noqa: S704  (escaped below)
+
+
+def _visible(text: str) -> str:
+    """Return a text with what means something to HTML escaped, and what is unseen numbered."""
+    escaped = html.escape(text)
+    if ODD.search(escaped) is None:
+        return escaped
+    return ODD.sub("\ufffd", ODD.sub(_number, escaped, count=ODD_MOST))
+
+
+def _number(found: re.Match[str]) -> str:
+    return f'<b class="odd">U+{ord(found[0]):04X}</b>'
+
+
+# Times -------------------------------------------------------------------------------------------
+
+SPANS = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1000, "s"))
+
+
+def when(at: int | str | None, now: int) -> Markup:
+    """Return an instant (ms since 1970, or RFC 3339) with how far from `now` it is."""
+    if at is None:
+        return Markup('<span class="none">none</span>')
+    at_ms = asked.instant(at) if isinstance(at, str) else at
+    away = distance(at_ms - now)  # no part of it is anybody's text
+    return Markup(  # noqa: S704
+        f'<time datetime="{rfc3339(at_ms)}">{clock(at_ms)} <small>{away}</small></time>'
+    )
+
+
+def clock(at: int) -> str:
+    """Return an instant (ms since 1970) to the second, in UTC."""
+    whole = datetime.fromtimestamp(at // 1000, UTC)
+    return whole.strftime("%Y-%m-%d %H:%M:%S") if whole.year > 999 else (rfc3339(at) or "")
+
+
+def distance(span: int) -> str:
+    """Return in words how far away something is; negative milliseconds for the past."""
+    if abs(span) < 1000:
+        return "now"
+    words = duration(abs(span))
+    return f"in {words}" if span > 0 else f"{words} ago"
+
+
+def duration(span: int | None) -> str:
+    """Return a span of milliseconds in words, by its two largest units."""
+    if span is None:
+        return ""
+    if span < 1000:
+        return f"{span} ms"
+    if span < 10_000:
+        return f"{span / 1000:.1f} s"
+    found: list[str] = []
+    for size, unit in SPANS:
+        if span >= size and len(found) < 2:
+            found.append(f"{span // size} {unit}")
+            span %= size
+        elif found:
+            break
+    return " ".join(found)
+
+
+FILTERS: dict[str, Any] = {
+    "line": line,
+    "address": address,
+    "block": block,
+    "plain": plain,
+    "when": when,
+    "clock": clock,
+    "duration": duration,
+    "part": lambda text: quote(str(text), safe=""),
+}

@@ -1,0 +1,1 @@
+"""The words of the OpenAPI document: what fields, parameters and routes mean, with examples."""
