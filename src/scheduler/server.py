@@ -296,6 +296,8 @@ class Process:
                 if not postgres.alive():
                     log.error("the embedded Postgres is gone; starting it again")
                     await asyncio.to_thread(postgres.ensure)
+            except StartupError as e:
+                log.error("the embedded Postgres cannot be started", error=str(e))  # noqa: TRY400
             except Exception:
                 log.exception("the embedded Postgres cannot be started")
 

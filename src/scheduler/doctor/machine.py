@@ -138,10 +138,22 @@ def embedded(base: Path, stack: ExitStack) -> tuple[str | None, Finding]:
         if url is not None:
             return url, ok(name, f"runs in {base}")
         if not (base / "postgres" / "data" / "PG_VERSION").exists():
-            return None, warn(name, f"none in {base} yet", "`scheduler serve` makes it")
+            return None, _none(name, base)
         postgres = EmbeddedPostgres(base)
         postgres.start()
     except StartupError as e:
         return None, fail(name, str(e), "see docs/operating.md")
     stack.callback(postgres.stop)
     return postgres.url, ok(name, f"in {base}, started for this look")
+
+
+def _none(name: str, base: Path) -> Finding:
+    """Say that there is no database, or that there is none any more."""
+    if not (base / home.CREDENTIALS).exists():
+        return warn(name, f"none in {base} yet", "`scheduler serve` makes it")
+    data = base / "postgres" / "data"
+    return fail(
+        name,
+        f"it was in {data}, and is not there",
+        "put its files back, or stop the scheduler and `scheduler restore` a backup",
+    )
