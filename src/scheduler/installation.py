@@ -120,10 +120,11 @@ async def resume(conn: Conn, place: str | None) -> None:
 
 # The place ----------------------------------------------------------------------------------------
 
-PLACE = text("""
+HERE = """
 SELECT c.system_identifier || '/' || d.oid
 FROM pg_control_system() AS c, pg_database AS d WHERE d.datname = current_database()
-""")
+"""
+PLACE = text(HERE)
 LIVE = text("UPDATE installation SET place = :place")
 
 
@@ -179,12 +180,7 @@ async def about(conn: Conn) -> About | None:
 
 # Another Postgres with the same data --------------------------------------------------------------
 
-AT_HOME = """
-SELECT place = (SELECT c.system_identifier || '/' || d.oid
-                FROM pg_control_system() AS c, pg_database AS d
-                WHERE d.datname = current_database())
-FROM installation
-"""
+AT_HOME = f"SELECT place = ({HERE}) FROM installation"
 MOVE = "UPDATE installation SET place = NULL"
 """For a database that moved, and is no copy: its next start takes the new place for its own."""
 

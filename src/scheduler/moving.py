@@ -20,6 +20,7 @@ from scheduler import (
     config,
     disk,
     installation,
+    keys,
     migrate,
     pgbinaries,
     pgcopies,
@@ -30,7 +31,6 @@ from scheduler.embedded import EmbeddedPostgres, one_sentence
 from scheduler.errors import StartupError
 from scheduler.pgcluster import UPGRADED, Cluster, Progress, sync
 
-KEY = "secret.key"
 SLACK = 64 << 20
 """Bytes that a cluster takes besides what is in it."""
 LOOK_EVERY = 64 << 20
@@ -203,7 +203,7 @@ def check_empty(base: Path, backup: Backup) -> None:
     for path in sorted(base.iterdir()):
         if path.name == "lost+found" or (path.name == "postgres" and _is_bare(path)):
             continue
-        if path.name == KEY and backup.key in (None, path.read_bytes()):
+        if path.name == keys.FILE and backup.key in (None, path.read_bytes()):
             continue
         raise StartupError(
             f"{base} is not empty ({path.name} is in it), and nothing is restored over what is"
@@ -228,7 +228,7 @@ def _check_room(base: Path, needed: int) -> None:
 
 
 def _put_key(base: Path, key: bytes) -> None:
-    path = base / KEY
+    path = base / keys.FILE
     if not path.exists():
         with backups.whole(path, force=False) as file:
             file.write(key)

@@ -19,7 +19,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from scheduler import backups, config, disk, home, moving
+from scheduler import backups, config, disk, home, keys, moving
 from scheduler.backups import Manifest, Moved
 from scheduler.config import Settings
 from scheduler.errors import StartupError
@@ -84,7 +84,7 @@ def restore(settings_file: str | None, /, *, file: Path) -> None:
     if found.key is None and facts.secret_fingerprint and not settings.secret.key:
         _say(
             f"The key of its secrets, {facts.secret_fingerprint[:16]}, is not in the backup: before"
-            f" `scheduler serve` put it at {base / moving.KEY}, or set SECRET_KEY."
+            f" `scheduler serve` put it at {base / keys.FILE}, or set SECRET_KEY."
         )
     _say(
         "The next `scheduler serve` starts paused, so that nothing runs twice while the"
@@ -133,7 +133,7 @@ def _key(base: Path, settings: Settings) -> bytes:
         raise StartupError(
             "The key is in SECRET_KEY, and no file: keep it apart, without --with-key."
         )
-    path = base / moving.KEY
+    path = base / keys.FILE
     try:
         return path.read_bytes()
     except FileNotFoundError:
@@ -156,7 +156,7 @@ def _done(file: str, made: Manifest, base: Path, settings: Settings) -> str:
     said = f"Wrote {where}: {disk.words(made.dump.bytes)}, schema {facts.revision or 'none'}."
     if made.key is not None:
         return f"{said} The key that opens its secrets is in it: whoever has the file has both."
-    key = "SECRET_KEY" if settings.secret.key else base / moving.KEY
+    key = "SECRET_KEY" if settings.secret.key else base / keys.FILE
     return (
         f"{said} The key that opens its secrets is not in it; keep a copy of {key} apart from it."
     )
