@@ -24,6 +24,7 @@ from scheduler.backups import Manifest, Moved
 from scheduler.config import Settings
 from scheduler.errors import StartupError
 from scheduler.moving import Room
+from scheduler.sealing import short
 
 STDOUT = "-"
 
@@ -83,7 +84,7 @@ def restore(settings_file: str | None, /, *, file: Path) -> None:
     )
     if found.key is None and facts.secret_fingerprint and not settings.secret.key:
         _say(
-            f"The key of its secrets, {facts.secret_fingerprint[:16]}, is not in the backup: before"
+            f"The key of its secrets, {short(facts.secret_fingerprint)}, is not in the backup: before"
             f" `scheduler serve` put it at {base / keys.FILE}, or set SECRET_KEY."
         )
     _say(
