@@ -84,8 +84,8 @@ def restore(settings_file: str | None, /, *, file: Path) -> None:
     )
     if found.key is None and facts.secret_fingerprint and not settings.secret.key:
         _say(
-            f"The key of its secrets, {short(facts.secret_fingerprint)}, is not in the backup: before"
-            f" `scheduler serve` put it at {base / keys.FILE}, or set SECRET_KEY."
+            f"The key of its secrets, {short(facts.secret_fingerprint)}, is not in the backup:"
+            f" before `scheduler serve` put it at {base / keys.FILE}, or set SECRET_KEY."
         )
     _say(
         "The next `scheduler serve` starts paused, so that nothing runs twice while the"
