@@ -17,7 +17,8 @@ import structlog
 from hypothesis import given, strategies
 
 from conftest import eventually
-from scheduler import config, planning
+from scheduler import config, planner, planning, resealing
+from scheduler.actions.http import Http
 from scheduler.clock import Clock
 from scheduler.db import Database, ms, utc
 from scheduler.definition import Definition
@@ -244,6 +245,32 @@ async def test_cut_in_the_midst_it_goes_on_where_it_was_and_does_nothing_twice(
     await (await retiming(database, rest, piece=3)).step()
     assert len(rest) == 2 and not set(rest) & set(told)
     assert {(await rows(conn, f"t{n}"))[0] for n in range(7)} == {2}
+
+
+async def test_what_is_sealed_while_a_task_is_planned_anew_stays_sealed(
+    database, conn, move, monkeypatch
+):
+    """The task's row is written whole; sealing does not wait for who plans."""
+    of = cron("t", BERLIN)
+    action = Http(url="http://127.0.0.1:9/", header={"Authorization": "planted"})
+    await stored(database, msgspec.structs.replace(of, action=action))
+    await (await retiming(database)).step()
+    move(BERLIN, offset_of_berlin() + 2)
+    database.vault.unlock(bytes(32))
+    lock = planner.locked
+
+    async def locked(*args: Any) -> Any:
+        found = await lock(*args)
+        async with database.auto.connect() as other:
+            sealer = resealing.sealer(database.vault)
+            assert (await resealing.piece(other, ALICE, resealing.START, sealer)).changed == 1
+        return found
+
+    monkeypatch.setattr(planner, "locked", locked)
+    await (await retiming(database)).step()
+    assert (await rows(conn, "t"))[0] == 2
+    header = await conn.fetchval("SELECT action ->> 'header' FROM task")
+    assert "sealed" in header and "planted" not in header
 
 
 async def test_older_zones_than_those_of_the_database_change_nothing_and_are_told(

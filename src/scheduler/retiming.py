@@ -138,7 +138,9 @@ class Retiming:
         """
         async with self._database.engine.begin() as conn:
             before, planned = await planner.locked(conn, seen.service_id, seen.id)
-            after = msgspec.structs.replace(before, version=before.version + 1)
+            # The row is written whole: what was sealed since it was read stays so.
+            sealed = before.action.sealed(self._database.vault, before.service_id)
+            after = msgspec.structs.replace(before, version=before.version + 1, action=sealed)
             await task.change(conn, after)
             return await edits.replan(
                 conn, before, after, planned, window_ms=self._window_ms, anew=True
