@@ -292,19 +292,21 @@ async def test_what_was_stored_open_is_sealed_in_pieces_and_runs_go_on(app, alic
     assert receiver.last.header("Authorization") == PLANTED
 
 
-async def test_nothing_is_sealed_while_a_replica_could_not_open_it(database_url, conn, app, alice):
-    """And once it is gone only when others must have heard of that, too."""
+@pytest.mark.parametrize("nobody_else", [False, True])
+async def test_nothing_is_sealed_while_a_replica_could_not_open_it(
+    database_url, conn, app, alice, nobody_else
+):
+    """And once it is gone only when others must have heard of that, and it is not only asleep."""
     now = 100.0
     database = Database(database_url, config.Database())
     database.vault.unlock(KEY)
     membership = Membership("worker", lambda: now)
     keeper = Caretaker(database, membership, lambda _reason: None)
     await plain_tasks(app, alice, "http://127.0.0.1:9/", 1)
-    old = uuid4()
     await conn.execute(
         "INSERT INTO replica (id, beat, beat_at, role, host, pid, version, started_at) "
         "VALUES ($1, 0, now(), 'serve', 'h', 1, '0.1.0', now())",
-        old,
+        uuid4(),
     )
 
     async def look() -> None:
@@ -316,9 +318,10 @@ async def test_nothing_is_sealed_while_a_replica_could_not_open_it(database_url,
     await look()
     assert not database.vault.seals and PLANTED in await dump(conn)
     assert await conn.fetchval("SELECT sealed_at FROM installation") is None
-    await conn.execute("DELETE FROM replica WHERE id = $1", old)
+    await conn.execute("DELETE FROM replica WHERE version = '0.1.0' OR $1", nobody_else)
     await look()
     assert database.vault.seals and PLANTED in await dump(conn)
+    assert membership.alone is nobody_else
     now += QUIET_S - 1
     await look()
     assert PLANTED in await dump(conn)

@@ -90,7 +90,7 @@ class Engine:
             self.runner,
             self.settler,
             settings.worker,
-            judge=self._sweep_all,
+            judge=self._judge,
         )
         self.signals = Signals(
             database,
@@ -379,6 +379,12 @@ class Engine:
             since, until = self._repairs[0]
             await self.standing.repair(since, until)
             self._repairs.pop(0)
+
+    async def _judge(self) -> None:
+        """Judge what was missed while nothing was claimed; the database may be another one now."""
+        await self.caretaker.look(anew=True)
+        if self.paused is None:
+            await self._sweep_all()
 
     async def _sweep_all(self) -> None:
         """Judge all that was missed while nothing claimed."""
