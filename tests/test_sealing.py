@@ -485,6 +485,65 @@ async def test_a_lost_key_is_given_up_and_its_headers_say_so(
         assert (await runs(alice, "t"))["status"] == "success"
 
 
+async def test_what_does_not_open_does_not_bar_the_way_back_and_is_told(
+    run_app: RunApp, command, conn, receiver, database_url
+):
+    async with run_app() as app, app.client("alice") as alice:
+        for task in ("lost", "changed", "good"):
+            header = {"Authorization": f"{PLANTED}-{task}"}
+            await created(alice, id=task, url=receiver.url, header=header)
+        service = UUID(app.ids["bob"])
+    change = (
+        "UPDATE task SET action = jsonb_set(action, '{header,Authorization}', $1) WHERE id = $2"
+    )
+    await conn.execute(change, json.dumps(sealing.LOST), "lost")
+    await conn.execute(change, json.dumps(sealing.PREFIX + "A" * 64), "changed")
+    alien = Vault(KEY).seal_bytes(b"x" * 32, uuid4(), sealing.SIGNING)
+    await conn.execute("UPDATE service SET signing_secret = $1 WHERE id = $2", alien, service)
+
+    editing = await asyncpg.connect(database_url)
+    transaction = editing.transaction()
+    await transaction.start()
+    await editing.execute("SELECT FROM task WHERE id = 'good' FOR UPDATE")
+    held = await command("unseal", "-y")
+    assert "1 tasks of the service alice are held" in str(held.exception)
+    await transaction.rollback()
+    await editing.close()
+    assert PLANTED not in await dump(conn)
+
+    done = await command("unseal", "-y")
+    assert done.exit_code == 0, done.output
+    assert "alice: 2 secrets did not open" in done.output
+    assert "bob: 1 secrets did not open" in done.output
+    stored = await dump(conn)
+    assert f"{PLANTED}-good" in stored and sealing.PREFIX not in stored
+    await migrate.down(database_url, "0002")
+    assert await conn.fetchval("SELECT max(length(signing_secret)) FROM service") == 32
+    await migrate.up(database_url)
+    async with run_app() as app, app.client("alice") as alice:
+        assert (await runs(alice, "good"))["status"] == "success"
+        assert "was lost with the key" in (await runs(alice, "changed"))["error"]
+
+
+async def test_what_is_not_lost_is_not_given_up(run_app: RunApp, command, conn, receiver):
+    async with run_app() as app, app.client("alice") as alice:
+        await created(alice, id="t", url=receiver.url, header={"Authorization": PLANTED})
+    refused = await command("reset", "-y")
+    assert refused.exit_code == 1 and "nothing is lost" in str(refused.exception)
+    async with run_app() as app, app.client("alice") as alice:
+        assert (await runs(alice, "t"))["status"] == "success"
+
+
+async def test_sealed_headers_alone_keep_the_schema_from_going_down(
+    run_app: RunApp, conn, receiver, database_url
+):
+    async with run_app() as app, app.client("alice") as alice:
+        await created(alice, id="t", url=receiver.url, header={"Authorization": PLANTED})
+    await conn.execute("UPDATE service SET signing_secret = sha256('x')")
+    with pytest.raises(StartupError, match="scheduler secrets unseal"):
+        await migrate.down(database_url, "0002")
+
+
 async def test_a_way_back_opens_everything_and_only_then_goes_down(
     run_app: RunApp, command, conn, receiver, database_url
 ):
