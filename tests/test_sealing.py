@@ -6,6 +6,7 @@ import contextlib
 import json
 import re
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 
 from conftest import SECRET_KEY, App, RunApp, eventually
 from harness import Fault, Scheduler
-from scheduler import config, keys, migrate, opening, sealing
+from scheduler import config, keys, migrate, opening, resealing, sealing
 from scheduler.caretaker import QUIET_S, Caretaker
 from scheduler.cli import cli
 from scheduler.db import Database
@@ -290,6 +291,30 @@ async def test_what_was_stored_open_is_sealed_in_pieces_and_runs_go_on(app, alic
     assert await conn.fetchval(versions) == before
     assert (await runs(alice, "t7"))["status"] == "success"
     assert receiver.last.header("Authorization") == PLANTED
+
+
+async def test_a_piece_gives_way_to_what_must_fire(app, alice, conn, receiver):
+    await plain_tasks(app, alice, receiver.url, 60)
+    at_once, most = 0, 0
+
+    def slow(_service: UUID, _name: str, value: str) -> str:
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        time.sleep(0.001)
+        return value
+
+    async def others() -> None:
+        nonlocal at_once
+        while True:
+            at_once = 0
+            await asyncio.sleep(0)
+
+    beside = asyncio.create_task(others())
+    async with app.database.auto.connect() as c:
+        await resealing.piece(c, UUID(app.ids["alice"]), resealing.START, slow)
+    beside.cancel()
+    assert 1 <= most <= 5
 
 
 @pytest.mark.parametrize("nobody_else", [False, True])

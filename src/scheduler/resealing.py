@@ -14,6 +14,7 @@ from sqlalchemy import text
 
 from scheduler import installation, services, signing
 from scheduler.actions.http import Http
+from scheduler.clock import Slice
 from scheduler.db import Conn, Database
 from scheduler.errors import StartupError
 from scheduler.sealing import (
@@ -70,7 +71,12 @@ async def piece(conn: Conn, service_id: UUID, after: Place, change: Change) -> S
     values = {"service_id": service_id, "created_at": after[0], "after": after[1], "most": PIECE}
     rows = (await conn.execute(HEADERS, values)).all()
     step = Step((rows[-1].created_at, rows[-1].key) if len(rows) == PIECE else None)
-    changed = [(row, new) for row in rows if (new := _changed(service_id, row, change)) is not None]
+    changed, turn = [], Slice()
+    for row in rows:
+        new = _changed(service_id, row, change)
+        if new is not None:
+            changed.append((row, new))
+        await turn.give_way()
     if changed:
         values = {
             "service_id": service_id,
