@@ -8,6 +8,7 @@ import zoneinfo
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 from zoneinfo import ZoneInfo
 
 import asyncpg
@@ -77,11 +78,13 @@ class Told(list[Any]):
         self.append(key)
 
 
-async def retiming(database: Database, told: Any = None, piece: int = 50) -> Retiming:
+async def retiming(
+    database: Database, told: Any = None, piece: int = 50, others: Any = tuple
+) -> Retiming:
     clock = Clock()
     async with database.auto.connect() as conn:
         await clock.sample(conn)
-    return Retiming(database, clock, WINDOW, Told() if told is None else told, piece)
+    return Retiming(database, clock, WINDOW, Told() if told is None else told, others, piece)
 
 
 def offset_of_berlin() -> int:
@@ -221,6 +224,37 @@ async def test_of_two_replicas_at_once_each_task_is_planned_anew_once_and_counts
         assert made == len(queued) >= 15
     zoned = await conn.fetchrow("SELECT tzdata, tzdata_next, tzdata_after FROM installation")
     assert tuple(zoned) == (NEWER, None, None)
+
+
+async def test_what_a_replica_with_older_zones_planned_since_is_planned_anew_when_it_is_gone(
+    database, conn, move
+):
+    """As in an upgrade of one replica after the other."""
+    await stored(database, *[cron(f"t{n}", BERLIN, "0 12 * * *") for n in range(3)])
+    await (await retiming(database)).step()
+    move(BERLIN, offset_of_berlin() + 2)
+    older, told = [uuid4(), uuid4()], Told()
+    walk = await retiming(database, told, others=lambda: older)
+    await walk.step()
+    assert walk.done and len(told) == 3
+    by_new = "SELECT next_plan_at FROM task_plan JOIN task USING (key) WHERE id = 't1'"
+    right = await conn.fetchval(by_new)
+    since = await conn.fetchval("SELECT tzdata_at FROM installation")
+    await conn.execute(
+        "UPDATE task_plan SET next_plan_at = next_plan_at - interval '2 seconds' "
+        "WHERE key = (SELECT key FROM task WHERE id = 't1')"
+    )
+    await walk.step()
+    older.pop()
+    await walk.step()
+    assert len(told) == 3 and await conn.fetchval(by_new) < right
+    older.pop()
+    await walk.step()
+    assert walk.done and len(told) == 4
+    assert await conn.fetchval(by_new) == right
+    assert await conn.fetchval("SELECT tzdata_at FROM installation") > since
+    await walk.step()
+    assert len(told) == 4
 
 
 async def test_cut_in_the_midst_it_goes_on_where_it_was_and_does_nothing_twice(

@@ -99,7 +99,9 @@ class Engine:
             on_recall=self.dispatcher.recall,
             on_cancel=self.dispatcher.cancel,
         )
-        self.retiming = Retiming(database, self.clock, self.window_ms, self._retimed)
+        self.retiming = Retiming(
+            database, self.clock, self.window_ms, self._retimed, lambda: self.membership.others
+        )
         self.strays = Strays(database, self.recall)
         self.caretaker = Caretaker(database, self.membership, self._pause)
         self._gate = gate
