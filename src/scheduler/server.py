@@ -136,6 +136,7 @@ async def prepared(settings: Settings, url: str) -> None:
         return
     status = await migrate.status(url)
     if not status.fits:
+        migrate.refuse_newer(status)
         raise StartupError(
             f"the database's schema is at {status.current}, this version needs {status.head}; "
             "run `scheduler migrate up`, or set DATABASE_MIGRATE=true"
