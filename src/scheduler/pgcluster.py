@@ -133,7 +133,7 @@ class Cluster:
         who = pgbinaries.account(self.data)
         if who.uid is not None and not Path(HERE).exists():
             raise StartupError("Here the embedded Postgres needs a user who is not root.")
-        self._programs = pgbinaries.locate(who, major or pgbinaries.MAJOR)
+        self._programs = pgbinaries.locate(who, major)
         return self._programs
 
     def recover(self) -> None:
