@@ -130,6 +130,27 @@ async def test_who_guesses_must_wait(run_app: RunApp):
             assert (await enter(other)).status_code == 303
 
 
+PASSED = [
+    lambda n: [("X-Forwarded-For", f"192.0.2.{n}"), ("X-Forwarded-For", "198.51.100.7")],
+    lambda n: [("X-Forwarded-For", f"192.0.2.{n}, 198.51.100.8:{1000 + n}")],
+    lambda n: [("X-Forwarded-For", f"unknown{n}")],
+    lambda n: [("Forwarded", f"for=192.0.2.{n}"), ("Forwarded", 'for="198.51.100.9:80"')],
+]
+"""By proxies that add a line, name ports, or hide the caller; what the caller adds comes first."""
+
+
+async def test_who_guesses_is_not_somebody_else_by_its_own_word(run_app: RunApp):
+    async with run_app(SERVER_TRUSTED_PROXIES="127.0.0.1") as app, app.client() as guesser:
+        asked = await guesser.get(SIGN_IN)
+        form = {"form": field(asked.text, "form"), "service": "alice", "token": "wrong"}
+        for passed in PASSED:
+            statuses = [
+                (await guesser.post(SIGN_IN, data=form, headers=passed(n))).status_code
+                for n in range(tries.MOST + 1)
+            ]
+            assert statuses == [401] * tries.MOST + [429]
+
+
 def test_tries_are_counted_by_network_and_forgotten_in_time():
     failures = tries.Tries()
     for n in range(tries.MOST):
@@ -154,6 +175,7 @@ FROM = [
     ({"Sec-Fetch-Site": "same-site"}, 403),
     ({"Origin": "https://evil.example"}, 403),
     ({"Origin": "null"}, 403),
+    ({"Origin": "http://["}, 403),
     ({"Sec-Fetch-Site": "same-origin", "Origin": "https://behind.a.proxy"}, 303),
     ({}, 303),
 ]
