@@ -504,6 +504,7 @@ async def test_everything_a_page_needs_comes_from_us(anonymous, visitor):
 async def test_static_files_are_few_and_kept(anonymous):
     style = next(x for x in linked((await anonymous.get(SIGN_IN)).text) if x.endswith(".css"))
     got = await anonymous.get(style)
+    assert got.headers["Content-Type"] == "text/css; charset=utf-8"
     again = await anonymous.get(style, headers={"If-None-Match": got.headers["ETag"]})
     assert (again.status_code, again.content) == (304, b"")
     old = await anonymous.get("/static/0000/style.css")
@@ -513,6 +514,12 @@ async def test_static_files_are_few_and_kept(anonymous):
     assert (await anonymous.get("/docs/openapi.json")).headers[
         "X-Content-Type-Options"
     ] == "nosniff"
+
+
+async def test_an_unknown_address_below_docs_is_refused_as_any_other(anonymous):
+    for path in ("/docs/swagger", "/docs/x"):
+        answer = await anonymous.get(path)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
 
 
 # In a browser ------------------------------------------------------------------------------------
