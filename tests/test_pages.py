@@ -108,6 +108,49 @@ async def test_a_cookie_is_for_tls_alone_where_tls_is_spoken(run_app: RunApp):
         assert "secure" not in (await client.get(SIGN_IN)).headers["set-cookie"].lower()
 
 
+def cookie(answer: httpx.Response) -> tuple[str, str]:
+    """The cookie that an answer sets, and what it says of it."""
+    set_, _, of = answer.headers["set-cookie"].partition(";")
+    return set_, of.lower()
+
+
+async def test_where_tls_is_spoken_no_page_of_a_siblings_host_sets_our_cookies(run_app: RunApp):
+    async with (
+        run_app(SERVER_TRUSTED_PROXIES="127.0.0.0/8") as app,
+        signed_in(app) as plain,
+        app.client(None, **{"X-Forwarded-Proto": "https"}) as client,
+    ):
+        ours, of = cookie(await client.get(SIGN_IN))
+        client.cookies.clear()
+        assert ours.startswith(f"__Host-{door.FORM}=") and "path=/;" in of and "secure" in of
+        assert "domain" not in of
+        proof = ours.partition("=")[2]
+        sent = {"form": proof, "service": "alice", "token": TOKENS["alice"]}
+        tossed = {"Cookie": f"{door.FORM}={proof}; {door.SESSION}={plain.cookies[door.SESSION]}"}
+        assert (await client.post(SIGN_IN, data=sent, headers=tossed)).status_code == 403
+        client.cookies.clear()
+        assert (await client.get("/dashboard/nothing", headers=tossed)).status_code == 303
+        ours, of = cookie(await client.post(SIGN_IN, data=sent, headers={"Cookie": ours}))
+        client.cookies.clear()
+        assert ours.startswith(f"__Host-{door.SESSION}=") and "secure" in of
+        page = await client.get("/dashboard", headers={"Cookie": ours})
+        form = {"form": field(page.text, "form")}
+        left = await client.post("/dashboard/sign-out", data=form, headers={"Cookie": ours})
+        ours, of = cookie(left)
+        assert ours == f'__Host-{door.SESSION}=""' and "max-age=0" in of and "secure" in of
+
+
+async def test_who_signs_in_again_leaves_no_session_behind(app: App, conn):
+    async with signed_in(app) as client, app.client() as stranger:
+        held = client.cookies[door.SESSION]
+        assert (await enter(client)).status_code == 303
+        assert client.cookies[door.SESSION] != held
+        stranger.cookies.set(door.SESSION, held)
+        assert (await stranger.get("/dashboard/nothing")).status_code == 303
+        assert (await client.get("/dashboard")).status_code == 200
+    assert await conn.fetchval("SELECT count(*) FROM session") == 1
+
+
 async def test_a_wrong_pair_is_told_the_same_whatever_is_wrong_with_it(anonymous, app: App):
     texts = set()
     for service, token in (("alice", "wrong"), ("nobody", TOKENS["alice"]), ("a\x00", "\udcff")):
