@@ -108,6 +108,49 @@ async def test_a_cookie_is_for_tls_alone_where_tls_is_spoken(run_app: RunApp):
         assert "secure" not in (await client.get(SIGN_IN)).headers["set-cookie"].lower()
 
 
+def cookie(answer: httpx.Response) -> tuple[str, str]:
+    """The cookie that an answer sets, and what it says of it."""
+    set_, _, of = answer.headers["set-cookie"].partition(";")
+    return set_, of.lower()
+
+
+async def test_where_tls_is_spoken_no_page_of_a_siblings_host_sets_our_cookies(run_app: RunApp):
+    async with (
+        run_app(SERVER_TRUSTED_PROXIES="127.0.0.0/8") as app,
+        signed_in(app) as plain,
+        app.client(None, **{"X-Forwarded-Proto": "https"}) as client,
+    ):
+        ours, of = cookie(await client.get(SIGN_IN))
+        client.cookies.clear()
+        assert ours.startswith(f"__Host-{door.FORM}=") and "path=/;" in of and "secure" in of
+        assert "domain" not in of
+        proof = ours.partition("=")[2]
+        sent = {"form": proof, "service": "alice", "token": TOKENS["alice"]}
+        tossed = {"Cookie": f"{door.FORM}={proof}; {door.SESSION}={plain.cookies[door.SESSION]}"}
+        assert (await client.post(SIGN_IN, data=sent, headers=tossed)).status_code == 403
+        client.cookies.clear()
+        assert (await client.get("/dashboard/nothing", headers=tossed)).status_code == 303
+        ours, of = cookie(await client.post(SIGN_IN, data=sent, headers={"Cookie": ours}))
+        client.cookies.clear()
+        assert ours.startswith(f"__Host-{door.SESSION}=") and "secure" in of
+        page = await client.get("/dashboard", headers={"Cookie": ours})
+        form = {"form": field(page.text, "form")}
+        left = await client.post("/dashboard/sign-out", data=form, headers={"Cookie": ours})
+        ours, of = cookie(left)
+        assert ours == f'__Host-{door.SESSION}=""' and "max-age=0" in of and "secure" in of
+
+
+async def test_who_signs_in_again_leaves_no_session_behind(app: App, conn):
+    async with signed_in(app) as client, app.client() as stranger:
+        held = client.cookies[door.SESSION]
+        assert (await enter(client)).status_code == 303
+        assert client.cookies[door.SESSION] != held
+        stranger.cookies.set(door.SESSION, held)
+        assert (await stranger.get("/dashboard/nothing")).status_code == 303
+        assert (await client.get("/dashboard")).status_code == 200
+    assert await conn.fetchval("SELECT count(*) FROM session") == 1
+
+
 async def test_a_wrong_pair_is_told_the_same_whatever_is_wrong_with_it(anonymous, app: App):
     texts = set()
     for service, token in (("alice", "wrong"), ("nobody", TOKENS["alice"]), ("a\x00", "\udcff")):
@@ -128,6 +171,27 @@ async def test_who_guesses_must_wait(run_app: RunApp):
             assert 0 < int(refused.headers["Retry-After"]) <= tries.WINDOW_S + 1
         async with app.client(None, **{"X-Forwarded-For": "192.0.2.7, 192.0.2.8"}) as other:
             assert (await enter(other)).status_code == 303
+
+
+PASSED = [
+    lambda n: [("X-Forwarded-For", f"192.0.2.{n}"), ("X-Forwarded-For", "198.51.100.7")],
+    lambda n: [("X-Forwarded-For", f"192.0.2.{n}, 198.51.100.8:{1000 + n}")],
+    lambda n: [("X-Forwarded-For", f"unknown{n}")],
+    lambda n: [("Forwarded", f"for=192.0.2.{n}"), ("Forwarded", 'for="198.51.100.9:80"')],
+]
+"""By proxies that add a line, name ports, or hide the caller; what the caller adds comes first."""
+
+
+async def test_who_guesses_is_not_somebody_else_by_its_own_word(run_app: RunApp):
+    async with run_app(SERVER_TRUSTED_PROXIES="127.0.0.1") as app, app.client() as guesser:
+        asked = await guesser.get(SIGN_IN)
+        form = {"form": field(asked.text, "form"), "service": "alice", "token": "wrong"}
+        for passed in PASSED:
+            statuses = [
+                (await guesser.post(SIGN_IN, data=form, headers=passed(n))).status_code
+                for n in range(tries.MOST + 1)
+            ]
+            assert statuses == [401] * tries.MOST + [429]
 
 
 def test_tries_are_counted_by_network_and_forgotten_in_time():
@@ -154,6 +218,7 @@ FROM = [
     ({"Sec-Fetch-Site": "same-site"}, 403),
     ({"Origin": "https://evil.example"}, 403),
     ({"Origin": "null"}, 403),
+    ({"Origin": "http://["}, 403),
     ({"Sec-Fetch-Site": "same-origin", "Origin": "https://behind.a.proxy"}, 303),
     ({}, 303),
 ]
@@ -482,6 +547,7 @@ async def test_everything_a_page_needs_comes_from_us(anonymous, visitor):
 async def test_static_files_are_few_and_kept(anonymous):
     style = next(x for x in linked((await anonymous.get(SIGN_IN)).text) if x.endswith(".css"))
     got = await anonymous.get(style)
+    assert got.headers["Content-Type"] == "text/css; charset=utf-8"
     again = await anonymous.get(style, headers={"If-None-Match": got.headers["ETag"]})
     assert (again.status_code, again.content) == (304, b"")
     old = await anonymous.get("/static/0000/style.css")
@@ -491,6 +557,12 @@ async def test_static_files_are_few_and_kept(anonymous):
     assert (await anonymous.get("/docs/openapi.json")).headers[
         "X-Content-Type-Options"
     ] == "nosniff"
+
+
+async def test_an_unknown_address_below_docs_is_refused_as_any_other(anonymous):
+    for path in ("/docs/swagger", "/docs/x"):
+        answer = await anonymous.get(path)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
 
 
 # In a browser ------------------------------------------------------------------------------------
