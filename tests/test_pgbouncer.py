@@ -21,7 +21,7 @@ import pytest
 
 from conftest import Line, eventually, running
 from pooler import Pooler
-from scheduler import config, db, migrate, partitions, pgcluster
+from scheduler import config, db, migrate, partitions, pgcluster, reaching
 from scheduler.db import Database
 from scheduler.embedded import EmbeddedPostgres
 from scheduler.errors import StartupError
