@@ -7,7 +7,7 @@ import structlog
 
 from scheduler import installation
 from scheduler.db import Database
-from scheduler.installation import Pause
+from scheduler.installation import Installation, Pause
 from scheduler.replicas import Membership
 from scheduler.resealing import Sealing
 
@@ -33,16 +33,26 @@ class Caretaker:
         self._sealing = Sealing(database)
         self._sealed = False
         self._quiet_since: float | None = None
+        self._seen_older = False
 
-    async def look(self) -> None:
-        """Read what the installation says now."""
-        async with self._database.auto.connect() as conn:
+    async def look(self, *, anew: bool = False) -> None:
+        """Read what the installation says now.
+
+        `anew` where the database was away: another one may stand in its place. A copy that does
+        is paused, as at a start.
+        """
+        database, older = self._database, self._membership.older
+        if anew:
+            database.place = await installation.place(database)
+        async with database.auto.connect() as conn:
             found = await installation.read(conn)
-            older = self._membership.older
-            self._database.vault.sealing = not older
+            database.vault.sealing = not older
+            self._seen_older = self._seen_older or older
             self._sealed = found.sealed_at is not None and not older
             if older and found.sealed_at is not None:
                 await installation.note_sealed(conn, sealed=False)  # what it writes is open
+        if found.pause is None and installation.copied(found, database.place):
+            found = await self._found_copied(found)
         before, self.pause = self.pause, found.pause
         why = None if found.pause is None else found.pause.reason
         if why == (None if before is None else before.reason):
@@ -52,6 +62,16 @@ class Caretaker:
             log.warning("paused: nothing is run until `scheduler resume`", why=why)
         else:
             log.warning("resumed: what was missed is judged, and runs are claimed again")
+
+    async def _found_copied(self, found: Installation) -> Installation:
+        """Pause an installation that has come into this database from elsewhere."""
+        database = self._database
+        database.place = await installation.place(database)  # what is known may be what is old
+        reason = installation.copied(found, database.place)
+        async with database.auto.connect() as conn:
+            if reason is not None and found.place is not None:
+                await installation.pause_copy(conn, found.place, reason)
+            return await installation.read(conn)
 
     async def seal(self) -> None:
         """Seal some of what is stored open; nothing to do where all is sealed."""
@@ -66,5 +86,7 @@ class Caretaker:
             self._quiet_since = None
             return False
         if self._quiet_since is None:
-            self._quiet_since = float("-inf") if self._membership.alone else now
+            # An older one that was seen may only have hung: it comes back, under another name.
+            at_once = self._membership.alone and not self._seen_older
+            self._quiet_since = float("-inf") if at_once else now
         return now - self._quiet_since >= QUIET_S

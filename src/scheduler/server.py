@@ -236,10 +236,14 @@ class Process:
             yield
 
     async def _watch_disk(self, engine: Engine, stack: contextlib.AsyncExitStack) -> None:
-        """Halt the engine while the embedded Postgres's disk is nearly full, from its start on."""
-        if self.postgres is None:
+        """Halt the engine while the embedded Postgres's disk is nearly full, from its start on.
+
+        A worker that has joined one watches it too.
+        """
+        if self.postgres is None and self.settings.database.url:
             return
-        data, least = self.postgres.cluster.data, self.settings.data.min_free_bytes
+        postgres = self.postgres or EmbeddedPostgres(data_dir(self.settings))
+        data, least = postgres.cluster.data, self.settings.data.min_free_bytes
         watch = disk.Watch(data, least, engine.dispatcher.halt)
         await watch.look()
         stack.enter_context(background(watch.keep_looking()))
