@@ -1,6 +1,8 @@
 """What a browser sees: signing in, tasks and runs, hostile text, and pages that ask nobody else."""
 
 import re
+import sys
+import unicodedata
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
@@ -503,6 +505,16 @@ def test_no_text_becomes_markup_or_stays_unseen(text):
         assert "<" not in bare and ">" not in bare
         assert not shown.ODD.search(made)
     assert not shown.ODD.search(shown.plain(text))
+
+
+def test_what_has_no_shape_is_shown_by_its_number():
+    shaped = [*range(0x600, 0x606), 0x6DD, 0x70F, 0x890, 0x891, 0x8E2, 0x110BD, 0x110CD]
+    shaped += range(0x13430, 0x13440)  # how hieroglyphs stand to each other
+    for number in range(sys.maxunicode + 1):
+        kind = unicodedata.category(chr(number))
+        none = number & 0xFFFE == 0xFFFE and number < 0x10000
+        if (kind in ("Cc", "Cf", "Cs") or none) and number not in (9, 10, *shaped):
+            assert f"U+{number:04X}" in shown.line(chr(number))
 
 
 def test_a_text_of_nothing_but_unseen_characters_is_no_burden():

@@ -18,10 +18,11 @@ from scheduler.db import rfc3339
 
 ODD = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f"
-    "\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff0-\ufffb\ud800-\udfff"
+    "\u200b-\u200f\u2028-\u202e\u2060-\u206f\u2800\u3164\ufdd0-\ufdef\ufe00-\ufe0d\ufeff\uffa0"
+    "\ufff0-\ufffb\ufffe\uffff\ud800-\udfff\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
     "\U000e0000-\U000e0fff]"
 )
-"""Controls, marks of direction, and what takes no room (Unicode, 23.2 to 23.7)."""
+"""Controls, marks of direction, what takes no room (Unicode, 23.2 to 23.7), and no characters."""
 LINE = 200
 """Characters of a text that is shown in a line."""
 BLOCK = 20_000
