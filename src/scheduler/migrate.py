@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import asyncpg
 import msgspec
@@ -139,9 +141,27 @@ def _refuse_newer(status: Status) -> None:
         )
 
 
-def known() -> set[str]:
+def known() -> frozenset[str]:
     """Return every revision that this program can migrate from."""
-    return {script.revision for script in _directory().walk_revisions()}
+    return _revisions(scripts()).known
+
+
+class Revisions(NamedTuple):
+    """What a folder of migrations holds: every revision, and the newest."""
+
+    known: frozenset[str]
+    head: str
+
+
+@lru_cache(8)
+def _revisions(folder: Path) -> Revisions:
+    """Read a folder once: `/ready` asks each time, in the loop that fires."""
+    config = Config()
+    config.set_main_option("script_location", str(folder))
+    directory = ScriptDirectory.from_config(config)
+    head = directory.get_current_head()
+    assert head is not None  # noqa: S101  (there is always a first migration)
+    return Revisions(frozenset(each.revision for each in directory.walk_revisions()), head)
 
 
 def _config(connection: Connection, to: str = "head") -> Config:
@@ -151,17 +171,10 @@ def _config(connection: Connection, to: str = "head") -> Config:
     return config
 
 
-def _directory() -> ScriptDirectory:
-    config = Config()
-    config.set_main_option("script_location", str(scripts()))
-    return ScriptDirectory.from_config(config)
-
-
 def status_on(connection: Connection) -> Status:
     """Return where the database behind an open connection stands."""
     current = MigrationContext.configure(connection).get_current_revision()
-    head = _directory().get_current_head()
-    assert head is not None  # noqa: S101  (there is always a first migration)
+    head = _revisions(scripts()).head
     if current is None or current <= head or current in known():
         return Status(current, head)
     there = connection.execute(text("SELECT to_regclass('installation')")).scalar_one()
