@@ -571,6 +571,16 @@ async def test_static_files_are_few_and_kept(anonymous):
     ] == "nosniff"
 
 
+async def test_nothing_is_cached_that_does_not_say_so(anonymous, alice):
+    for client, path in (
+        (alice, "/tasks"), (alice, "/tasks/none"), (alice, "/runs"), (anonymous, "/tasks"),
+        (anonymous, "/health"), (anonymous, "/nothing"), (anonymous, SIGN_IN),
+    ):  # fmt: skip
+        assert (await client.get(path)).headers.get_list("Cache-Control") == ["no-store"], path
+    for path in ("/docs", "/docs/openapi.json", "/static/x/style.css"):
+        assert (await anonymous.get(path)).headers.get_list("Cache-Control") == ["no-cache"], path
+
+
 async def test_an_unknown_address_below_docs_is_refused_as_any_other(anonymous):
     for path in ("/docs/swagger", "/docs/x"):
         answer = await anonymous.get(path)

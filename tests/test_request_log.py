@@ -438,6 +438,7 @@ BODIES = [
     (b'{"password"             : "planted",}', "application/json"),
     (json.dumps({"name": json.dumps({"payload": "planted"})}).encode(), "application/json"),
     (json.dumps({"name": '{"header": {"X-Own": "planted"'}).encode(), "application/json"),
+    (b'{"zz": [["X", "a"], ["password", "planted", true]]}', "application/json"),
     (b"nonce=1&form=planted&csrf_token=planted", "application/x-www-form-urlencoded"),
 ]
 

@@ -278,10 +278,10 @@ class _Walk:
         return mask_words(text, body=self._body and JSON.match(text) is not None)
 
     def _items(self, values: Iterable[Any], depth: int) -> Any:
-        """Mask a list; one of two, a name and a value, as such: so headers come over the wire."""
+        """Mask a list; a name and what belongs to it as such: so headers come over the wire."""
         shown = [self.shown(value, depth + 1) for value in islice(values, max(self._left, 0))]
-        if len(shown) == 2 and isinstance(shown[0], str) and is_hidden(shown[0]):
-            return [shown[0], _hidden(shown[1])]
+        if 2 <= len(shown) <= 3 and isinstance(shown[0], str) and is_hidden(shown[0]):
+            return [shown[0], *map(_hidden, shown[1:])]
         return shown
 
     def _fields(self, of: Mapping[Any, Any], depth: int) -> Iterator[tuple[str, Any]]:
