@@ -517,6 +517,13 @@ def test_what_has_no_shape_is_shown_by_its_number():
             assert f"U+{number:04X}" in shown.line(chr(number))
 
 
+def test_marks_do_not_grow_over_the_lines_around():
+    for letter, mark in (("e", "\u0301"), ("ก", "\u0e49"), ("a", "\u20dd")):
+        assert shown.line(letter + mark * 150) == f"<bdi>{letter}{mark * 6}\ufffd</bdi>"
+    for name in ("Ho\u0302\u0323ng", "בְּרֵאשִׁ֖ית", "ที่นี่", "हिन्दी"):
+        assert name in shown.line(name)
+
+
 def test_a_text_of_nothing_but_unseen_characters_is_no_burden():
     assert len(shown.block("\u200b" * 100_000)) < 60_000
 
