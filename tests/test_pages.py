@@ -1,8 +1,10 @@
 """What a browser sees: signing in, tasks and runs, hostile text, and pages that ask nobody else."""
 
+import asyncio
 import re
 import sys
 import unicodedata
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
@@ -194,6 +196,16 @@ async def test_who_guesses_is_not_somebody_else_by_its_own_word(run_app: RunApp)
                 for n in range(tries.MOST + 1)
             ]
             assert statuses == [401] * tries.MOST + [429]
+
+
+async def test_who_signs_in_together_is_no_guesser_and_who_guesses_at_once_is_one(app: App):
+    async with app.client() as client:
+        asked = await client.get(SIGN_IN)
+        form = {"form": field(asked.text, "form"), "service": "alice", "token": TOKENS["alice"]}
+        for token, expected in ((TOKENS["alice"], {303: 25}), ("wrong", {401: 10, 429: 15})):
+            sent = [client.post(SIGN_IN, data={**form, "token": token}) for _ in range(25)]
+            answers = await asyncio.gather(*sent)
+            assert Counter(answer.status_code for answer in answers) == expected
 
 
 def test_tries_are_counted_by_network_and_forgotten_in_time():

@@ -1,7 +1,9 @@
 """Failed sign-ins: how many an address may have."""
 
+import asyncio
 import ipaddress
 from collections import OrderedDict, deque
+from weakref import WeakValueDictionary
 
 from scheduler.errors import TooManyRequests
 
@@ -17,6 +19,11 @@ class Tries:
 
     def __init__(self) -> None:
         self._failed: OrderedDict[str, deque[float]] = OrderedDict()
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    def turn(self, address: str) -> asyncio.Lock:
+        """Return what to hold during a try: one at a time, or those under way count as failed."""
+        return self._turns.setdefault(_network(address), asyncio.Lock())
 
     def begin(self, address: str, now: float) -> None:
         """Count a try as failed until it succeeds; `now` in seconds. Raises TooManyRequests."""
