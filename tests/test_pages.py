@@ -221,7 +221,7 @@ def test_tries_are_counted_by_network_and_forgotten_in_time():
     failures.begin("2001:db8::1", 101.0 + tries.WINDOW_S)
     for _ in range(2 * tries.MOST):  # those that succeed count for nothing
         failures.begin("192.0.2.1", 101.0)
-        failures.succeeded("192.0.2.1")
+        failures.taken_back("192.0.2.1")
     for n in range(tries.ADDRESSES_MOST + 5):
         failures.begin(f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}", 200.0)
     assert len(failures._failed) == tries.ADDRESSES_MOST
@@ -474,6 +474,14 @@ async def test_where_the_database_is_away_a_page_says_so(visitor, conn):
     assert broken.status_code == 500 and "went wrong here" in broken.text
     assert "session" not in broken.text and "<h1>" in broken.text
     safe(broken)
+
+
+async def test_a_sign_in_that_the_database_does_not_answer_counts_for_nothing(anonymous, app, conn):
+    await conn.execute("ALTER TABLE session RENAME TO away")
+    for _ in range(tries.MOST + 2):
+        assert (await enter(anonymous)).status_code == 500
+    await conn.execute("ALTER TABLE away RENAME TO session")
+    assert (await enter(anonymous)).status_code == 303
 
 
 # What others wrote -------------------------------------------------------------------------------

@@ -155,10 +155,14 @@ async def sign_in(request: AnyRequest, state: State, failures: Failures) -> Resp
         except TooManyRequests as e:
             headers = {"Retry-After": str(e.retry_after)}
             return ask(request, state, following, status=429, said=e.message, headers=headers)
-        cookie = await _begun(state, user, fields.get("token", "").strip(), former)
+        try:
+            cookie = await _begun(state, user, fields.get("token", "").strip(), former)
+        except Exception:
+            failures.taken_back(address)  # that the database is away tells a guesser nothing
+            raise
         if cookie is None:
             return ask(request, state, following, status=401, said=WRONG, user=user)
-        failures.succeeded(address)
+        failures.taken_back(address)
     made = page.leading(ours(following))
     made.set_cookie(_cookie(request, state, SESSION, cookie, sessions.LASTS_S))
     return made

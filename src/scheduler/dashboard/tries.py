@@ -26,7 +26,7 @@ class Tries:
         return self._turns.setdefault(_network(address), asyncio.Lock())
 
     def begin(self, address: str, now: float) -> None:
-        """Count a try as failed until it succeeds; `now` in seconds. Raises TooManyRequests."""
+        """Count a try as failed until it is taken back; `now` in seconds. Raises TooManyRequests."""
         key = _network(address)
         failed = self._failed.setdefault(key, deque())
         while failed and failed[0] <= now - WINDOW_S:
@@ -42,8 +42,8 @@ class Tries:
         while len(self._failed) > ADDRESSES_MOST:
             self._failed.popitem(last=False)
 
-    def succeeded(self, address: str) -> None:
-        """Take back the count of a try."""
+    def taken_back(self, address: str) -> None:
+        """Take back the count of a try: it succeeded, or nobody could say."""
         failed = self._failed.get(_network(address))
         if failed:
             failed.pop()
