@@ -131,11 +131,14 @@ async def prepared(settings: Settings, url: str) -> None:
     Before the server runs: a signal still ends the waiting.
     """
     await reachable(url, settings.database)
-    if settings.database.migrate:
-        await migrate.up(settings.database.listen_url or url)
-        return
     status = await migrate.status(url)
-    if not status.fits:
+    if status.is_current:
+        return
+    if settings.database.migrate:
+        direct = settings.database.listen_url or url
+        await reachable(direct, settings.database)
+        await migrate.up(direct)
+    elif not status.fits:
         raise StartupError(
             f"the database's schema is at {status.current}, this version needs {status.head}; "
             "run `scheduler migrate up`, or set DATABASE_MIGRATE=true"
