@@ -390,7 +390,8 @@ def copy_of_the_wheel(site: Path) -> None:
     package = Path(spec.submodule_search_locations[0])
     (site / package.name).mkdir(parents=True, mode=0o700)
     (site / package.name / "__init__.py").touch()
-    shutil.copytree(package / pgbinaries.INSTALL, site / package.name / pgbinaries.INSTALL)
+    install = pgbinaries.INSTALLS[pgbinaries.MAJOR]
+    shutil.copytree(package / install, site / package.name / install)
     shutil.copytree(f"{package}.libs", site / f"{package.name}.libs")
 
 

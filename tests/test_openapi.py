@@ -37,7 +37,10 @@ async def test_the_copies_in_docs_are_what_is_served(anonymous):
     served = (await anonymous.get("/docs/openapi.json")).json()
     assert json.loads((DOCS / "openapi.json").read_text()) == served, "run make openapi"
     assert yaml.safe_load((DOCS / "openapi.yml").read_text()) == served, "run make openapi"
-    assert yaml.safe_load((await anonymous.get("/docs/openapi.yml")).text) == served
+    text = (await anonymous.get("/docs/openapi.yml")).text
+    assert yaml.safe_load(text) == served
+    for each in (text, (DOCS / "openapi.yml").read_text()):  # few who read YAML take them
+        assert not any(isinstance(token, yaml.AliasToken) for token in yaml.scan(each))
 
 
 def test_the_document_is_the_same_in_every_process():
@@ -182,6 +185,20 @@ def test_every_reference_leads_somewhere_and_every_schema_is_one():
 def fits(example: Any, schema: dict[str, Any]) -> None:
     whole = {**schema, "components": DOCUMENT["components"]}
     jsonschema_rs.Draft202012Validator(whole, validate_formats=True).validate(example)
+
+
+def test_a_schema_takes_no_header_that_is_no_text_and_nothing_of_a_later_version():
+    fields = DOCUMENT["components"]["schemas"]["TaskFields"]["properties"]
+    for name, value in [
+        ("header", {"A": 1}),
+        ("headers", {"A": None}),
+        ("rrule", "x"),
+        ("env", {}),
+    ]:
+        with pytest.raises(jsonschema_rs.ValidationError):
+            fits(value, fields[name])
+    fits({"A": "b"}, fields["headers"])
+    fits([{"key": "A", "value": "b"}], fields["headers"])
 
 
 def test_every_example_is_one():

@@ -1,6 +1,10 @@
 """What a browser sees: signing in, tasks and runs, hostile text, and pages that ask nobody else."""
 
+import asyncio
 import re
+import sys
+import unicodedata
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
@@ -108,6 +112,49 @@ async def test_a_cookie_is_for_tls_alone_where_tls_is_spoken(run_app: RunApp):
         assert "secure" not in (await client.get(SIGN_IN)).headers["set-cookie"].lower()
 
 
+def cookie(answer: httpx.Response) -> tuple[str, str]:
+    """The cookie that an answer sets, and what it says of it."""
+    set_, _, of = answer.headers["set-cookie"].partition(";")
+    return set_, of.lower()
+
+
+async def test_where_tls_is_spoken_no_page_of_a_siblings_host_sets_our_cookies(run_app: RunApp):
+    async with (
+        run_app(SERVER_TRUSTED_PROXIES="127.0.0.0/8") as app,
+        signed_in(app) as plain,
+        app.client(None, **{"X-Forwarded-Proto": "https"}) as client,
+    ):
+        ours, of = cookie(await client.get(SIGN_IN))
+        client.cookies.clear()
+        assert ours.startswith(f"__Host-{door.FORM}=") and "path=/;" in of and "secure" in of
+        assert "domain" not in of
+        proof = ours.partition("=")[2]
+        sent = {"form": proof, "service": "alice", "token": TOKENS["alice"]}
+        tossed = {"Cookie": f"{door.FORM}={proof}; {door.SESSION}={plain.cookies[door.SESSION]}"}
+        assert (await client.post(SIGN_IN, data=sent, headers=tossed)).status_code == 403
+        client.cookies.clear()
+        assert (await client.get("/dashboard/nothing", headers=tossed)).status_code == 303
+        ours, of = cookie(await client.post(SIGN_IN, data=sent, headers={"Cookie": ours}))
+        client.cookies.clear()
+        assert ours.startswith(f"__Host-{door.SESSION}=") and "secure" in of
+        page = await client.get("/dashboard", headers={"Cookie": ours})
+        form = {"form": field(page.text, "form")}
+        left = await client.post("/dashboard/sign-out", data=form, headers={"Cookie": ours})
+        ours, of = cookie(left)
+        assert ours == f'__Host-{door.SESSION}=""' and "max-age=0" in of and "secure" in of
+
+
+async def test_who_signs_in_again_leaves_no_session_behind(app: App, conn):
+    async with signed_in(app) as client, app.client() as stranger:
+        held = client.cookies[door.SESSION]
+        assert (await enter(client)).status_code == 303
+        assert client.cookies[door.SESSION] != held
+        stranger.cookies.set(door.SESSION, held)
+        assert (await stranger.get("/dashboard/nothing")).status_code == 303
+        assert (await client.get("/dashboard")).status_code == 200
+    assert await conn.fetchval("SELECT count(*) FROM session") == 1
+
+
 async def test_a_wrong_pair_is_told_the_same_whatever_is_wrong_with_it(anonymous, app: App):
     texts = set()
     for service, token in (("alice", "wrong"), ("nobody", TOKENS["alice"]), ("a\x00", "\udcff")):
@@ -130,6 +177,37 @@ async def test_who_guesses_must_wait(run_app: RunApp):
             assert (await enter(other)).status_code == 303
 
 
+PASSED = [
+    lambda n: [("X-Forwarded-For", f"192.0.2.{n}"), ("X-Forwarded-For", "198.51.100.7")],
+    lambda n: [("X-Forwarded-For", f"192.0.2.{n}, 198.51.100.8:{1000 + n}")],
+    lambda n: [("X-Forwarded-For", f"unknown{n}")],
+    lambda n: [("Forwarded", f"for=192.0.2.{n}"), ("Forwarded", 'for="198.51.100.9:80"')],
+]
+"""By proxies that add a line, name ports, or hide the caller; what the caller adds comes first."""
+
+
+async def test_who_guesses_is_not_somebody_else_by_its_own_word(run_app: RunApp):
+    async with run_app(SERVER_TRUSTED_PROXIES="127.0.0.1") as app, app.client() as guesser:
+        asked = await guesser.get(SIGN_IN)
+        form = {"form": field(asked.text, "form"), "service": "alice", "token": "wrong"}
+        for passed in PASSED:
+            statuses = [
+                (await guesser.post(SIGN_IN, data=form, headers=passed(n))).status_code
+                for n in range(tries.MOST + 1)
+            ]
+            assert statuses == [401] * tries.MOST + [429]
+
+
+async def test_who_signs_in_together_is_no_guesser_and_who_guesses_at_once_is_one(app: App):
+    async with app.client() as client:
+        asked = await client.get(SIGN_IN)
+        form = {"form": field(asked.text, "form"), "service": "alice", "token": TOKENS["alice"]}
+        for token, expected in ((TOKENS["alice"], {303: 25}), ("wrong", {401: 10, 429: 15})):
+            sent = [client.post(SIGN_IN, data={**form, "token": token}) for _ in range(25)]
+            answers = await asyncio.gather(*sent)
+            assert Counter(answer.status_code for answer in answers) == expected
+
+
 def test_tries_are_counted_by_network_and_forgotten_in_time():
     failures = tries.Tries()
     for n in range(tries.MOST):
@@ -143,7 +221,7 @@ def test_tries_are_counted_by_network_and_forgotten_in_time():
     failures.begin("2001:db8::1", 101.0 + tries.WINDOW_S)
     for _ in range(2 * tries.MOST):  # those that succeed count for nothing
         failures.begin("192.0.2.1", 101.0)
-        failures.succeeded("192.0.2.1")
+        failures.taken_back("192.0.2.1")
     for n in range(tries.ADDRESSES_MOST + 5):
         failures.begin(f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}", 200.0)
     assert len(failures._failed) == tries.ADDRESSES_MOST
@@ -154,6 +232,7 @@ FROM = [
     ({"Sec-Fetch-Site": "same-site"}, 403),
     ({"Origin": "https://evil.example"}, 403),
     ({"Origin": "null"}, 403),
+    ({"Origin": "http://["}, 403),
     ({"Sec-Fetch-Site": "same-origin", "Origin": "https://behind.a.proxy"}, 303),
     ({}, 303),
 ]
@@ -397,6 +476,14 @@ async def test_where_the_database_is_away_a_page_says_so(visitor, conn):
     safe(broken)
 
 
+async def test_a_sign_in_that_the_database_does_not_answer_counts_for_nothing(anonymous, app, conn):
+    await conn.execute("ALTER TABLE session RENAME TO away")
+    for _ in range(tries.MOST + 2):
+        assert (await enter(anonymous)).status_code == 500
+    await conn.execute("ALTER TABLE away RENAME TO session")
+    assert (await enter(anonymous)).status_code == 303
+
+
 # What others wrote -------------------------------------------------------------------------------
 
 HOSTILE = '"><script>alert(1)</script>{{ 7 * 7 }}\u202egnp.exe\u200b<img src=x onerror=alert(2)>'
@@ -438,6 +525,23 @@ def test_no_text_becomes_markup_or_stays_unseen(text):
         assert "<" not in bare and ">" not in bare
         assert not shown.ODD.search(made)
     assert not shown.ODD.search(shown.plain(text))
+
+
+def test_what_has_no_shape_is_shown_by_its_number():
+    shaped = [*range(0x600, 0x606), 0x6DD, 0x70F, 0x890, 0x891, 0x8E2, 0x110BD, 0x110CD]
+    shaped += range(0x13430, 0x13440)  # how hieroglyphs stand to each other
+    for number in range(sys.maxunicode + 1):
+        kind = unicodedata.category(chr(number))
+        none = number & 0xFFFE == 0xFFFE and number < 0x10000
+        if (kind in ("Cc", "Cf", "Cs") or none) and number not in (9, 10, *shaped):
+            assert f"U+{number:04X}" in shown.line(chr(number))
+
+
+def test_marks_do_not_grow_over_the_lines_around():
+    for letter, mark in (("e", "\u0301"), ("ก", "\u0e49"), ("a", "\u20dd")):
+        assert shown.line(letter + mark * 150) == f"<bdi>{letter}{mark * 6}\ufffd</bdi>"
+    for name in ("Ho\u0302\u0323ng", "בְּרֵאשִׁ֖ית", "ที่นี่", "हिन्दी"):
+        assert name in shown.line(name)
 
 
 def test_a_text_of_nothing_but_unseen_characters_is_no_burden():
@@ -482,6 +586,7 @@ async def test_everything_a_page_needs_comes_from_us(anonymous, visitor):
 async def test_static_files_are_few_and_kept(anonymous):
     style = next(x for x in linked((await anonymous.get(SIGN_IN)).text) if x.endswith(".css"))
     got = await anonymous.get(style)
+    assert got.headers["Content-Type"] == "text/css; charset=utf-8"
     again = await anonymous.get(style, headers={"If-None-Match": got.headers["ETag"]})
     assert (again.status_code, again.content) == (304, b"")
     old = await anonymous.get("/static/0000/style.css")
@@ -491,6 +596,22 @@ async def test_static_files_are_few_and_kept(anonymous):
     assert (await anonymous.get("/docs/openapi.json")).headers[
         "X-Content-Type-Options"
     ] == "nosniff"
+
+
+async def test_nothing_is_cached_that_does_not_say_so(anonymous, alice):
+    for client, path in (
+        (alice, "/tasks"), (alice, "/tasks/none"), (alice, "/runs"), (anonymous, "/tasks"),
+        (anonymous, "/health"), (anonymous, "/nothing"), (anonymous, SIGN_IN),
+    ):  # fmt: skip
+        assert (await client.get(path)).headers.get_list("Cache-Control") == ["no-store"], path
+    for path in ("/docs", "/docs/openapi.json", "/static/x/style.css"):
+        assert (await anonymous.get(path)).headers.get_list("Cache-Control") == ["no-cache"], path
+
+
+async def test_an_unknown_address_below_docs_is_refused_as_any_other(anonymous):
+    for path in ("/docs/swagger", "/docs/x"):
+        answer = await anonymous.get(path)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
 
 
 # In a browser ------------------------------------------------------------------------------------

@@ -16,7 +16,6 @@ from scheduler.embedded import EmbeddedPostgres
 def postgres_16(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of an empty database on the Postgres 16 that comes in the same package as 18."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pgbinaries, "INSTALL", "pginstall")
         patch.setattr(pgbinaries, "MAJOR", "16")
         patch.setattr(pgbinaries, "COPIES", pgbinaries.COPIES.with_name("scheduler-postgres-16"))
         younger = ("--locale-provider", "--builtin-locale")  # both of Postgres 17

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import App, RunApp
-from scheduler import config, logs, masking
+from scheduler import config, logs, masking, requestlog
 from scheduler.errors import StartupError
 from scheduler.masking import MASK, mask, mask_body, mask_value, mask_words
 from scheduler.proxies import Proxies
@@ -405,6 +405,14 @@ def test_nor_through_json_that_is_cut_or_spoiled_or_quoted_again(tree, data):
         "it was eyJhbGciOi{}.eyJzdWIi.c2ln",
         "-----BEGIN RSA PRIVATE KEY-----\nMII{}\n-----END RSA PRIVATE KEY-----",
         "-----BEGIN PRIVATE KEY-----\\nMII{}",
+        "-----BEGIN RSA PRIVATE KEY-----\nDEK-Info: AES-256-CBC,0\n\n{}\n-----END RSA PRIVATE KEY-----",
+        "-----BEGIN PGP PRIVATE KEY BLOCK-----\n\n{}\n-----END PGP PRIVATE KEY BLOCK-----",
+        '{{"password":                    "{}"',
+        '{{"password"                    :\n\n\n\n\n\n\n\n\n\n"{}"',
+        '{{"passwords": [\n  "{}",\n  ["{}"],\n  "{}"\n], "x',
+        "secret: {{{{\n  'a': '{}'\n",
+        "Authorization:\r\n\tBasic {}",
+        "/callback#access_token={}",
     ],
 )
 def test_secrets_in_words_are_masked(text):
@@ -413,6 +421,44 @@ def test_secrets_in_words_are_masked(text):
     )
     assert "planted" not in masked
     assert MASK in masked
+
+
+def test_what_is_bracketed_ends_with_its_line():
+    assert mask_words("token: [1, (2), 3], x\nthe rest") == f"token:{MASK}\nthe rest"
+
+
+BODIES = [
+    (b"password: |\n  planted\n", "application/yaml"),
+    (b"passwords:\n- planted\n", "application/yaml"),
+    (b"header:\n  X-Own: planted\n", "application/yaml"),
+    (b"\xef\xbb\xbf<token>planted</token>", "application/json"),
+    (b"x <token>planted</token>", "text/plain"),
+    (b'--x\r\nContent-Disposition: form-data; name="token"\r\n\r\nplanted\r\n--x--', ""),
+    (b"password planted", "text/plain"),
+    (b'{"password"             : "planted",}', "application/json"),
+    (json.dumps({"name": json.dumps({"payload": "planted"})}).encode(), "application/json"),
+    (json.dumps({"name": '{"header": {"X-Own": "planted"'}).encode(), "application/json"),
+    (b'{"zz": [["X", "a"], ["password", "planted", true]]}', "application/json"),
+    (b"nonce=1&form=planted&csrf_token=planted", "application/x-www-form-urlencoded"),
+]
+
+
+@pytest.mark.parametrize(("body", "kind"), BODIES)
+def test_a_body_of_any_kind_shows_no_secret(body, kind):
+    for whole in (True, False):
+        assert "planted" not in json.dumps(mask_body(body, kind, whole=whole))
+
+
+def test_what_an_address_on_this_host_asks_is_not_shown():
+    shown = requestlog.shown_headers(
+        [(b"location", b"/sign-in?next=/x%3Ftoken%3Dplanted"), (b"referer", b"/cb?code=planted"),
+         (b"x-csrf", b"planted")]
+    )  # fmt: skip
+    assert shown == {
+        "Location": [f"/sign-in?{MASK}"],
+        "Referer": [f"/cb?{MASK}"],
+        "X-Csrf": [MASK],
+    }
 
 
 @pytest.mark.parametrize(
@@ -433,6 +479,7 @@ def test_words_without_a_secret_stay_as_they_are(text):
 
 def test_a_url_is_shown_to_its_owner_with_all_that_is_no_secret():
     url = "https://u:p@h/a?token=1&x=2&pass%77ord=3;api_key=4&note=5"
+    assert mask("http://h/?form=1&x=2") == "http://h/?form=1&x=2"
     assert (
         mask(url) == f"https://{MASK}@h/a?token={MASK}&x=2&pass%77ord={MASK};api_key={MASK}&note=5"
     )
@@ -498,7 +545,7 @@ HOSTILE = [
     "a", "://", "\\", "?", "&a", "//@", " ", "@", "%20", "'", '"', "[{", "\n", "DETAIL: ", "\\u0061",
     '"password":"', "token='\\", "key=(", "bearer ", "token: basic ", "'token','", "whsec_", "realm=",
     'token\\"', "secret: \t", "http://a:b", "key: basic realm=", "value:", "eyJ", "eyJa.",
-    "-----BEGIN PRIVATE KEY-----", '"key":"token"',
+    "-----BEGIN PRIVATE KEY-----", '"key":"token"', "basic%20realm=,", "token  ", "token:  ", "key=[]",
 ]  # fmt: skip
 
 
@@ -524,7 +571,7 @@ def test_masking_costs_no_more_than_its_length_whoever_wrote_the_text(text):
 
 
 def test_a_megabyte_is_masked_in_seconds():
-    for text in ("'token','", '"password":"', "://", "key=("):
+    for text in ("'token','", '"password":"', "://", "key=(", "basic%20realm=,"):
         began = time.process_time()
         mask_words(text * (1_000_000 // len(text)))
         assert time.process_time() - began < 3

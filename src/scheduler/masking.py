@@ -17,7 +17,7 @@ MASK = "********"
 SECRET = re.compile(r"^(proxy-)?authorization$|^(set-)?cookie$|token|secret|key", re.IGNORECASE)
 HIDDEN = re.compile(
     r"token|secret|key|authorization|cookie|passw|passwd|passphrase|pwd|credential|signature|jwt"
-    r"|session|private|bearer|^sig$|^auth$|^pass$|^pin$|^otp$"
+    r"|session|private|bearer|csrf|xsrf|^sig$|^auth$|^pass$|^pin$|^otp$"
 )
 """Of a name in lower case, without what stands between its words."""
 
@@ -48,7 +48,7 @@ BETWEEN = re.compile(r"[^a-z0-9]+")
 
 USERINFO = re.compile(r"(?<=//)[^\s/]*@")
 """Up to the last @ before the path: who writes a password does not always encode it."""
-PARAMETER = re.compile(r"([?&;])([^=&;?\s]++)=[^&;\s'\"]++")
+PARAMETER = re.compile(r"([?&;#])([^=&;?#\s]++)=[^&;\s'\"]++")
 ADDRESS = re.compile(r"(?<=//)\S*+")
 ASKED = re.compile(r"[?#]")
 
@@ -81,20 +81,21 @@ PLAIN = re.compile(r"[A-Za-z0-9./-]*\Z")
 """What holds no secret that words alone could tell."""
 PAIR = re.compile(
     r"(?<![\w%.\-\\$])([\w%.\-\\$]++)"
-    r"(?:[\"']\s{0,8}+,\s{0,8}+(?=b?\\*[\"'])|[\"']?\s{0,8}+(?::|=>?))"
+    r"(?:[\"']\s*+,\s*+(?=b?\\*[\"'])|[\"']?\s*+(?::|=>?))"
 )
 """A name, and what stands between it and its value: `name=`, `"name":`, `('name', `."""
-OPENING = re.compile(r"\s{0,8}+[bBuUrRfF]{0,2}(\\*+)([\"'])")
+OPENING = re.compile(r"\s*+[bBuUrRfF]{0,2}(\\*+)([\"'])")
 QUOTES = {
     '"': re.compile(r'(?<!\\)(\\*+)"'),
     "'": re.compile(r"(?<!\\)(\\*+)'"),
 }
-BRACKET = re.compile(r"\s{0,8}+[\[{(]")
+BRACKET = re.compile(r"\s*+[\[{(]")
+BRACKETS = re.compile(r"[\[{(]|[\]})]")
 PLACEHOLDER = re.compile(r"\s?\$\d{1,3}(?=[\s,):]|\Z)|\s?\*{8}")
 """Of a statement: what stands where a value comes. And what is masked already."""
-TO_WORD = re.compile(r"\s{0,8}+[^\s&]*+")
+TO_WORD = re.compile(r"\s*+[^\s&]*+")
 TO_AND = re.compile(r"[^&\r\n]*+")
-TO_LINE = re.compile(r"[^\r\n]*+")
+TO_LINE = re.compile(r"\s*+[^\r\n]*+")
 TO_END = re.compile(r".*+", re.DOTALL)
 WHOLE = re.compile(r"authorization|cookie", re.IGNORECASE)
 """Names whose values have several words."""
@@ -106,12 +107,14 @@ INNOCENT = re.compile(
 """What our own sentences say of a header, and a challenge."""
 SCHEME = re.compile(
     r"\b(bearer|basic)((?:[ \t]|%20)++)"
-    r"(?!(?:with|or|and|credentials|realm=\S*)(?:\s|\Z))[^\s\"'&<>]++",
+    r"(?!realm=|(?:with|or|and|credentials)(?:\s|\Z))[^\s\"'&<>]++",
     re.IGNORECASE,
 )
 SIGNING = re.compile(r"whsec_[\w+/=%-]++")
 JWT = re.compile(r"(?<![\w-])eyJ[\w-]++\.[\w-]++(?:\.[\w-]*+)?")
-PEM = re.compile(r"(-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----)[^-]*+(?:-----END[^-]*+-----)?")
+PEM = re.compile(
+    r"(-----BEGIN [A-Z ]{0,40}PRIVATE KEY(?: BLOCK)?-----).*?(?:-----END[^-]*+-----|\Z)", re.DOTALL
+)
 OUR_OWN: set[str] = set()
 """Secrets that this process knows, as they are and percent-encoded."""
 SHORT = 6
@@ -166,7 +169,7 @@ def _pairs(text: str, *, body: bool) -> str:
     return "".join([*parts, text[done:]]) if parts else text
 
 
-NAMED = re.compile(r"\s{0,8}+\\{0,3}+[\"']([\w-]{1,64}+)\\{0,3}+[\"']")
+NAMED = re.compile(r"\s*+\\{0,3}+[\"']([\w-]{1,64}+)\\{0,3}+[\"']")
 NEAR = 20
 """So far apart are the halves of `"key": "Authorization", "value": "..."` at most."""
 
@@ -186,12 +189,29 @@ def _end_of_value(text: str, at: int, before: str, *, body: bool) -> int:
         return _end_of_quoted(text, opening)
     if PLACEHOLDER.match(text, at) or INNOCENT.match(text, at):
         return at
+    bracket = BRACKET.match(text, at)
+    if bracket is not None:
+        return len(text) if body else _end_of_bracketed(text, bracket.end() - 1)
     if body:
-        kind = TO_END if BRACKET.match(text, at) else TO_AND if before.endswith("=") else TO_LINE
+        kind = TO_AND if before.endswith("=") else TO_LINE
     else:
-        kind = TO_LINE if BRACKET.match(text, at) or WHOLE.search(before) else TO_WORD
+        kind = TO_LINE if WHOLE.search(before) else TO_WORD
     found = kind.match(text, at)
     return found.end() if found else at
+
+
+def _end_of_bracketed(text: str, at: int) -> int:
+    """Return the end of the line in which the bracket at `at` is closed; of all, where it is not.
+
+    Brackets within quotes count, too: then there is more than one thinks, and more is masked.
+    """
+    depth = 0
+    for found in BRACKETS.finditer(text, at):
+        depth += 1 if found[0] in "[{(" else -1
+        if not depth:
+            line = text.find("\n", found.end())
+            return len(text) if line < 0 else line
+    return len(text)
 
 
 def _end_of_quoted(text: str, opening: re.Match[str]) -> int:
@@ -235,7 +255,7 @@ class _Walk:
 
     def shown(self, value: Any, depth: int) -> Any:
         if isinstance(value, str):
-            return mask_words(value[:TEXT_MOST])
+            return self._text(value[:TEXT_MOST])
         if value is None or isinstance(value, (bool, int, float)):
             return value
         self._left -= 1
@@ -251,11 +271,14 @@ class _Walk:
             return mask_bytes(bytes(value))
         return mask_words(str(value)[:TEXT_MOST])
 
+    def _text(self, text: str) -> str:
+        return mask_words(text, body=self._body and JSON.match(text) is not None)
+
     def _items(self, values: Iterable[Any], depth: int) -> Any:
-        """Mask a list; one of two, a name and a value, as such: so headers come over the wire."""
+        """Mask a list; a name and what belongs to it as such: so headers come over the wire."""
         shown = [self.shown(value, depth + 1) for value in islice(values, max(self._left, 0))]
-        if len(shown) == 2 and isinstance(shown[0], str) and is_hidden(shown[0]):
-            return [shown[0], _hidden(shown[1])]
+        if 2 <= len(shown) <= 3 and isinstance(shown[0], str) and is_hidden(shown[0]):
+            return [shown[0], *map(_hidden, shown[1:])]
         return shown
 
     def _fields(self, of: Mapping[Any, Any], depth: int) -> Iterator[tuple[str, Any]]:
@@ -323,7 +346,7 @@ def mask_bytes(value: bytes) -> str:
 
 
 def mask_body(raw: bytes, kind: str, *, whole: bool = True) -> Any:
-    """Return a request's body as it may be logged: JSON as it is nested, else text, else its size.
+    """Return a request's body as it may be logged: JSON as it is nested, or as text, or its size.
 
     `kind` is its Content-Type; `whole` says that `raw` is all of it.
     """
@@ -347,10 +370,16 @@ def mask_body(raw: bytes, kind: str, *, whole: bool = True) -> Any:
     if not whole:  # and maybe within an address, between a password and the @ that tells
         last = max(text.rfind(c) for c in ' \n",&')
         text = text[:last] if "//" in text[last:] else text
-    return size if text.lstrip()[:1] == "<" else mask_words(text, body=True)
+    return mask_words(text, body=True) if JSON.match(text) else size
 
 
 TEXTUAL = re.compile(r"json|text/plain|yaml")
+JSON = re.compile(r"\s*+[\[{\"]")
+"""How JSON begins; of any other text, XML or YAML or a mail, nobody knows where a secret ends."""
+
+
+PROOF = "form"
+"""What the forms of our pages send along to show that they are ours."""
 
 
 def _form(raw: bytes) -> str:
@@ -361,6 +390,6 @@ def _form(raw: bytes) -> str:
 def _pair(pair: str) -> str:
     name, equals, value = pair.partition("=")
     plain = unquote_plus(name)
-    if is_hidden(plain) or _is_sent(plain):
+    if plain == PROOF or is_hidden(plain) or _is_sent(plain):
         return f"{mask_words(name)}={MASK}"
     return f"{mask_words(name)}{equals}{mask_words(unquote_plus(value), body=True)}"

@@ -201,7 +201,8 @@ class Document(OpenAPI):
 
     def to_schema(self) -> Json:
         """Return the document as it is served; the same for the same code, to the byte."""
-        return completed(super().to_schema())
+        made: Json = msgspec.json.decode(msgspec.json.encode(completed(super().to_schema())))
+        return made  # no part of it is another's: as YAML that would be aliases, which few read
 
 
 class Config(OpenAPIConfig):
@@ -313,6 +314,7 @@ BOUNDS = {
     "maxItems": ("array",),
     "enum": ("string",),
     "format": ("string",),
+    "additionalProperties": ("object",),
 }
 """Of which types a bound can be; where a field may be null, it is one of those besides."""
 

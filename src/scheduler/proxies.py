@@ -41,6 +41,11 @@ class Proxies:
                 break
         return str(found)
 
+    def trusts(self, peer: str) -> bool:
+        """Say whether this is the address of one of them."""
+        found = address(peer) if self._networks else None
+        return found is not None and self._trusts(found)
+
     def _trusts(self, found: Address) -> bool:
         return any(found in network for network in self._networks)
 

@@ -1,6 +1,7 @@
 """One line for each request, with the fields that docs/logs.md names."""
 
 import logging
+import re
 import time
 from collections.abc import Iterable, Mapping
 from itertools import islice
@@ -187,6 +188,8 @@ def _by_name(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
 
 SCHEMES = frozenset({"basic", "bearer", "digest", "negotiate"})
 CHALLENGE = "Www-Authenticate"
+ASKED = re.compile(r"(/[^?#\s]*+[?#]).")
+"""An address on this host, as in Location: what it asks is not for the log, as of any other."""
 HEADERS_MOST = 100
 VALUE_MOST = 1024
 
@@ -202,7 +205,8 @@ def shown_headers(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, list[str]
 
 def _shown(name: str, value: str) -> str:
     if name == CHALLENGE or not is_hidden(name):
-        return mask_words(value)[:VALUE_MOST]
+        asked = ASKED.match(value)
+        return mask_words(f"{asked[1]}{MASK}" if asked else value)[:VALUE_MOST]
     scheme, space, _ = value.partition(" ")
     if name in ("Authorization", "Proxy-Authorization") and scheme.lower() in SCHEMES and space:
         return f"{scheme} {MASK}"

@@ -3,25 +3,27 @@
 What a proxy says is believed of those in `server.trusted_proxies` alone.
 """
 
-import ipaddress
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
 from litestar import Request
 
 from scheduler.config import Settings
+from scheduler.proxies import Proxies
 
 AnyRequest = Request[Any, Any, Any]
+FORWARDED = ("x-forwarded-for", "forwarded")
+"""A proxy may add to the header there is, or send one more of the same name."""
 
 
-def _trusts(settings: Settings, address: str) -> bool:
-    try:
-        found = ipaddress.ip_address(address)
-        mapped = getattr(found, "ipv4_mapped", None) or found
-        networks = (ipaddress.ip_network(n, strict=False) for n in settings.server.trusted_proxies)
-        return any(mapped in network for network in networks)
-    except ValueError:
-        return False
+@lru_cache(4)
+def _proxies(cidrs: tuple[str, ...]) -> Proxies:
+    return Proxies(cidrs)
+
+
+def _trusted(settings: Settings) -> Proxies:
+    return _proxies(tuple(settings.server.trusted_proxies))
 
 
 def _peer(request: AnyRequest) -> str:
@@ -29,17 +31,15 @@ def _peer(request: AnyRequest) -> str:
 
 
 def address(request: AnyRequest, settings: Settings) -> str:
-    """Return the caller's address: the nearest one that is no proxy of ours."""
-    found = _peer(request)
-    passed = request.headers.get("x-forwarded-for", "").split(",")
-    while passed and _trusts(settings, found):
-        found = passed.pop().strip() or found
-    return found
+    """Return the caller's address, the same one that the log says: no name that it gives itself."""
+    said = {name: ", ".join(request.headers.getall(name, [])) for name in FORWARDED}
+    headers = {name: value for name, value in said.items() if value}
+    return _trusted(settings).caller(_peer(request), headers) or ""
 
 
 def over_tls(request: AnyRequest, settings: Settings) -> bool:
     """Say whether the browser speaks TLS, to us or to a proxy of ours."""
-    if _trusts(settings, _peer(request)):
+    if _trusted(settings).trusts(_peer(request)):
         said = request.headers.get("x-forwarded-proto", "").split(",")[0]
         return said.strip().lower() == "https"
     return request.url.scheme == "https"
@@ -64,6 +64,9 @@ def own_form(request: AnyRequest, settings: Settings) -> bool:
     if origin is None:
         return True
     hosts = {request.headers.get("host", "")}
-    if _trusts(settings, _peer(request)):
+    if _trusted(settings).trusts(_peer(request)):
         hosts.add(request.headers.get("x-forwarded-host", ""))
-    return urlsplit(origin).netloc in hosts - {""}
+    try:
+        return urlsplit(origin).netloc in hosts - {""}
+    except ValueError:
+        return False

@@ -45,7 +45,7 @@ class Visitor(msgspec.Struct, frozen=True):
 
 async def visitor(request: AnyRequest, state: State) -> Visitor:
     """Return whose page it is. Raises Stranger."""
-    cookie = request.cookies.get(SESSION)
+    cookie = _held(request, state, SESSION)
     if not cookie:
         raise Stranger
     async with state.database.api.connect() as conn:
@@ -94,7 +94,7 @@ def ask(
     headers: dict[str, str] | None = None,
 ) -> Response[Any]:
     """Return the form to sign in, which leads on to one of our pages."""
-    held = request.cookies.get(FORM, "")
+    held = _held(request, state, FORM)
     proof = held if len(held) == 43 and held.isascii() else secrets.token_urlsafe(32)
     made = page.answer(
         "sign_in.html",
@@ -116,16 +116,27 @@ def ours(path: str) -> str:
     return path if plain and inside and not path.startswith(SIGN_IN) else HOME
 
 
-def _cookie(request: AnyRequest, state: State, name: str, value: str, lasts: int = 0) -> Cookie:
+def _cookie(
+    request: AnyRequest, state: State, name: str, value: str, lasts: int | None = None
+) -> Cookie:
     return Cookie(
-        key=name,
+        key=_named(request, state, name),
         value=value,
         path="/",
-        max_age=lasts or None,
+        max_age=lasts,
         httponly=True,
         samesite="strict",
         secure=caller.over_tls(request, state.settings),
     )
+
+
+def _named(request: AnyRequest, state: State, name: str) -> str:
+    """Return a cookie's name: over TLS one that a page of a sibling's host cannot set for us."""
+    return f"__Host-{name}" if caller.over_tls(request, state.settings) else name
+
+
+def _held(request: AnyRequest, state: State, name: str) -> str:
+    return request.cookies.get(_named(request, state, name), "")
 
 
 @post(SIGN_IN, status_code=200, include_in_schema=False)
@@ -133,27 +144,35 @@ async def sign_in(request: AnyRequest, state: State, failures: Failures) -> Resp
     """Begin a session for who sends a service and its token."""
     fields = await form(request)
     following, user = fields.get("next", HOME), fields.get("service", "").strip()
-    proof, held = fields.get("form", ""), request.cookies.get(FORM, "")
+    proof, held = fields.get("form", ""), _held(request, state, FORM)
     same = bool(held) and hmac.compare_digest(proof.encode(), held.encode("utf-8", "replace"))
     if not same or not caller.own_form(request, state.settings):
         return ask(request, state, following, status=403, said=STALE, user=user)
-    address = caller.address(request, state.settings)
-    try:
-        failures.begin(address, time.monotonic())
-    except TooManyRequests as e:
-        headers = {"Retry-After": str(e.retry_after)}
-        return ask(request, state, following, status=429, said=e.message, headers=headers)
-    cookie = await _begun(state, user, fields.get("token", "").strip())
-    if cookie is None:
-        return ask(request, state, following, status=401, said=WRONG, user=user)
-    failures.succeeded(address)
+    address, former = caller.address(request, state.settings), _held(request, state, SESSION)
+    async with failures.turn(address):
+        try:
+            failures.begin(address, time.monotonic())
+        except TooManyRequests as e:
+            headers = {"Retry-After": str(e.retry_after)}
+            return ask(request, state, following, status=429, said=e.message, headers=headers)
+        try:
+            cookie = await _begun(state, user, fields.get("token", "").strip(), former)
+        except Exception:
+            failures.taken_back(address)  # that the database is away tells a guesser nothing
+            raise
+        if cookie is None:
+            return ask(request, state, following, status=401, said=WRONG, user=user)
+        failures.taken_back(address)
     made = page.leading(ours(following))
     made.set_cookie(_cookie(request, state, SESSION, cookie, sessions.LASTS_S))
     return made
 
 
-async def _begun(state: State, user: str, token: str) -> str | None:
-    """Begin a session, by one statement for whatever is wrong; None for a wrong pair."""
+async def _begun(state: State, user: str, token: str, former: str) -> str | None:
+    """Begin a session, by one statement for whatever is wrong; None for a wrong pair.
+
+    The one that this browser had before ends: nobody could end it any more.
+    """
     if "\x00" in user:  # no text in Postgres can hold one
         user = ""
     async with state.database.api.begin() as conn:
@@ -161,6 +180,9 @@ async def _begun(state: State, user: str, token: str) -> str | None:
         if found is None:
             return None
         service, token_id = found
+        before = await services.of_session(conn, sessions.digest(former)) if former else None
+        if before is not None:
+            await sessions.end(conn, before[0].id, former)
         return await sessions.begin(conn, service.id, token_id)
 
 
@@ -173,7 +195,7 @@ async def sign_out(
     async with state.database.api.begin() as conn:
         await sessions.end(conn, visitor.service.id, visitor.cookie)
     made = page.leading(SIGN_IN)
-    made.delete_cookie(SESSION, path="/")
+    made.set_cookie(_cookie(request, state, SESSION, "", lasts=0))
     return made
 
 

@@ -7,6 +7,7 @@ from litestar.datastructures import ResponseHeader
 from litestar.openapi.plugins import OpenAPIRenderPlugin
 
 from scheduler.dashboard import page
+from scheduler.errors import NotFound
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; "
@@ -40,11 +41,19 @@ async def show_manual() -> Response[str]:
     return Response(page.text("manual.html"), headers=HEADERS, media_type=MediaType.HTML)
 
 
+async def _none_there(answer: Response[Any]) -> Response[Any]:
+    """Refuse an unknown address as any other; the framework has a page of its own for it."""
+    if answer.status_code == 404:
+        raise NotFound("there is no such address; /docs lists them")
+    return answer
+
+
 def router() -> Router:
     """Return the router on which the framework puts the document and its page."""
     return Router(
         "/docs",
         route_handlers=[],
         include_in_schema=False,
+        after_request=_none_there,
         response_headers=[ResponseHeader(name=k, value=v) for k, v in HEADERS.items()],
     )

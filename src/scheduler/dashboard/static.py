@@ -18,11 +18,12 @@ from scheduler.errors import NotFound
 
 HERE = Path(__file__).parent / "static"
 TYPES = {
-    ".css": "text/css; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css",
+    ".js": "text/javascript",
     ".png": "image/png",
     ".svg": "image/svg+xml",
 }
+"""The framework adds the charset to text."""
 OURS = ("style.css", "icon.svg", "manual.css", "manual.js")
 SWAGGER = ("swagger-ui.css", "swagger-ui-bundle.js", "favicon-32x32.png")
 """What is served of the package that ships Swagger UI; it holds 25 MB of other things."""

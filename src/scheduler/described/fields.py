@@ -30,7 +30,7 @@ IGNORED = "Answered alone; taken and ignored, so that an answer may be sent back
 
 def not_yet(*names: str) -> dict[str, Json]:
     """Say of fields that their time has not come."""
-    return {name: said(NOT_YET, None) for name in names}
+    return {name: said(NOT_YET, None, type="null") for name in names}
 
 
 def ignored(schema: str, *names: str) -> dict[str, Json]:
@@ -50,9 +50,11 @@ TASKS = {
     "method": said("GET, POST, PUT, DELETE, OPTIONS, PATCH or HEAD; GET, and POST with a payload, "
                    "where none is given.", "POST"),
     "header": said("Headers of the call. Secret ones are answered as `********`, and that value, "
-                   "sent back, keeps what is stored.", {"Accept": "application/json"}),
+                   "sent back, keeps what is stored.", {"Accept": "application/json"},
+                   additionalProperties={"type": "string"}),
     "headers": said("The same as `header`, as an object or a list of pairs; `header` wins.",
-                    [{"key": "Accept", "value": "application/json"}]),
+                    [{"key": "Accept", "value": "application/json"}],
+                    additionalProperties={"type": "string"}),
     "payload": said("The body of the call: text, or an object or array that is sent as JSON.",
                     '{"month": "last"}'),
     "follow_redirects": said("Whether a redirect is followed.", False, default=False),
