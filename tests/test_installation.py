@@ -280,6 +280,10 @@ async def test_where_postgres_does_not_say_who_it_is_nothing_is_a_copy(database_
         finally:
             await conn.execute("GRANT EXECUTE ON FUNCTION pg_control_system() TO public")
             await conn.execute(f"DROP ROLE {role}")
+    async with opened(database_url) as database:
+        assert await installation.place(database) is not None
+        await conn.execute("CREATE TABLE pg_dist_partition ()")  # as on each node of Citus
+        assert await installation.place(database) is None
     here = "7/1"
     known = installation.Installation(here, None, None, None)
     assert installation.copied(known, None) is None

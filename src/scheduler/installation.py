@@ -133,7 +133,8 @@ HERE = """
 SELECT c.system_identifier || '/' || d.oid
 FROM pg_control_system() AS c, pg_database AS d WHERE d.datname = current_database()
 """
-PLACE = text(HERE)
+PLACE = text(f"{HERE} AND to_regclass('pg_dist_partition') IS NULL")
+"""Of Citus nothing: each of its nodes says it is another Postgres, and all hold one database."""
 LIVE = text("UPDATE installation SET place = :place")
 
 
@@ -144,7 +145,8 @@ async def place(database: Database) -> str | None:
     """
     async with database.auto.connect() as conn:
         try:
-            return str((await conn.execute(PLACE)).scalar_one())
+            found = (await conn.execute(PLACE)).scalar()
+            return None if found is None else str(found)
         except DBAPIError as e:
             if db.sqlstate(e) != "42501":  # insufficient_privilege
                 raise
