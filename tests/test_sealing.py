@@ -323,6 +323,11 @@ async def test_nothing_is_sealed_while_a_replica_could_not_open_it(
 ):
     """And once it is gone only when others must have heard of that, and it is not only asleep."""
     now = 100.0
+
+    async def walked() -> None:
+        assert await conn.fetchval("SELECT sealed_at FROM installation") is not None
+
+    await eventually(walked)  # by the program itself, which was alone
     database = Database(database_url, config.Database())
     database.vault.unlock(KEY)
     membership = Membership("worker", lambda: now)
@@ -548,6 +553,32 @@ async def test_what_does_not_open_does_not_bar_the_way_back_and_is_told(
     async with run_app() as app, app.client("alice") as alice:
         assert (await runs(alice, "good"))["status"] == "success"
         assert "was lost with the key" in (await runs(alice, "changed"))["error"]
+
+
+async def test_a_replica_that_slept_through_a_reset_runs_nothing_and_seals_nothing(
+    app, alice, conn, receiver, database_url
+):
+    await created(alice, id="t", url=receiver.url, header={"Authorization": PLANTED})
+    ours = sealing.fingerprint(KEY)
+    await conn.execute(
+        "UPDATE installation SET secret_fingerprint = $1", sealing.fingerprint(OTHER)
+    )
+
+    async def ready(status: int) -> httpx.Response:
+        answer = await alice.get("/ready")
+        assert answer.status_code == status
+        return answer
+
+    refused = await eventually(lambda: ready(503), within=4)
+    assert "this process has " + sealing.short(ours) in refused.text
+    answer = await alice.post("/tasks/t/execute")
+    assert answer.status_code == 202 and receiver.requests == []
+    await created(alice, id="later", url=receiver.url, header={"Authorization": PLANTED})
+    assert PLANTED in await dump(conn)  # open, and whoever has the key seals it
+    assert await conn.fetchval("SELECT sealed_at FROM installation") is None
+    await conn.execute("UPDATE installation SET secret_fingerprint = $1", ours)
+    await eventually(lambda: ready(200), within=4)
+    await eventually(lambda: receiver.requests[0])
 
 
 async def test_what_is_not_lost_is_not_given_up(run_app: RunApp, command, conn, receiver):

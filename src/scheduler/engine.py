@@ -103,7 +103,7 @@ class Engine:
             database, self.clock, self.window_ms, self._retimed, lambda: self.membership.others
         )
         self.strays = Strays(database, self.recall)
-        self.caretaker = Caretaker(database, self.membership, self._pause)
+        self.caretaker = Caretaker(database, self.membership, self._pause, self.dispatcher.halt)
         self._gate = gate
         self._sole = sole
         self._sweep = Sweep(database, self.window_ms, settings.worker.queue_most)

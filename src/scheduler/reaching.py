@@ -32,6 +32,7 @@ async def prepared(settings: Settings, url: str) -> None:
     if settings.database.migrate:
         await migrate.up(await _direct(settings.database.listen_url, url))
     elif not status.fits:
+        migrate.refuse_newer(status)
         raise StartupError(
             f"the database's schema is at {status.current}, this version needs {status.head}; "
             "run `scheduler migrate up`, or set DATABASE_MIGRATE=true"
