@@ -28,6 +28,7 @@ from scheduler import (
     queue,
     quotas,
     resealing,
+    skips,
     state,
     task,
     tasklist,
@@ -323,6 +324,7 @@ the functions that use them take a task's `Line`, and are private."""
 OURS = re.compile(r"service_id = (:service_id|:service|s\.id)\b")
 MODULES = {
     "queue": queue,
+    "skips": skips,
     "lines": lines,
     "history": history,
     "task": task,
@@ -441,5 +443,12 @@ def test_no_statement_reads_the_clock_or_makes_ids_where_citus_refuses_it():
 
 def test_no_statement_trusts_an_advisory_lock_with_a_run():
     # SCALE.md Q6: a lock around making partitions only spares work.
-    for name in ("queue.py", "planner.py", "replicas.py", "dispatcher.py", "settler.py"):
+    for name in (
+        "queue.py",
+        "skips.py",
+        "planner.py",
+        "replicas.py",
+        "dispatcher.py",
+        "settler.py",
+    ):
         assert not any("advisory" in text for text in _strings(name))

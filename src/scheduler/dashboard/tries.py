@@ -26,7 +26,10 @@ class Tries:
         return self._turns.setdefault(_network(address), asyncio.Lock())
 
     def begin(self, address: str, now: float) -> None:
-        """Count a try at `now` (s) as failed until it is taken back. Raises TooManyRequests."""
+        """Count a try as failed until that is taken back. Raises TooManyRequests.
+
+        `now` in seconds of any clock that only grows.
+        """
         key = _network(address)
         failed = self._failed.setdefault(key, deque())
         while failed and failed[0] <= now - WINDOW_S:
