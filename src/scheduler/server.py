@@ -51,6 +51,7 @@ def serve(settings: Settings, credentials: Path | None, *, paused: bool = False)
     Raises StartupError.
     """
     logs.configure(settings.log, known=secrets(settings))
+    opening.judge(settings)
     with stoppable() as stack:
         sock = stack.enter_context(listening(settings))
         url, postgres, joiners = settings.database.url, None, None
@@ -132,7 +133,10 @@ async def prepared(settings: Settings, url: str) -> None:
     """
     await reachable(url, settings.database)
     if settings.database.migrate:
-        await migrate.up(settings.database.listen_url or url)
+        direct = settings.database.listen_url
+        if direct:
+            await reachable(direct, settings.database, "DATABASE_LISTEN_URL")
+        await migrate.up(direct or url)
         return
     status = await migrate.status(url)
     if not status.fits:
@@ -180,10 +184,12 @@ class Process:
         self.joiners = joiners
         self.paused = paused
         self._engine: Engine | None = None
+        self._listens = False
         self._told_to_stop = False
 
     def run(self, sock: socket.socket | None) -> None:
         """Serve until a signal says stop; without a socket nobody is listened to."""
+        self._listens = sock is not None
         create = app.create if self.credentials else app.create_small
         serving = uvicorn.Config(
             create(self.settings, self.lifespan),
@@ -255,7 +261,7 @@ class Process:
             stack.push_async_callback(engine.stop)
             application.state.update({"engine": engine, "database": database, "gate": gate})
             calm_collector()
-            log.info("ready", url=self.address)
+            log.info("ready", **self._listening())
             yield
 
     async def _watch_disk(self, engine: Engine, stack: contextlib.AsyncExitStack) -> None:
@@ -266,6 +272,9 @@ class Process:
         watch = disk.Watch(data, least, engine.dispatcher.halt)
         await watch.look()
         stack.enter_context(background(watch.keep_looking()))
+
+    def _listening(self) -> dict[str, str]:
+        return {"url": self.address} if self._listens else {}
 
     def _begin_stop(self) -> None:
         self._told_to_stop = True
@@ -374,22 +383,27 @@ def _host_and_port(part: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-async def reachable(url: str, settings: config.Database | None = None) -> None:
-    """Wait until the database answers. Raises StartupError where waiting cannot help."""
+async def reachable(
+    url: str, settings: config.Database | None = None, name: str = "DATABASE_URL"
+) -> None:
+    """Wait until the database answers. Raises StartupError where waiting cannot help.
+
+    `name` is the setting that the URL is from.
+    """
     wanted = db.session(settings or Settings().database, "start")
     while True:
         try:
             conn = await asyncpg.connect(db.plain(url), timeout=10, server_settings=wanted)
         except REFUSED as e:
-            raise StartupError(f"the database refuses us: {e}; check DATABASE_URL") from None
+            raise StartupError(f"the database refuses us: {e}; check {name}") from None
         except asyncpg.UndefinedObjectError:  # a setting that is younger than the server
             raise StartupError("this Postgres is too old; 14 to 18 will do") from None
         except (ValueError, asyncpg.InterfaceError) as e:
-            raise StartupError(f"DATABASE_URL cannot be read: {mask(str(e))}") from None
+            raise StartupError(f"{name} cannot be read: {mask(str(e))}") from None
         except Exception as e:
             if "unsupported startup parameter" in str(e):
                 raise StartupError(
-                    "DATABASE_URL leads to PgBouncer: set DATABASE_STATEMENT_CACHE=0, and "
+                    f"{name} leads to PgBouncer: set DATABASE_STATEMENT_CACHE=0, and "
                     "DATABASE_LISTEN_URL to the Postgres behind it; see docs/operating.md"
                 ) from None
             if not db.is_away(e):
