@@ -73,7 +73,7 @@ async def test_a_role_that_may_make_no_database_is_told(postgres, maintenance) -
         await maintenance.execute("DROP ROLE small")
 
 
-def test_the_command_prints_json(monkeypatch) -> None:
+def test_the_command_prints_json(monkeypatch, database_url) -> None:
     one = measure.Spread(1, 2, 3)
     report = measure.Report(5, 5, 9.5, one, 100, one, 7, 8, one, one)
 
@@ -81,7 +81,7 @@ def test_the_command_prints_json(monkeypatch) -> None:
         return report
 
     monkeypatch.setattr("scheduler.cli.bench.measure", instead)
-    monkeypatch.setenv("DATABASE_URL", "postgresql://nobody@127.0.0.1:1/x")
+    monkeypatch.setenv("DATABASE_URL", database_url)
     run = CliRunner().invoke(cli, ["bench", "-n", "5", "-o", "json"])
     assert run.exit_code == 0, run.output
     assert json.loads(run.stdout)["burst_lag"] == {"p50": 1.0, "p99": 2.0, "max": 3.0}

@@ -1,5 +1,6 @@
 """The `scheduler` command: a process of its own where the process matters."""
 
+import asyncio
 import json
 import os
 import re
@@ -13,12 +14,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
 from click.testing import CliRunner, Result
 
 from scheduler.cli import cli, main
+from scheduler.embedded import one_sentence
 from scheduler.errors import StartupError
 
 Run = Callable[..., Result]
@@ -332,6 +335,11 @@ def mistake(
         ("serve --worker-count 0", {}, "worker.count"),
         ("serve", {"SERVER_HOST": "203.0.113.1"}, "SERVER_HOST"),
         ("serve", {"SERVER_HOST": "no such host"}, "SERVER_HOST"),
+        ("serve", {"SERVER_HOST": ""}, "server.host (SERVER_HOST): expected an address"),
+        ("serve", {"ADMIN_TOKEN": " "}, "admin.token (ADMIN_TOKEN)"),
+        ("serve", {"GLOGS_LOG_TYPE": "xml"}, "(GLOGS_LOG_TYPE)"),
+        ("serve", {"DATABASE_LISTEN_URL": "nonsense"}, "DATABASE_LISTEN_URL"),
+        ("serve", {"DATABASE_LISTEN_URL": "postgresql://h:x/y"}, "DATABASE_LISTEN_URL"),
         ("serve", {"DATABASE_URL": "nonsense"}, "DATABASE_URL"),
         ("serve", {"DATABASE_URL": "mysql://x/y"}, "DATABASE_URL"),
         ("serve", {"AUTH_ANONYMOUS_FROM": "x"}, "auth.anonymous_from"),
@@ -341,6 +349,159 @@ def mistake(
 )
 def test_a_mistake_is_one_sentence(mistake, words, more, what):
     assert what in mistake(*words.split(), **more)
+
+
+ON_THE_DATABASE = [
+    "services list",
+    "services create x",
+    "migrate status",
+    "migrate up",
+    "migrate down base",
+    "logs",
+    "pause",
+    "resume",
+    "secrets status",
+    "secrets reset -y",
+    "bench -n 1",
+]
+
+
+@pytest.mark.parametrize("words", ON_THE_DATABASE)
+def test_a_database_that_is_away_is_one_sentence_of_every_command(mistake, words):
+    said = mistake(*words.split(), DATABASE_URL="postgresql://u:hidden@127.0.0.1:1/x")
+    assert "127.0.0.1:1 cannot be reached" in said
+    assert "doctor" in said
+    assert "hidden" not in said
+
+
+@pytest.mark.parametrize(
+    ("url", "what"),
+    [
+        ("", "refuses us"),
+        ("postgresql://no.such.host.invalid/x", "cannot be reached"),
+        ("postgresql://h:x/y", "DATABASE_URL cannot be read"),
+    ],
+)
+def test_a_database_that_cannot_be_used_is_one_sentence(mistake, postgres, url, what):
+    other = url or postgres.url.replace("/scheduler?", "/no_such_database?")
+    assert what in mistake("services", "list", DATABASE_URL=other)
+
+
+async def test_a_role_without_rights_is_one_sentence(conn, database_url, tmp_path):
+    role = f"weak_{uuid4().hex}"
+    await conn.execute(f"CREATE ROLE {role} LOGIN")
+    try:
+        weak = database_url.replace("//postgres@", f"//{role}@")
+        assert weak != database_url
+        code, out, err = await asyncio.to_thread(
+            done, "services", "list", folder=tmp_path, DATABASE_URL=weak
+        )
+    finally:
+        await conn.execute(f"DROP ROLE {role}")
+    assert (code, out) == (1, "")
+    assert "permission denied" in sentence(err)
+
+
+def test_a_mistyped_data_directory_gets_no_database(mistake, tmp_path):
+    for words in ("services list", "logs", "migrate status", "migrate down base", "resume"):
+        said = mistake(*words.split(), DATABASE_URL="", DATA_DIR=str(tmp_path / "mistyped"))
+        assert "no database" in said
+        assert "DATA_DIR" in said
+    assert not (tmp_path / "mistyped").exists()
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"SECRET_KEY": "short"}, {"EGRESS_DENY": "10/8"}, {"AUTH_BOOTSTRAP_SERVICE": "a:b"}],
+    ids=str,
+)
+@pytest.mark.parametrize("words", ["serve", "worker", "services create x"])
+def test_a_setting_that_cannot_be_is_refused_before_anything_is_made(
+    mistake, tmp_path, words, more
+):
+    said = mistake(*words.split(), DATABASE_URL="", DATA_DIR=str(tmp_path / "data"), **more)
+    assert all(each in said or each.replace("_", ".", 1).lower() in said for each in more)
+    assert not (tmp_path / "data").exists()
+
+
+async def test_nothing_but_the_object_is_printed_where_something_is_logged(
+    conn, database_url, tmp_path
+):
+    await conn.execute("UPDATE alembic_version SET version_num = '9999'")
+    words = ("services", "create", "x", "-o", "json")
+    code, out, err = await asyncio.to_thread(
+        done, *words, folder=tmp_path, DATABASE_URL=database_url
+    )
+    assert code == 0, err
+    assert json.loads(out)["name"] == "x"
+    assert "newer version" in err
+
+
+@pytest.mark.parametrize("words", ["--help", "services list", "secrets key"])
+def test_an_output_that_cannot_be_written_is_one_sentence(database_url, tmp_path, words):
+    code, err = redirected(words, ">/dev/full", tmp_path, DATABASE_URL=database_url)
+    assert code == 1
+    assert sentence(err) == "scheduler: the output: No space left on device"
+
+
+@pytest.mark.parametrize("closed", [">&-", ">&- 2>&- <&-"])
+def test_a_stream_that_the_caller_closed_breaks_nothing(database_url, tmp_path, closed):
+    expected = {"services list": 0, "tasks create --file - --token x --service-id y": 2}
+    for words, wanted in expected.items():
+        code, err = redirected(words, closed, tmp_path, DATABASE_URL=database_url)
+        assert "Traceback" not in err
+        assert code == wanted
+
+
+def redirected(words: str, how: str, folder: Path, **more: str) -> tuple[int, str]:
+    """Exit code and errors of a command with its streams as a shell makes them."""
+    line = f"{sys.executable} -m scheduler {words} {how}"
+    ran = subprocess.run(
+        ["sh", "-c", line],
+        check=False,
+        cwd=folder,
+        env=environ(**more),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    return ran.returncode, ran.stderr
+
+
+def test_where_nobody_can_answer_a_question_the_flag_is_named(command):
+    command("services", "create", "kept")
+    for words in (("services", "delete", "kept"), ("secrets", "reset"), ("secrets", "unseal")):
+        asked = command(*words, input="")
+        assert asked.exit_code == 2
+        assert "nothing was done; --yes" in asked.stderr
+        refused = command(*words, input="n\n")
+        assert refused.exit_code == 1
+        assert "nothing was done" in refused.stderr
+    assert "kept" in command("services", "list").output
+
+
+def test_a_reason_moves_no_terminal(command):
+    for words in (("pause", "-r", "mo\x1b[31mving"), ("pause",), ("resume",)):
+        assert "mo\\x1b[31mving" in command(*words).output
+
+
+def test_a_data_directory_that_cannot_be_used_says_what_to_do(mistake, tmp_path):
+    (tmp_path / "taken").write_text("")
+    said = mistake("serve", DATABASE_URL="", DATA_DIR=str(tmp_path / "taken"))
+    assert "DATA_DIR" in said
+    with (
+        pytest.raises(StartupError, match="run this as the user that owns it"),
+        one_sentence(tmp_path),
+    ):
+        raise PermissionError(13, "Permission denied", str(tmp_path))
+
+
+@pytest.mark.parametrize("words", ["backup /backups/", "restore /backups/", "logs --since"])
+def test_an_example_stands_on_a_line_of_its_own(command, words):
+    shown = command(words.split()[0], "--help").output
+    assert "\\b" not in shown
+    assert any(f"scheduler {words}" in line and "Use" not in line for line in shown.splitlines())
+    assert shown.count("\n  scheduler ") + shown.count("\n  DATA_DIR=") >= 1
 
 
 def test_a_start_that_fails_later_is_one_sentence_too(database_url, tmp_path):

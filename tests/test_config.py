@@ -447,3 +447,43 @@ def test_no_tree_breaks_the_reader(values):
             assert loaded.settings == config.read(file=str(file), environ={}).settings
         except StartupError as e:
             assert "\n" not in str(e)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SERVER_HOST", ""),
+        ("SERVER_HOST", " "),
+        ("ADMIN_TOKEN", " "),
+        ("METRICS_TOKEN", "a\n"),
+        ("AUTH_BOOTSTRAP_TOKEN", " a"),
+    ],
+)
+def test_a_text_that_would_open_what_was_to_be_closed_is_refused(name, value):
+    # No host is every address of the machine, and a blank token is what nobody sends.
+    with pytest.raises(StartupError, match=name):
+        config.load(environ={name: value})
+
+
+def test_a_wrong_value_is_told_with_the_older_name_that_set_it():
+    with pytest.raises(StartupError, match=r"log.format \(GLOGS_LOG_TYPE\): expected one of text"):
+        config.load(environ={"GLOGS_LOG_TYPE": "xml"})
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("secret: {key: short}", "secret.key"),
+        ("database: {url: 'mysql://u:hidden@h/x'}", "database.url"),
+        ("auth: {bootstrap_service: 'a:b'}", "auth.bootstrap_service"),
+        ("egress: {deny: [10/8]}", "egress.deny"),
+        ("x: " + "[" * 5000, "nested too deep"),
+    ],
+    ids=["key", "url", "service", "egress", "deep"],
+)
+def test_config_check_knows_what_serve_would_refuse(tmp_path, text, what):
+    (tmp_path / "c.yaml").write_text(text)
+    run = CliRunner().invoke(cli, ["config", "check", str(tmp_path / "c.yaml")])
+    assert run.exit_code == 1
+    assert what in run.output
+    assert "hidden" not in run.output

@@ -195,3 +195,28 @@ async def test_a_check_that_hangs_or_breaks_is_a_finding(monkeypatch) -> None:
 )
 def test_an_error_is_told_in_words(error, said) -> None:
     assert words(error) == said
+
+
+def test_words_of_others_move_no_terminal(monkeypatch) -> None:
+    async def found(*_: Any) -> list[Finding]:
+        return [Finding("pause", "warn", "nothing is run: mo\x1b[31mving", "wait\r")]
+
+    monkeypatch.setattr("scheduler.cli.doctor.examine", found)
+    shown = CliRunner().invoke(cli, ["doctor"]).output
+    assert "mo\\x1b[31mving" in shown
+    assert "\x1b" not in shown
+    assert "\r" not in shown
+
+
+async def test_a_file_of_another_user_is_not_to_be_removed(tmp_path, monkeypatch) -> None:
+    file = tmp_path / "credentials.json"
+    file.write_text("{}")
+
+    def refused(_: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(file))
+
+    monkeypatch.setattr(Path, "read_bytes", refused)
+    told = await machine.api(file)
+    assert told.state == "fail"
+    assert "run this as the user" in told.todo
+    assert "remove" not in told.todo

@@ -15,7 +15,7 @@ from msgspec import Meta
 
 from scheduler import configfile
 from scheduler.configfile import Tree
-from scheduler.configvalues import as_meant, expected, no_cidr, slips
+from scheduler.configvalues import as_meant, expected, no_cidr, slips, unfit
 from scheduler.errors import StartupError
 
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
@@ -368,7 +368,7 @@ def read(
         section, name = path.split(".")
         tree.setdefault(section, {})[name] = value
         sources[path] = source
-    wrong = [f"{found.path}: {sentence}" for sentence in found.unknown] + problems(tree)
+    wrong = [f"{found.path}: {sentence}" for sentence in found.unknown] + problems(tree, sources)
     return Loaded(tree, sources, found.path, notes, wrong)
 
 
@@ -391,14 +391,14 @@ def _overlay(environ: Mapping[str, str], flags: Mapping[str, Any]) -> dict[str, 
 # Values ------------------------------------------------------------------------------------------
 
 
-def problems(tree: Tree) -> list[str]:
+def problems(tree: Tree, sources: Mapping[str, Source]) -> list[str]:
     """Put each value as its type has it; return a sentence for each that cannot be."""
     found = []
     for section, name, kind in paths():
         if name not in tree.get(section, {}):
             continue
         value, path = tree[section][name], f"{section}.{name}"
-        told = f"{path} ({environment_name(section, name)}): expected"
+        told = f"{path} ({_variable(section, name, sources)}): expected"
         try:
             taken: Any = msgspec.convert(as_meant(value, kind), kind, strict=False)
         except msgspec.ValidationError:
@@ -406,7 +406,16 @@ def problems(tree: Tree) -> list[str]:
             found.append(f"{told} {expected(kind)}{shown}")
             continue
         tree[section][name] = taken
+        other = unfit(path, taken)
+        if other:
+            found.append(f"{told} {other}" + ("" if path in SECRET else f", got {value!r}"))
         wrong = no_cidr(taken) if path in CIDRS else ""
         if wrong:
             found.append(f"{told} CIDRs like 10.0.0.0/8: {wrong}")
     return found
+
+
+def _variable(section: str, name: str, sources: Mapping[str, Source]) -> str:
+    """Return the variable that sets a value: the older name where it was that one."""
+    source = sources.get(f"{section}.{name}")
+    return source.name if source and source.kind == "alias" else environment_name(section, name)

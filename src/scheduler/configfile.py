@@ -79,6 +79,8 @@ def _parsed(path: Path) -> Any:
     try:
         # A loader of our own, of the safe kind.
         return yaml.load(path.read_text(), Loader) or {}  # noqa: S506
+    except RecursionError:
+        raise StartupError(f"{path}: cannot be read as YAML: it is nested too deep") from None
     except (yaml.YAMLError, OSError, ValueError) as e:
         words = " ".join(str(e).split())
         raise StartupError(f"{path}: cannot be read as YAML: {words}") from None

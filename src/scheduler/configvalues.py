@@ -50,6 +50,15 @@ def no_cidr(values: list[str]) -> str:
     return ""
 
 
+def unfit(path: str, value: Any) -> str:
+    """Return what is expected instead of a value that its type lets pass; empty where it may."""
+    if path == "server.host" and (not value or value != value.strip()):
+        return "an address to listen on, like 127.0.0.1, or 0.0.0.0 for all of this machine's"
+    if path.endswith("token") and value and not (value.isprintable() and value == value.strip()):
+        return "text without line ends, and without spaces at its ends"
+    return ""
+
+
 def slips(variables: Iterable[str], names: list[tuple[str, str]]) -> list[str]:
     """Return a sentence for each variable that is nearly one of ours: (section, name) each."""
     known = {f"{section}_{name}" for section, name in names}

@@ -8,6 +8,7 @@ Everything is in `<data directory>/postgres`:
     start.log   what Postgres said before it had a log
 """
 
+import errno
 import fcntl
 import os
 import signal
@@ -253,4 +254,9 @@ def one_sentence(base: Path) -> Iterator[None]:
         yield
     except OSError as error:
         what = f"{error.strerror or error}: {error.filename or base}"
-        raise StartupError(f"The data directory {base} cannot be used: {what}") from error
+        todo = "choose another with DATA_DIR"
+        if isinstance(error, PermissionError):
+            todo = f"run this as the user that owns it, or {todo}"
+        elif error.errno in (errno.ENOSPC, errno.EDQUOT):
+            todo = f"make room there, or {todo}"
+        raise StartupError(f"The data directory {base} cannot be used: {what}; {todo}") from error

@@ -1,19 +1,52 @@
 """Opening an installation: the key that fits it, and whether this database is its own."""
 
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import structlog
 
 from scheduler import installation, keys, replicas, services
 from scheduler.config import Settings
 from scheduler.db import Conn, Database
-from scheduler.errors import StartupError
+from scheduler.egress import Rules
+from scheduler.errors import StartupError, ValidationFailed
 from scheduler.installation import Installation
 from scheduler.sealing import fingerprint, short
 
 log = structlog.get_logger()
 
 FROM_FLAG = "started with --paused"
+
+
+def judge(settings: Settings) -> None:
+    """Raise StartupError for a setting whose type alone does not show that it is wrong.
+
+    Asked before anything is made or started.
+    """
+    for name in ("url", "listen_url"):
+        url = getattr(settings.database, name)
+        if url and not _is_postgres(url):
+            raise StartupError(
+                f"database.{name} (DATABASE_{name.upper()}): expected a URL like "
+                "postgresql://user:password@host:5432/name"
+            )
+    Rules(settings.egress)
+    if settings.secret.key:
+        keys.parse(settings.secret.key, "secret.key (SECRET_KEY)")
+    name = settings.auth.bootstrap_service
+    try:
+        services.check_name(name or "default")
+    except ValidationFailed as e:
+        raise StartupError(
+            f"auth.bootstrap_service (AUTH_BOOTSTRAP_SERVICE): {e.details[0].message}, is {name!r}"
+        ) from None
+
+
+def _is_postgres(url: str) -> bool:
+    try:
+        return urlsplit(url).scheme in ("postgres", "postgresql", "postgresql+asyncpg")
+    except ValueError:
+        return False
 
 
 async def unlock(database: Database, settings: Settings, folder: Path) -> str | None:

@@ -21,6 +21,7 @@ import psutil
 from scheduler import pgbinaries
 from scheduler.errors import StartupError
 
+NAMELESS = "; run this as a user that /etc/passwd names, or set DATABASE_URL to a Postgres of yours"
 HERE = "/proc/self/cwd"
 DATABASE = "scheduler"
 SUPERUSER = "postgres"
@@ -269,6 +270,8 @@ class Cluster:
         )
         if done.returncode != 0:
             words = last_line(done.stderr.decode(errors="replace"))
+            if "effective user ID" in words:
+                words += NAMELESS
             raise StartupError(f"The database in {self.home} could not be made: {words}")
 
     def _clear(self) -> None:

@@ -45,6 +45,7 @@ def serve(settings: Settings, credentials: Path | None, *, paused: bool = False)
     Raises StartupError.
     """
     logs.configure(settings.log, known=secrets(settings))
+    opening.judge(settings)
     with stoppable() as stack:
         sock = stack.enter_context(listening(settings))
         url, postgres, joiners = settings.database.url, None, None
@@ -157,10 +158,12 @@ class Process:
         self.joiners = joiners
         self.paused = paused
         self._engine: Engine | None = None
+        self._listens = False
         self._told_to_stop = False
 
     def run(self, sock: socket.socket | None) -> None:
         """Serve until a signal says stop; without a socket nobody is listened to."""
+        self._listens = sock is not None
         create = app.create if self.credentials else app.create_small
         serving = uvicorn.Config(
             create(self.settings, self.lifespan),
@@ -232,7 +235,7 @@ class Process:
             stack.push_async_callback(engine.stop)
             application.state.update({"engine": engine, "database": database, "gate": gate})
             calm_collector()
-            log.info("ready", url=self.address)
+            log.info("ready", **self._listening())
             yield
 
     async def _watch_disk(self, engine: Engine, stack: contextlib.AsyncExitStack) -> None:
@@ -247,6 +250,9 @@ class Process:
         watch = disk.Watch(data, least, engine.dispatcher.halt)
         await watch.look()
         stack.enter_context(background(watch.keep_looking()))
+
+    def _listening(self) -> dict[str, str]:
+        return {"url": self.address} if self._listens else {}
 
     def _begin_stop(self) -> None:
         self._told_to_stop = True

@@ -5,7 +5,7 @@ import contextlib
 import time
 from pathlib import Path
 
-from scheduler import home, logs, reaching, server
+from scheduler import home, logs, opening, reaching, server
 from scheduler.config import Settings, secrets
 from scheduler.embedded import EmbeddedPostgres, InUse
 from scheduler.joining import Joiners
@@ -20,6 +20,7 @@ def work(settings: Settings, health_port: int | None = None) -> None:
     `health_port` serves `/health`, `/ready` and `/metrics` on `server.host`; None listens nowhere.
     """
     logs.configure(settings.log, "scheduler.worker", known=secrets(settings))
+    opening.judge(settings)
     with server.stoppable() as stack:
         sock = None
         if health_port is not None:

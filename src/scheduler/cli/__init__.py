@@ -3,9 +3,12 @@
 `scheduler --help` imports none of them, so that it answers at once.
 """
 
+import errno
 import importlib
+import os
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import click
@@ -88,8 +91,12 @@ def cli(context: click.Context, file: str | None) -> None:
     context.obj = file
 
 
+UNWRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+
 def main(command: click.Command = cli, **more: Any) -> None:
     """Run the command; what the operator did wrong is a sentence, not a trace."""
+    _open_streams()
     try:
         command(standalone_mode=False, **more)
     except click.ClickException as e:
@@ -100,6 +107,19 @@ def main(command: click.Command = cli, **more: Any) -> None:
     except (StartupError, UserError) as e:
         click.echo(f"scheduler: {e}", err=True)
         sys.exit(1)
+    except OSError as e:
+        if e.errno not in UNWRITTEN:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left is not tried again at the exit
+        click.echo(f"scheduler: {e.filename or 'the output'}: {e.strerror}", err=True)
+        sys.exit(1)
+
+
+def _open_streams() -> None:
+    """Put nothing in the place of each standard stream that the caller has closed."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115  (as long as we live)
 
 
 def taskctl() -> None:

@@ -35,7 +35,7 @@ STDOUT = "-"
 @click.option("--with-key", is_flag=True, help="Put the key that opens stored secrets in it, too.")
 @click.pass_obj
 def backup(settings_file: str | None, /, *, file: Path, force: bool, with_key: bool) -> None:
-    r"""Write the embedded database to FILE, or with - to standard output.
+    """Write the embedded database to FILE, or with - to standard output.
 
     It may serve meanwhile: the backup is the database as it was at one moment.
 
@@ -65,7 +65,7 @@ def backup(settings_file: str | None, /, *, file: Path, force: bool, with_key: b
 @click.argument("file", type=click.Path(path_type=Path))
 @click.pass_obj
 def restore(settings_file: str | None, /, *, file: Path) -> None:
-    r"""Fill an empty data directory from the backup FILE.
+    """Fill an empty data directory from the backup FILE.
 
     \b
     DATA_DIR=/srv/scheduler scheduler restore /backups/monday.zip

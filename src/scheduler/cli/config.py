@@ -8,10 +8,9 @@ from typing import Any
 
 import click
 
-from scheduler import config, configpage
+from scheduler import config, configpage, opening
 from scheduler.cli.flags import config_flags, paths
 from scheduler.config import Loaded, Source
-from scheduler.egress import Rules
 from scheduler.errors import StartupError
 from scheduler.masking import MASK
 
@@ -101,7 +100,7 @@ def check(file: str | None, checked: str | None) -> None:
     try:
         loaded = config.read(file=checked or file, environ={} if checked else os.environ)
         if not loaded.wrong:
-            Rules(loaded.settings.egress)
+            opening.judge(loaded.settings)
     except StartupError as e:
         click.echo(str(e))
         sys.exit(1)

@@ -8,6 +8,7 @@ import click
 import msgspec
 
 from scheduler import config
+from scheduler.cli import plain
 from scheduler.doctor.examine import examine
 from scheduler.doctor.finding import Finding
 
@@ -45,6 +46,6 @@ def doctor(file: str | None, /, output: str, credentials_file: Path | None) -> N
 
 def _print(each: Finding) -> None:
     word, colour = WORDS[each.state]
-    click.echo(f"{click.style(f'{word:<5}', fg=colour)}{each.name:<22}{each.said}")
+    click.echo(f"{click.style(f'{word:<5}', fg=colour)}{each.name:<22}{plain.word(each.said)}")
     if each.todo:
-        click.echo(f"{'':<27}-> {each.todo}")
+        click.echo(f"{'':<27}-> {plain.word(each.todo)}")

@@ -101,7 +101,7 @@ def logs(
     file: str | None, /, since: int | None, level: str | None, trace: str | None,
     service: str | None, words: str | None, limit: int, output: str, *, follow: bool,
 ) -> None:  # fmt: skip
-    r"""Show log lines that are kept in the database (setting `log.store`).
+    """Show log lines that are kept in the database (setting `log.store`).
 
     \b
     scheduler logs --since 1h --level error

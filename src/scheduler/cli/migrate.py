@@ -19,7 +19,8 @@ def migrate_group() -> None:
 def up(file: str | None) -> None:
     """Migrate to the newest revision."""
     settings = config.load(file=file)
-    _show(with_url(settings, lambda url: migrate.up(settings.database.listen_url or url)))
+    direct = settings.database.listen_url
+    _show(with_url(settings, lambda url: migrate.up(direct or url), make=True))
 
 
 @migrate_group.command()

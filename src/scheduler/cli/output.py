@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from scheduler.cli import plain
+from scheduler.cli.failures import Usage
 
 Output = click.option(
     "-o",
@@ -141,6 +142,17 @@ def card(pairs: Iterable[tuple[str, str | None]]) -> None:
 def say(sentence: str) -> None:
     """Print a sentence, made harmless."""
     click.echo(plain.body(sentence))
+
+
+def ask(question: str) -> bool:
+    """Ask on standard error. Raises Usage where nobody is there to answer."""
+    try:
+        return click.confirm(question, err=True)
+    except click.Abort:
+        if sys.stdin.isatty():
+            raise
+        click.echo(err=True)
+        raise Usage("nobody answered, and nothing was done; --yes goes on unasked") from None
 
 
 def note(sentence: str) -> None:

@@ -4,6 +4,7 @@ import click
 
 from scheduler import config, installation
 from scheduler.cli.database import with_database
+from scheduler.cli.output import say
 from scheduler.db import Database
 
 BY_HAND = "someone paused it"
@@ -32,7 +33,7 @@ def pause(file: str | None, /, reason: str | None) -> None:
             await installation.pause(conn, reason or BY_HAND)
         return f"Paused: {reason or BY_HAND}. `scheduler resume` ends it."
 
-    click.echo(with_database(config.load(file=file), work))
+    say(with_database(config.load(file=file), work))
 
 
 @click.command()
@@ -57,4 +58,4 @@ def resume(file: str | None, /) -> None:
             return "It was not paused."
         return f"Resumed; it was paused: {before.pause.reason}."
 
-    click.echo(with_database(config.load(file=file), work))
+    say(with_database(config.load(file=file), work))

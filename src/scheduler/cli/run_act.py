@@ -113,7 +113,7 @@ def _many(api: Api, verb: str, which: Json, output: str, *, yes: bool) -> None:
     many = f"{counted.matched}{' or more' if counted.more else ''}"
     runs = "run" if many == "1" else "runs"
     # Those of later calls are not among what was counted; `more` is asked for once.
-    if not yes and not click.confirm(f"{verb.capitalize()} {many} {runs}?", err=True):
+    if not yes and not out.ask(f"{verb.capitalize()} {many} {runs}?"):
         raise Failed("nothing was done")
     found = Done()
     with out.progress(f"{verb} {runs}", counted.matched) as bar:

@@ -7,6 +7,8 @@ import msgspec
 
 from scheduler import config, home, installation, keys, replicas, resealing
 from scheduler.cli.database import with_database
+from scheduler.cli.failures import Failed
+from scheduler.cli.output import ask
 from scheduler.config import Settings
 from scheduler.db import Conn, Database
 from scheduler.errors import StartupError
@@ -97,8 +99,8 @@ def reset(file: str | None, /, *, yes: bool) -> None:
     need. Sealed headers are lost: runs of their tasks fail, and name the header, until someone
     sends its value anew.
     """
-    if not yes:
-        click.confirm("Give up every sealed header, for good?", abort=True, err=True)
+    if not yes and not ask("Give up every sealed header, for good?"):
+        raise Failed("nothing was done")
     settings = config.load(file=file)
 
     async def work(database: Database) -> list[Given]:
@@ -125,8 +127,8 @@ def reset(file: str | None, /, *, yes: bool) -> None:
 @click.pass_obj
 def unseal(file: str | None, /, *, yes: bool) -> None:
     """Store every secret open again, for a version before 0.2; every replica must be stopped."""
-    if not yes:
-        click.confirm("Store every secret open in the database?", abort=True, err=True)
+    if not yes and not ask("Store every secret open in the database?"):
+        raise Failed("nothing was done")
     settings = config.load(file=file)
 
     async def work(database: Database) -> list[Given]:

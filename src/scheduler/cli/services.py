@@ -13,7 +13,8 @@ from scheduler.admin import acts
 from scheduler.admin.model import QUOTAS, ServiceFields, ShownService
 from scheduler.cli import plain
 from scheduler.cli.database import with_database
-from scheduler.cli.output import Listing, Output, print_json
+from scheduler.cli.failures import Failed
+from scheduler.cli.output import Listing, Output, ask, print_json
 from scheduler.db import Database
 
 Which = click.argument("service")
@@ -186,9 +187,9 @@ def delete_service(file: str | None, service: str, *, yes: bool) -> None:
     """Delete a service with all its tasks, runs and history."""
     settings = config.load(file=file)
     with_database(settings, lambda database: acts.show(database, settings.quotas, service))
-    if not yes:
-        question = f"Delete {service} with all its tasks, runs and history, for good?"
-        click.confirm(question, abort=True, err=True)
+    question = f"Delete {plain.word(service)} with all its tasks, runs and history, for good?"
+    if not yes and not ask(question):
+        raise Failed("nothing was done")
     gone = with_database(settings, lambda database: acts.delete(database, settings.auth, service))
     click.echo(f"{plain.word(gone)} is deleted.")
 

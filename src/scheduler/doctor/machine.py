@@ -72,6 +72,9 @@ async def api(file: Path) -> Finding:
     except FileNotFoundError:
         todo = "`scheduler services rotate NAME` makes a token, if clients here need one"
         return warn(name, f"no {file}", todo)
+    except PermissionError as e:
+        todo = "run this as the user that `scheduler serve` runs as"
+        return fail(name, f"{file} cannot be read: {words(e)}", todo)
     except (OSError, msgspec.MsgspecError) as e:
         return fail(name, f"{file} cannot be read: {words(e)}", "put it back, or remove it")
     headers = {"service_id": found.service_id, "token": found.token}
