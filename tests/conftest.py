@@ -46,7 +46,7 @@ import uvloop
 
 from receiver import Receiver, receiving
 from scheduler import app as application
-from scheduler import config, migrate, opening, partitions, pgcluster, server, services
+from scheduler import config, migrate, opening, partitions, pgcluster, reaching, server, services
 from scheduler.actions.http import Http, HttpPerformer
 from scheduler.config import Settings
 from scheduler.db import Database
@@ -330,11 +330,11 @@ async def running(url: str, folder: Path, **environ: str | None) -> AsyncIterato
     settings = config.load(environ={k: v for k, v in wanted.items() if v is not None})
     url = settings.database.url
     with contextlib.closing(server.listening(settings)) as sock:
-        await server.prepared(settings, url)
+        await reaching.prepared(settings, url)
         address = server.address(sock)
         process = server.Process(settings, url, None, address, folder / "credentials.json")
         process._failed = []
-        await server.prepared(settings, url)
+        await reaching.prepared(settings, url)
         asgi = application.create(settings, process.lifespan)
         serving = Server(
             uvicorn.Config(

@@ -28,6 +28,7 @@ from scheduler import (
     queue,
     quotas,
     resealing,
+    skips,
     state,
     task,
     tasklist,
@@ -211,7 +212,7 @@ OWNERS = {
     "session": {"dashboard/sessions.py", "services.py"},
     "task": {"resealing.py", "task.py", "tasklist.py"},
     "task_plan": {"planner.py"},
-    "run": {"ledger.py", "lines.py", "queue.py"},
+    "run": {"ledger.py", "lines.py", "queue.py", "skips.py"},
     "history": {
         "executions.py",
         "history.py",
@@ -219,6 +220,7 @@ OWNERS = {
         "lines.py",
         "partitions.py",
         "queue.py",
+        "skips.py",
     },
     "log_entry": {"logstore.py"},
     "replica": {"replicas.py"},
@@ -228,7 +230,7 @@ OWNERS = {
     "task_version": {"versions.py"},
 }
 """`services.py` asks who is calling, also by a session, and writes none.
-`queue.py` and `lines.py` make the moves between `run` and `history`; `signing.py` has a column
+`queue.py`, `lines.py` and `skips.py` make the moves between `run` and `history`; `signing.py` has a column
 of its own, `resealing.py` changes the form of a value and never the value, and `migrate.py` asks
 before the schema is known; READERS write nothing."""
 READERS = {"tasklist.py", "ledger.py", "executions.py"}
@@ -284,11 +286,11 @@ MACHINE = {
     "queue.RETRY": "gives back what this process holds",
     "queue.REPLAYED": "of runs this process holds",
     "queue.SETTLE": "moves what this process holds",
-    "queue.SKIP_OVERLAPPED": "of tasks whose run this process holds",
-    "queue.SWEEP_MISFIRED": "judges every service's overdue runs",
-    "queue.TAKE_LATE": "of tasks whose plans are locked",
-    "queue.CUT_QUEUES": "cuts every service's queues",
-    "queue.OVERDUE": "walks every service's overdue runs",
+    "skips.SKIP_OVERLAPPED": "of tasks whose run this process holds",
+    "skips.SWEEP_MISFIRED": "judges every service's overdue runs",
+    "skips.TAKE_LATE": "of tasks whose plans are locked",
+    "skips.CUT_QUEUES": "cuts every service's queues",
+    "skips.OVERDUE": "walks every service's overdue runs",
     "queue.FREE": "of a replica that is gone",
     "queue.HOLDERS": "reads who holds runs, not whose they are",
     "queue.RECALLED": "reads what this process holds",
@@ -322,6 +324,7 @@ the functions that use them take a task's `Line`, and are private."""
 OURS = re.compile(r"service_id = (:service_id|:service|s\.id)\b")
 MODULES = {
     "queue": queue,
+    "skips": skips,
     "lines": lines,
     "history": history,
     "task": task,
@@ -440,5 +443,12 @@ def test_no_statement_reads_the_clock_or_makes_ids_where_citus_refuses_it():
 
 def test_no_statement_trusts_an_advisory_lock_with_a_run():
     # SCALE.md Q6: a lock around making partitions only spares work.
-    for name in ("queue.py", "planner.py", "replicas.py", "dispatcher.py", "settler.py"):
+    for name in (
+        "queue.py",
+        "skips.py",
+        "planner.py",
+        "replicas.py",
+        "dispatcher.py",
+        "settler.py",
+    ):
         assert not any("advisory" in text for text in _strings(name))

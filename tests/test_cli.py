@@ -339,7 +339,7 @@ def mistake(
         ("serve", {"ADMIN_TOKEN": " "}, "admin.token (ADMIN_TOKEN)"),
         ("serve", {"GLOGS_LOG_TYPE": "xml"}, "(GLOGS_LOG_TYPE)"),
         ("serve", {"DATABASE_LISTEN_URL": "nonsense"}, "DATABASE_LISTEN_URL"),
-        ("serve", {"DATABASE_LISTEN_URL": "postgresql://h:x/y"}, "DATABASE_LISTEN_URL"),
+        ("migrate up", {"DATABASE_LISTEN_URL": "postgresql://h:x/y"}, "DATABASE_LISTEN_URL"),
         ("serve", {"DATABASE_URL": "nonsense"}, "DATABASE_URL"),
         ("serve", {"DATABASE_URL": "mysql://x/y"}, "DATABASE_URL"),
         ("serve", {"AUTH_ANONYMOUS_FROM": "x"}, "auth.anonymous_from"),

@@ -9,7 +9,7 @@ import structlog
 from sqlalchemy.exc import DBAPIError
 
 from conftest import eventually
-from scheduler import db, disk
+from scheduler import config, db, disk, server
 from scheduler.db import ms
 from scheduler.dispatcher import Dispatcher
 from test_dispatcher import arrived, once, stored
@@ -136,6 +136,17 @@ async def test_the_server_watches_the_disk_of_its_embedded_postgres_and_no_other
             answer = await alice.get("/ready")
         assert answer.status_code == 503
         assert "data.min_free_bytes (1,073,741,824.0 GiB)" in answer.json()["error"]["message"]
+
+
+async def test_a_worker_that_has_joined_an_embedded_postgres_watches_its_disk_too(
+    app, tmp_path, monkeypatch
+):
+    (tmp_path / "postgres" / "data").mkdir(parents=True)
+    environ = {"DATA_DIR": str(tmp_path), "DATA_MIN_FREE_BYTES": str(1 << 60)}
+    worker = server.Process(config.load(environ=environ), "", None, "http://127.0.0.1:1", None)
+    async with contextlib.AsyncExitStack() as stack:
+        await worker._watch_disk(app.engine, stack)
+    assert str(tmp_path / "postgres" / "data") in app.engine.dispatcher.halted["disk"]
 
 
 async def test_a_postgres_whose_disk_is_full_counts_as_away(app):

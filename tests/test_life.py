@@ -22,7 +22,7 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import text
 
-from scheduler import clock, config, edits, lines, partitions, planner, queue, task
+from scheduler import clock, config, edits, lines, partitions, planner, queue, skips, task
 from scheduler.db import Database, ms, utc
 from scheduler.definition import Definition
 from scheduler.run import Attempt, End, NewRun, Retry, Run, run_id
@@ -222,7 +222,7 @@ class Life(RuleBasedStateMachine):
             run.attempts = [*run.attempts, Attempt(number=len(run.attempts) + 1, outcome=outcome)]
             async with self.database.engine.begin() as conn:
                 if run.overlap == "skip":
-                    await queue.skip_overlapped(
+                    await skips.skip_overlapped(
                         conn, [(run.task_key, began, self.now)], utc(self.now)
                     )
                 if how == "retry":

@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from conftest import eventually
-from scheduler import lines, planner, queue
+from scheduler import lines, planner, queue, skips
 from scheduler.db import Conn, Database, utc
 from scheduler.definition import Definition
 from scheduler.lines import Stance
@@ -186,7 +186,7 @@ async def test_a_queue_is_cut_without_waiting_for_a_run_that_someone_holds(
     held, other = new_run(of, now - 20), new_run(of, now - 10)
     await enqueue(database, held, other)
     async with holding(database_url, held.id), database.engine.begin() as connection:
-        cut = queue.cut_queues(connection, [of.key], 0, utc(now))
+        cut = skips.cut_queues(connection, [of.key], 0, utc(now))
         assert await asyncio.wait_for(cut, 2) == 1
 
     async def check() -> None:

@@ -315,6 +315,9 @@ def test_stored_lines_are_shown_as_they_are_asked_for(ask: Ask, sql: Sql):
         ((), every),
         (("--limit", "2"), every[-2:]),
         (("--since", "1h"), every[1:]),
+        (("--since", "999999999w"), every),
+        (("--since", "0001-01-01T00:00:00+14:00"), every),
+        (("--since", "9999-12-31T23:59:59-14:00"), []),
         (("--since", f"{since}:00"), every[3:]),
         (("--level", "warn"), ["run failed", "refused"]),
         (("--trace", "b" * 16), ["run failed"]),
@@ -354,6 +357,9 @@ def test_what_is_asked_for_in_vain_is_said(ask: Ask, sql: Sql):
         (("--since", "yesterday"), "neither an age like 90s"),
         (("--since", "2025-01-01T00:00:00"), "with its offset"),
         (("--limit", "0"), "0"),
+        (("--trace", "a\udcff"), "is not UTF-8"),
+        (("--service", "a\udcff"), "is not UTF-8"),
+        (("-q", "a\udcff"), "is not UTF-8"),
     ):
         refused = ask(*words)
         assert refused.exit_code == 2

@@ -272,6 +272,9 @@ BAD_ANSWERS = {
     "a bad value": b"HTTP/1.1 200 OK\r\nSet-Cookie: a=hushed\x00\r\n\r\n",
     "a bad name": b"HTTP/1.1 200 OK\r\nSet Cookie: a=hushed\r\n\r\n",
     "a bad length": b"HTTP/1.1 200 OK\r\nContent-Length: hushed\r\n\r\n",
+    "a late bad chunk": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2000\r\n"
+    + bytes(0x2000)
+    + b"\r\nhushed\r\n\r\n",
     "two lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
     "a bad chunk": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
     "an upgrade": b"HTTP/1.1 101 Switching\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
@@ -288,6 +291,7 @@ async def test_a_malformed_answer_may_have_arrived():
             assert e.retryable
             assert "secret" not in e.message
             assert "hushed" not in e.message, kind
+            assert "time was up" not in e.message, kind
             assert out.open == 0
 
 

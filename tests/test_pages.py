@@ -1,6 +1,10 @@
 """What a browser sees: signing in, tasks and runs, hostile text, and pages that ask nobody else."""
 
+import asyncio
 import re
+import sys
+import unicodedata
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
@@ -194,6 +198,16 @@ async def test_who_guesses_is_not_somebody_else_by_its_own_word(run_app: RunApp)
             assert statuses == [401] * tries.MOST + [429]
 
 
+async def test_who_signs_in_together_is_no_guesser_and_who_guesses_at_once_is_one(app: App):
+    async with app.client() as client:
+        asked = await client.get(SIGN_IN)
+        form = {"form": field(asked.text, "form"), "service": "alice", "token": TOKENS["alice"]}
+        for token, expected in ((TOKENS["alice"], {303: 25}), ("wrong", {401: 10, 429: 15})):
+            sent = [client.post(SIGN_IN, data={**form, "token": token}) for _ in range(25)]
+            answers = await asyncio.gather(*sent)
+            assert Counter(answer.status_code for answer in answers) == expected
+
+
 def test_tries_are_counted_by_network_and_forgotten_in_time():
     failures = tries.Tries()
     for n in range(tries.MOST):
@@ -207,7 +221,7 @@ def test_tries_are_counted_by_network_and_forgotten_in_time():
     failures.begin("2001:db8::1", 101.0 + tries.WINDOW_S)
     for _ in range(2 * tries.MOST):  # those that succeed count for nothing
         failures.begin("192.0.2.1", 101.0)
-        failures.succeeded("192.0.2.1")
+        failures.taken_back("192.0.2.1")
     for n in range(tries.ADDRESSES_MOST + 5):
         failures.begin(f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}", 200.0)
     assert len(failures._failed) == tries.ADDRESSES_MOST
@@ -462,6 +476,14 @@ async def test_where_the_database_is_away_a_page_says_so(visitor, conn):
     safe(broken)
 
 
+async def test_a_sign_in_that_the_database_does_not_answer_counts_for_nothing(anonymous, app, conn):
+    await conn.execute("ALTER TABLE session RENAME TO away")
+    for _ in range(tries.MOST + 2):
+        assert (await enter(anonymous)).status_code == 500
+    await conn.execute("ALTER TABLE away RENAME TO session")
+    assert (await enter(anonymous)).status_code == 303
+
+
 # What others wrote -------------------------------------------------------------------------------
 
 HOSTILE = '"><script>alert(1)</script>{{ 7 * 7 }}\u202egnp.exe\u200b<img src=x onerror=alert(2)>'
@@ -503,6 +525,23 @@ def test_no_text_becomes_markup_or_stays_unseen(text):
         assert "<" not in bare and ">" not in bare
         assert not shown.ODD.search(made)
     assert not shown.ODD.search(shown.plain(text))
+
+
+def test_what_has_no_shape_is_shown_by_its_number():
+    shaped = [*range(0x600, 0x606), 0x6DD, 0x70F, 0x890, 0x891, 0x8E2, 0x110BD, 0x110CD]
+    shaped += range(0x13430, 0x13440)  # how hieroglyphs stand to each other
+    for number in range(sys.maxunicode + 1):
+        kind = unicodedata.category(chr(number))
+        none = number & 0xFFFE == 0xFFFE and number < 0x10000
+        if (kind in ("Cc", "Cf", "Cs") or none) and number not in (9, 10, *shaped):
+            assert f"U+{number:04X}" in shown.line(chr(number))
+
+
+def test_marks_do_not_grow_over_the_lines_around():
+    for letter, mark in (("e", "\u0301"), ("ก", "\u0e49"), ("a", "\u20dd")):
+        assert shown.line(letter + mark * 150) == f"<bdi>{letter}{mark * 6}\ufffd</bdi>"
+    for name in ("Ho\u0302\u0323ng", "בְּרֵאשִׁ֖ית", "ที่นี่", "हिन्दी"):
+        assert name in shown.line(name)
 
 
 def test_a_text_of_nothing_but_unseen_characters_is_no_burden():
@@ -557,6 +596,16 @@ async def test_static_files_are_few_and_kept(anonymous):
     assert (await anonymous.get("/docs/openapi.json")).headers[
         "X-Content-Type-Options"
     ] == "nosniff"
+
+
+async def test_nothing_is_cached_that_does_not_say_so(anonymous, alice):
+    for client, path in (
+        (alice, "/tasks"), (alice, "/tasks/none"), (alice, "/runs"), (anonymous, "/tasks"),
+        (anonymous, "/health"), (anonymous, "/nothing"), (anonymous, SIGN_IN),
+    ):  # fmt: skip
+        assert (await client.get(path)).headers.get_list("Cache-Control") == ["no-store"], path
+    for path in ("/docs", "/docs/openapi.json", "/static/x/style.css"):
+        assert (await anonymous.get(path)).headers.get_list("Cache-Control") == ["no-cache"], path
 
 
 async def test_an_unknown_address_below_docs_is_refused_as_any_other(anonymous):

@@ -21,7 +21,7 @@ import pytest
 
 from conftest import Line, eventually, running
 from pooler import Pooler
-from scheduler import config, db, migrate, partitions, pgcluster, server
+from scheduler import config, db, migrate, partitions, pgcluster, reaching
 from scheduler.db import Database
 from scheduler.embedded import EmbeddedPostgres
 from scheduler.errors import StartupError
@@ -195,7 +195,7 @@ async def test_a_migration_is_not_cut_by_the_roles_timeout(through, empty_url) -
 
 async def test_a_start_that_knows_nothing_of_the_pooler_says_what_to_set(through, empty_url):
     with pytest.raises(StartupError, match="DATABASE_STATEMENT_CACHE=0") as refused:
-        await server.reachable(through(empty_url))
+        await reaching.reachable(through(empty_url))
     assert "DATABASE_LISTEN_URL" in str(refused.value)
 
 

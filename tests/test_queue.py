@@ -23,6 +23,7 @@ from scheduler import (
     planner,
     planning,
     queue,
+    skips,
     task,
     tasklist,
 )
@@ -32,7 +33,6 @@ from scheduler.db import Conn, Database, ms, utc
 from scheduler.definition import Definition, Policy, Status
 from scheduler.lines import Stance
 from scheduler.planning import new_run
-from scheduler.queue import Judgement
 from scheduler.run import (
     BUCKETS,
     Attempt,
@@ -44,6 +44,7 @@ from scheduler.run import (
     bucket_of,
     run_id,
 )
+from scheduler.skips import Judgement
 from scheduler.sweep import Sweep
 from scheduler.triggers import Interval, Once
 
@@ -505,7 +506,7 @@ async def test_what_fell_due_while_a_run_was_under_way_becomes_one_gap(database,
     await enqueue(database, *(new_run(of, at) for at in instants))
     await enqueue(database, *(new_run(definition("other"), at) for at in instants))
     async with database.engine.begin() as c:
-        skipped = await queue.skip_overlapped(c, [(of.key, now - 4000, now - 1000)], utc(now))
+        skipped = await skips.skip_overlapped(c, [(of.key, now - 4000, now - 1000)], utc(now))
     assert skipped == 3
     row = await conn.fetchrow("SELECT * FROM history")
     assert (row["state"], row["reason"], row["count"], row["attempts_n"]) == (
@@ -528,7 +529,7 @@ async def test_what_was_tried_claimed_or_asked_for_by_hand_is_not_skipped(databa
     await conn.execute("UPDATE run SET claimed_by = $1 WHERE due = $2", ME, utc(now - 20))
     await conn.execute("UPDATE run SET attempts_n = 1 WHERE due = $1", utc(now - 30))
     async with database.engine.begin() as c:
-        assert await queue.skip_overlapped(c, [(of.key, now - 100, now)], utc(now)) == 0
+        assert await skips.skip_overlapped(c, [(of.key, now - 100, now)], utc(now)) == 0
     assert await conn.fetchval("SELECT count(*) FROM run") == 4
 
 
@@ -542,7 +543,7 @@ async def test_what_stood_unclaimed_for_too_long_is_swept(database, conn, latest
     await enqueue(database, *(new_run(of, now - age * MINUTE) for age in ages))
     before = now - 3 * MINUTE - 30_000 if not latest else now - 90_000
     async with database.engine.begin() as c:
-        skipped = await queue.sweep_misfired(c, [Judgement(of.key, before, latest)], utc(now))
+        skipped = await skips.sweep_misfired(c, [Judgement(of.key, before, latest)], utc(now))
     rows = await conn.fetch("SELECT scheduled_for FROM run")
     ages_left = {(now - ms(row["scheduled_for"])) // MINUTE for row in rows}
     assert ages_left == (left if not latest else {0})
@@ -558,8 +559,8 @@ async def test_the_last_due_instant_is_kept_however_late_it_is(database, conn):
     await enqueue(database, new_run(of, now + MINUTE))  # not due: it makes nothing too late
     async with database.engine.begin() as c:
         judged = [Judgement(of.key, now - MINUTE, latest=True)]
-        assert await queue.sweep_misfired(c, judged, utc(now)) == 2
-        assert await queue.sweep_misfired(c, judged, utc(now)) == 0
+        assert await skips.sweep_misfired(c, judged, utc(now)) == 2
+        assert await skips.sweep_misfired(c, judged, utc(now)) == 0
     rows = await conn.fetch("SELECT scheduled_for FROM run ORDER BY due")
     assert [ms(r["scheduled_for"]) - now for r in rows] == [-10 * MINUTE, MINUTE]
 
@@ -574,8 +575,8 @@ async def test_a_queue_is_cut_behind_the_first_so_many_that_are_due(database, co
     await enqueue(database, manual)
     await claim(database, now - 8000, room=2)  # the heads
     async with database.engine.begin() as c:
-        assert await queue.cut_queues(c, [of.key, other.key], 4, utc(now)) == 5
-        assert await queue.cut_queues(c, [of.key, other.key], 4, utc(now)) == 0
+        assert await skips.cut_queues(c, [of.key, other.key], 4, utc(now)) == 5
+        assert await skips.cut_queues(c, [of.key, other.key], 4, utc(now)) == 0
     left = await conn.fetch(
         "SELECT due FROM run WHERE task_key = $1 AND kind = 'task' ORDER BY due", of.key
     )
@@ -595,7 +596,7 @@ async def test_the_overdue_are_walked_in_order_without_what_is_claimed_or_tried(
     await conn.execute("UPDATE run SET attempts_n = 1 WHERE id = $1", runs[4].id)
     after, found = Sweep.START, []
     async with database.engine.begin() as c:
-        while piece := await queue.overdue(c, after, utc(now), 7):
+        while piece := await skips.overdue(c, after, utc(now), 7):
             found += piece
             after = (piece[-1][1], piece[-1][2])
     assert len(found) == len(set(found)) == 18
@@ -786,10 +787,10 @@ async def _touch_everything(c: Conn, of: Definition, now: int) -> None:
     await queue.release(c, ME, [run.id for run in claimed[20:30]])
     await queue.versions(c, ME, [run.id for run in claimed])
     await queue.drop(c, ME, [claimed[-1].id], None)
-    await queue.skip_overlapped(c, [(of.key, now - 1000, now)], at)
-    await queue.sweep_misfired(c, [Judgement(of.key, now, latest=True)], at)
-    await queue.cut_queues(c, [of.key, claimed[0].task_key], 100, at)
-    await queue.overdue(c, Sweep.START, at, 100)
+    await skips.skip_overlapped(c, [(of.key, now - 1000, now)], at)
+    await skips.sweep_misfired(c, [Judgement(of.key, now, latest=True)], at)
+    await skips.cut_queues(c, [of.key, claimed[0].task_key], 100, at)
+    await skips.overdue(c, Sweep.START, at, 100)
     await lines.take_back(c, of.line, at)
     await lines.standing(c, of.line, at)
     await lines.reversion(c, of.line, Stance(2, "skip", 1, 0), at, [of.key])

@@ -11,12 +11,12 @@ import pytest
 
 from conftest import eventually
 from receiver import Answer
-from scheduler import config, lines, planner, planning, queue, task
+from scheduler import config, lines, planner, planning, queue, skips, task
 from scheduler.actions.http import HttpPerformer
 from scheduler.db import Database, utc
-from scheduler.queue import Judgement
 from scheduler.run import Attempt, Attempts
 from scheduler.runner import UNKNOWN_MOST, Work, _overlapped
+from scheduler.skips import Judgement
 from scheduler.triggers import Interval
 from test_cancel import create, ends, only_run, shown, soon
 from test_dispatcher import arrived
@@ -279,9 +279,9 @@ async def test_no_rule_about_lateness_skips_a_replay(database, conn, overlap):
     await conn.execute("UPDATE run SET due = due - interval '1 h'")
     assert await sweep(database, now) == (overlap != "queue")
     async with database.engine.begin() as c:
-        await queue.skip_overlapped(c, [(of.key, 0, now)], utc(now))
-        await queue.cut_queues(c, [of.key], 0, utc(now))
-        await queue.sweep_misfired(c, [Judgement(of.key, now, latest=False)], utc(now))
+        await skips.skip_overlapped(c, [(of.key, 0, now)], utc(now))
+        await skips.cut_queues(c, [of.key], 0, utc(now))
+        await skips.sweep_misfired(c, [Judgement(of.key, now, latest=False)], utc(now))
         await lines.take_back(c, of.line, utc(0))
     assert [r["id"] for r in await conn.fetch("SELECT id FROM run")] == [run.id]
 

@@ -438,6 +438,7 @@ BODIES = [
     (b'{"password"             : "planted",}', "application/json"),
     (json.dumps({"name": json.dumps({"payload": "planted"})}).encode(), "application/json"),
     (json.dumps({"name": '{"header": {"X-Own": "planted"'}).encode(), "application/json"),
+    (b'{"zz": [["X", "a"], ["password", "planted", true]]}', "application/json"),
     (b"nonce=1&form=planted&csrf_token=planted", "application/x-www-form-urlencoded"),
 ]
 
@@ -478,6 +479,7 @@ def test_words_without_a_secret_stay_as_they_are(text):
 
 def test_a_url_is_shown_to_its_owner_with_all_that_is_no_secret():
     url = "https://u:p@h/a?token=1&x=2&pass%77ord=3;api_key=4&note=5"
+    assert mask("http://h/?form=1&x=2") == "http://h/?form=1&x=2"
     assert (
         mask(url) == f"https://{MASK}@h/a?token={MASK}&x=2&pass%77ord={MASK};api_key={MASK}&note=5"
     )

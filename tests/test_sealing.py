@@ -6,6 +6,7 @@ import contextlib
 import json
 import re
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 
 from conftest import SECRET_KEY, App, RunApp, eventually
 from harness import Fault, Scheduler
-from scheduler import config, keys, migrate, opening, sealing
+from scheduler import config, keys, migrate, opening, resealing, sealing
 from scheduler.caretaker import QUIET_S, Caretaker
 from scheduler.cli import cli
 from scheduler.db import Database
@@ -292,19 +293,50 @@ async def test_what_was_stored_open_is_sealed_in_pieces_and_runs_go_on(app, alic
     assert receiver.last.header("Authorization") == PLANTED
 
 
-async def test_nothing_is_sealed_while_a_replica_could_not_open_it(database_url, conn, app, alice):
-    """And once it is gone only when others must have heard of that, too."""
+async def test_a_piece_gives_way_to_what_must_fire(app, alice, conn, receiver):
+    await plain_tasks(app, alice, receiver.url, 60)
+    at_once, most = 0, 0
+
+    def slow(_service: UUID, _name: str, value: str) -> str:
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        time.sleep(0.001)
+        return value
+
+    async def others() -> None:
+        nonlocal at_once
+        while True:
+            at_once = 0
+            await asyncio.sleep(0)
+
+    beside = asyncio.create_task(others())
+    async with app.database.auto.connect() as c:
+        await resealing.piece(c, UUID(app.ids["alice"]), resealing.START, slow)
+    beside.cancel()
+    assert 1 <= most <= 5
+
+
+@pytest.mark.parametrize("nobody_else", [False, True])
+async def test_nothing_is_sealed_while_a_replica_could_not_open_it(
+    database_url, conn, app, alice, nobody_else
+):
+    """And once it is gone only when others must have heard of that, and it is not only asleep."""
     now = 100.0
+
+    async def walked() -> None:
+        assert await conn.fetchval("SELECT sealed_at FROM installation") is not None
+
+    await eventually(walked)  # by the program itself, which was alone
     database = Database(database_url, config.Database())
     database.vault.unlock(KEY)
     membership = Membership("worker", lambda: now)
     keeper = Caretaker(database, membership, lambda _reason: None)
     await plain_tasks(app, alice, "http://127.0.0.1:9/", 1)
-    old = uuid4()
     await conn.execute(
         "INSERT INTO replica (id, beat, beat_at, role, host, pid, version, started_at) "
         "VALUES ($1, 0, now(), 'serve', 'h', 1, '0.1.0', now())",
-        old,
+        uuid4(),
     )
 
     async def look() -> None:
@@ -316,9 +348,10 @@ async def test_nothing_is_sealed_while_a_replica_could_not_open_it(database_url,
     await look()
     assert not database.vault.seals and PLANTED in await dump(conn)
     assert await conn.fetchval("SELECT sealed_at FROM installation") is None
-    await conn.execute("DELETE FROM replica WHERE id = $1", old)
+    await conn.execute("DELETE FROM replica WHERE version = '0.1.0' OR $1", nobody_else)
     await look()
     assert database.vault.seals and PLANTED in await dump(conn)
+    assert membership.alone is nobody_else
     now += QUIET_S - 1
     await look()
     assert PLANTED in await dump(conn)
@@ -480,6 +513,91 @@ async def test_a_lost_key_is_given_up_and_its_headers_say_so(
         assert (await runs(alice, "open"))["status"] == "success"
         await alice.patch("/tasks/t", json={"header": {"Authorization": "anew"}})
         assert (await runs(alice, "t"))["status"] == "success"
+
+
+async def test_what_does_not_open_does_not_bar_the_way_back_and_is_told(
+    run_app: RunApp, command, conn, receiver, database_url
+):
+    async with run_app() as app, app.client("alice") as alice:
+        for task in ("lost", "changed", "good"):
+            header = {"Authorization": f"{PLANTED}-{task}"}
+            await created(alice, id=task, url=receiver.url, header=header)
+        service = UUID(app.ids["bob"])
+    change = (
+        "UPDATE task SET action = jsonb_set(action, '{header,Authorization}', $1) WHERE id = $2"
+    )
+    await conn.execute(change, json.dumps(sealing.LOST), "lost")
+    await conn.execute(change, json.dumps(sealing.PREFIX + "A" * 64), "changed")
+    alien = Vault(KEY).seal_bytes(b"x" * 32, uuid4(), sealing.SIGNING)
+    await conn.execute("UPDATE service SET signing_secret = $1 WHERE id = $2", alien, service)
+
+    editing = await asyncpg.connect(database_url)
+    transaction = editing.transaction()
+    await transaction.start()
+    await editing.execute("SELECT FROM task WHERE id = 'good' FOR UPDATE")
+    held = await command("unseal", "-y")
+    assert "1 tasks of the service alice are held" in str(held.exception)
+    await transaction.rollback()
+    await editing.close()
+    assert PLANTED not in await dump(conn)
+
+    done = await command("unseal", "-y")
+    assert done.exit_code == 0, done.output
+    assert "alice: 2 secrets did not open" in done.output
+    assert "bob: 1 secrets did not open" in done.output
+    stored = await dump(conn)
+    assert f"{PLANTED}-good" in stored and sealing.PREFIX not in stored
+    await migrate.down(database_url, "0002")
+    assert await conn.fetchval("SELECT max(length(signing_secret)) FROM service") == 32
+    await migrate.up(database_url)
+    async with run_app() as app, app.client("alice") as alice:
+        assert (await runs(alice, "good"))["status"] == "success"
+        assert "was lost with the key" in (await runs(alice, "changed"))["error"]
+
+
+async def test_a_replica_that_slept_through_a_reset_runs_nothing_and_seals_nothing(
+    app, alice, conn, receiver, database_url
+):
+    await created(alice, id="t", url=receiver.url, header={"Authorization": PLANTED})
+    ours = sealing.fingerprint(KEY)
+    await conn.execute(
+        "UPDATE installation SET secret_fingerprint = $1", sealing.fingerprint(OTHER)
+    )
+
+    async def ready(status: int) -> httpx.Response:
+        answer = await alice.get("/ready")
+        assert answer.status_code == status
+        return answer
+
+    refused = await eventually(lambda: ready(503), within=4)
+    assert "this process has " + sealing.short(ours) in refused.text
+    answer = await alice.post("/tasks/t/execute")
+    assert answer.status_code == 202 and receiver.requests == []
+    await created(alice, id="later", url=receiver.url, header={"Authorization": PLANTED})
+    assert PLANTED in await dump(conn)  # open, and whoever has the key seals it
+    assert await conn.fetchval("SELECT sealed_at FROM installation") is None
+    await conn.execute("UPDATE installation SET secret_fingerprint = $1", ours)
+    await eventually(lambda: ready(200), within=4)
+    await eventually(lambda: receiver.requests[0])
+
+
+async def test_what_is_not_lost_is_not_given_up(run_app: RunApp, command, conn, receiver):
+    async with run_app() as app, app.client("alice") as alice:
+        await created(alice, id="t", url=receiver.url, header={"Authorization": PLANTED})
+    refused = await command("reset", "-y")
+    assert refused.exit_code == 1 and "nothing is lost" in str(refused.exception)
+    async with run_app() as app, app.client("alice") as alice:
+        assert (await runs(alice, "t"))["status"] == "success"
+
+
+async def test_sealed_headers_alone_keep_the_schema_from_going_down(
+    run_app: RunApp, conn, receiver, database_url
+):
+    async with run_app() as app, app.client("alice") as alice:
+        await created(alice, id="t", url=receiver.url, header={"Authorization": PLANTED})
+    await conn.execute("UPDATE service SET signing_secret = sha256('x')")
+    with pytest.raises(StartupError, match="scheduler secrets unseal"):
+        await migrate.down(database_url, "0002")
 
 
 async def test_a_way_back_opens_everything_and_only_then_goes_down(

@@ -8,6 +8,7 @@ import zoneinfo
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 from zoneinfo import ZoneInfo
 
 import asyncpg
@@ -17,7 +18,8 @@ import structlog
 from hypothesis import given, strategies
 
 from conftest import eventually
-from scheduler import config, planning
+from scheduler import config, planner, planning, resealing
+from scheduler.actions.http import Http
 from scheduler.clock import Clock
 from scheduler.db import Database, ms, utc
 from scheduler.definition import Definition
@@ -76,11 +78,13 @@ class Told(list[Any]):
         self.append(key)
 
 
-async def retiming(database: Database, told: Any = None, piece: int = 50) -> Retiming:
+async def retiming(
+    database: Database, told: Any = None, piece: int = 50, others: Any = tuple
+) -> Retiming:
     clock = Clock()
     async with database.auto.connect() as conn:
         await clock.sample(conn)
-    return Retiming(database, clock, WINDOW, Told() if told is None else told, piece)
+    return Retiming(database, clock, WINDOW, Told() if told is None else told, others, piece)
 
 
 def offset_of_berlin() -> int:
@@ -222,6 +226,37 @@ async def test_of_two_replicas_at_once_each_task_is_planned_anew_once_and_counts
     assert tuple(zoned) == (NEWER, None, None)
 
 
+async def test_what_a_replica_with_older_zones_planned_since_is_planned_anew_when_it_is_gone(
+    database, conn, move
+):
+    """As in an upgrade of one replica after the other."""
+    await stored(database, *[cron(f"t{n}", BERLIN, "0 12 * * *") for n in range(3)])
+    await (await retiming(database)).step()
+    move(BERLIN, offset_of_berlin() + 2)
+    older, told = [uuid4(), uuid4()], Told()
+    walk = await retiming(database, told, others=lambda: older)
+    await walk.step()
+    assert walk.done and len(told) == 3
+    by_new = "SELECT next_plan_at FROM task_plan JOIN task USING (key) WHERE id = 't1'"
+    right = await conn.fetchval(by_new)
+    since = await conn.fetchval("SELECT tzdata_at FROM installation")
+    await conn.execute(
+        "UPDATE task_plan SET next_plan_at = next_plan_at - interval '2 seconds' "
+        "WHERE key = (SELECT key FROM task WHERE id = 't1')"
+    )
+    await walk.step()
+    older.pop()
+    await walk.step()
+    assert len(told) == 3 and await conn.fetchval(by_new) < right
+    older.pop()
+    await walk.step()
+    assert walk.done and len(told) == 4
+    assert await conn.fetchval(by_new) == right
+    assert await conn.fetchval("SELECT tzdata_at FROM installation") > since
+    await walk.step()
+    assert len(told) == 4
+
+
 async def test_cut_in_the_midst_it_goes_on_where_it_was_and_does_nothing_twice(
     database, conn, move
 ):
@@ -244,6 +279,32 @@ async def test_cut_in_the_midst_it_goes_on_where_it_was_and_does_nothing_twice(
     await (await retiming(database, rest, piece=3)).step()
     assert len(rest) == 2 and not set(rest) & set(told)
     assert {(await rows(conn, f"t{n}"))[0] for n in range(7)} == {2}
+
+
+async def test_what_is_sealed_while_a_task_is_planned_anew_stays_sealed(
+    database, conn, move, monkeypatch
+):
+    """The task's row is written whole; sealing does not wait for who plans."""
+    of = cron("t", BERLIN)
+    action = Http(url="http://127.0.0.1:9/", header={"Authorization": "planted"})
+    await stored(database, msgspec.structs.replace(of, action=action))
+    await (await retiming(database)).step()
+    move(BERLIN, offset_of_berlin() + 2)
+    database.vault.unlock(bytes(32))
+    lock = planner.locked
+
+    async def locked(*args: Any) -> Any:
+        found = await lock(*args)
+        async with database.auto.connect() as other:
+            sealer = resealing.sealer(database.vault)
+            assert (await resealing.piece(other, ALICE, resealing.START, sealer)).changed == 1
+        return found
+
+    monkeypatch.setattr(planner, "locked", locked)
+    await (await retiming(database)).step()
+    assert (await rows(conn, "t"))[0] == 2
+    header = await conn.fetchval("SELECT action ->> 'header' FROM task")
+    assert "sealed" in header and "planted" not in header
 
 
 async def test_older_zones_than_those_of_the_database_change_nothing_and_are_told(

@@ -40,6 +40,8 @@ DROP TABLE installation;
 SEALED = """
 SELECT EXISTS (SELECT FROM service
     WHERE substring(signing_secret FOR 1) = '\\x01' AND length(signing_secret) > 64)
+    OR EXISTS (SELECT FROM task
+        WHERE position('\\u0001sealed ' IN CAST(action -> 'header' AS text)) > 0)
 """
 
 

@@ -324,8 +324,9 @@ async def ready(state: State) -> dict[str, str]:
         status = await conn.run_sync(migrate.status_on)
     if not status.fits:
         raise Unavailable(f"the schema is at {status.current}, not at {status.head}")
-    if full := engine.dispatcher.halted.get("disk"):
-        raise Unavailable(full)
+    for who, why in engine.dispatcher.halted.items():
+        if who != "pause":  # which somebody asked for
+            raise Unavailable(why)
     return {"status": "ready"} | ({"paused": engine.paused} if engine.paused else {})
 
 

@@ -62,11 +62,13 @@ AWAY = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.TooManyConnectionsError,
+    asyncpg.InvalidCatalogNameError,
 )
-AWAY_CODES = {"08", "53", "57", "55", "25", "40"}
+AWAY_CODES = {"08", "53", "57", "55", "25", "40", "3D"}
 """SQLSTATE classes that a later try may not meet: connection, resources, operator
 intervention, object not in the needed state (a standby, a lock timeout), read-only
-transaction (a failover), and serialisation (PostgreSQL manual, appendix A)."""
+transaction (a failover), serialisation, and a database that is not there (it is being
+restored) (PostgreSQL manual, appendix A)."""
 
 
 def is_away(error: BaseException) -> bool:
@@ -166,6 +168,8 @@ class Database:
         self.settings = settings
         self.vault = Vault()
         """What seals secrets in it; `opening.unlock` gives it its key."""
+        self.place: str | None = None
+        """Where it lived when that was last asked, as `installation.place` says it."""
         self.on_missing_week: Callable[[], None] = lambda: None
         """Called where history had no week for a row, whoever wrote it."""
         self.engine = self._engine("engine", settings.engine_pool, pre_ping=False)

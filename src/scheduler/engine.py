@@ -90,7 +90,7 @@ class Engine:
             self.runner,
             self.settler,
             settings.worker,
-            judge=self._sweep_all,
+            judge=self._judge,
         )
         self.signals = Signals(
             database,
@@ -99,9 +99,11 @@ class Engine:
             on_recall=self.dispatcher.recall,
             on_cancel=self.dispatcher.cancel,
         )
-        self.retiming = Retiming(database, self.clock, self.window_ms, self._retimed)
+        self.retiming = Retiming(
+            database, self.clock, self.window_ms, self._retimed, lambda: self.membership.others
+        )
         self.strays = Strays(database, self.recall)
-        self.caretaker = Caretaker(database, self.membership, self._pause)
+        self.caretaker = Caretaker(database, self.membership, self._pause, self.dispatcher.halt)
         self._gate = gate
         self._sole = sole
         self._sweep = Sweep(database, self.window_ms, settings.worker.queue_most)
@@ -379,6 +381,12 @@ class Engine:
             since, until = self._repairs[0]
             await self.standing.repair(since, until)
             self._repairs.pop(0)
+
+    async def _judge(self) -> None:
+        """Judge what was missed while nothing was claimed; the database may be another one now."""
+        await self.caretaker.look(anew=True)
+        if self.paused is None:
+            await self._sweep_all()
 
     async def _sweep_all(self) -> None:
         """Judge all that was missed while nothing claimed."""

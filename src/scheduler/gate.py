@@ -142,7 +142,8 @@ class Scale:
 
 
 FORWARDING = re.compile(
-    r"^(forwarded|via|x-forwarded.*|x-original.*|x-real-ip|.*(client|connecting)-ip)$"
+    r"^(forwarded.*|via|x-forwarded.*|x-original.*|x-real-ip|.*(client|connecting)-?ip.*"
+    r"|x-(remote|proxyuser)-(ip|addr)|x-scheme|x-(envoy|azure|appengine)-.*|cf-.*|cdn-loop)$"
 )
 """What proxies add."""
 

@@ -15,6 +15,7 @@ from collections import OrderedDict
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.http import RawResponseMessage
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import StreamReader
 
 PIECE = 4096
@@ -142,6 +143,17 @@ class Metered(ResponseHandler):
         """Take a head that was parsed."""
         self._head = data[0]
         super().feed_data(data, size)
+
+    def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
+        """Note what broke the connection; who reads a body that turned malformed hears it, too.
+
+        aiohttp tells the one who waits for a head, and nobody else: the reader of a body would
+        wait until its time is up.
+        """
+        body = self._payload
+        super().set_exception(exc, *cause)
+        if isinstance(exc, HttpProcessingError) and body is not None and not body.is_eof():
+            body.set_exception(exc)
 
     def _in_body(self) -> int:
         """Return how many of the bytes to come are plain body, which cost the parser nothing."""

@@ -103,6 +103,10 @@ async def note_sealed(conn: Conn, *, sealed: bool) -> None:
 # The pause ----------------------------------------------------------------------------------------
 
 PAUSE = text("UPDATE installation SET paused_at = now(), paused_reason = :reason")
+PAUSE_COPY = text("""
+UPDATE installation SET paused_at = now(), paused_reason = :reason
+WHERE paused_at IS NULL AND place = :place
+""")
 RESUME = text("""
 UPDATE installation SET paused_at = NULL, paused_reason = NULL, place = coalesce(:place, place)
 """)
@@ -111,6 +115,11 @@ UPDATE installation SET paused_at = NULL, paused_reason = NULL, place = coalesce
 async def pause(conn: Conn, reason: str) -> None:
     """Let no replica run anything until `resume`; each hears of it within a second or so."""
     await conn.execute(PAUSE, {"reason": reason})
+
+
+async def pause_copy(conn: Conn, place: str, reason: str) -> None:
+    """Pause an installation that was made in `place`, unless somebody has dealt with it since."""
+    await conn.execute(PAUSE_COPY, {"place": place, "reason": reason})
 
 
 async def resume(conn: Conn, place: str | None) -> None:

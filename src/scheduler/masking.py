@@ -17,12 +17,9 @@ MASK = "********"
 SECRET = re.compile(r"^(proxy-)?authorization$|^(set-)?cookie$|token|secret|key", re.IGNORECASE)
 HIDDEN = re.compile(
     r"token|secret|key|authorization|cookie|passw|passwd|passphrase|pwd|credential|signature|jwt"
-    r"|session|private|bearer|csrf|xsrf|^sig$|^auth$|^pass$|^pin$|^otp$|^form$"
+    r"|session|private|bearer|csrf|xsrf|^sig$|^auth$|^pass$|^pin$|^otp$"
 )
-"""Of a name in lower case, without what stands between its words.
-
-`form` is what the forms of our pages send along to show that they are ours.
-"""
+"""Of a name in lower case, without what stands between its words."""
 
 
 def is_secret(name: str) -> bool:
@@ -278,10 +275,10 @@ class _Walk:
         return mask_words(text, body=self._body and JSON.match(text) is not None)
 
     def _items(self, values: Iterable[Any], depth: int) -> Any:
-        """Mask a list; one of two, a name and a value, as such: so headers come over the wire."""
+        """Mask a list; a name and what belongs to it as such: so headers come over the wire."""
         shown = [self.shown(value, depth + 1) for value in islice(values, max(self._left, 0))]
-        if len(shown) == 2 and isinstance(shown[0], str) and is_hidden(shown[0]):
-            return [shown[0], _hidden(shown[1])]
+        if 2 <= len(shown) <= 3 and isinstance(shown[0], str) and is_hidden(shown[0]):
+            return [shown[0], *map(_hidden, shown[1:])]
         return shown
 
     def _fields(self, of: Mapping[Any, Any], depth: int) -> Iterator[tuple[str, Any]]:
@@ -381,6 +378,10 @@ JSON = re.compile(r"\s*+[\[{\"]")
 """How JSON begins; of any other text, XML or YAML or a mail, nobody knows where a secret ends."""
 
 
+PROOF = "form"
+"""What the forms of our pages send along to show that they are ours."""
+
+
 def _form(raw: bytes) -> str:
     pairs = raw.decode("latin-1").split("&")[:NODES_MOST]
     return "&".join(_pair(pair) for pair in pairs)
@@ -389,6 +390,6 @@ def _form(raw: bytes) -> str:
 def _pair(pair: str) -> str:
     name, equals, value = pair.partition("=")
     plain = unquote_plus(name)
-    if is_hidden(plain) or _is_sent(plain):
+    if plain == PROOF or is_hidden(plain) or _is_sent(plain):
         return f"{mask_words(name)}={MASK}"
     return f"{mask_words(name)}{equals}{mask_words(unquote_plus(value), body=True)}"

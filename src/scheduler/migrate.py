@@ -127,13 +127,14 @@ async def _locked(url: str, change: Callable[[Connection], None], *, newer: bool
         if newer and before.is_newer:
             log.warning("a newer version has migrated the database", at=before.current)
             return before
-        _refuse_newer(before)
+        refuse_newer(before)
         await conn.run_sync(change)
         await conn.commit()
         return await conn.run_sync(status_on)
 
 
-def _refuse_newer(status: Status) -> None:
+def refuse_newer(status: Status) -> None:
+    """Raise StartupError where a version that this program does not know has migrated."""
     if status.current is not None and status.current not in known():
         raise StartupError(
             f"the database is at revision {status.current}, which this version does not know; "

@@ -114,7 +114,7 @@ async def settle_in(database: Database, *, paused: bool) -> str | None:
 
     `paused` pauses it in any case. Return why it is paused now, if it is.
     """
-    here = await installation.place(database)
+    here = database.place = await installation.place(database)
     if here is None:
         log.info("this Postgres does not let us see whether the database is a copy")
     async with database.api.begin() as conn:

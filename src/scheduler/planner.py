@@ -25,7 +25,7 @@ from sqlalchemy import (
     text,
 )
 
-from scheduler import clock, history, lines, metrics, planning, queue, task
+from scheduler import clock, history, lines, metrics, planning, queue, skips, task
 from scheduler.db import FIRST, Conn, metadata, ms, times_check, utc
 from scheduler.definition import Definition
 from scheduler.errors import NotFound
@@ -182,7 +182,7 @@ async def late_of(conn: Conn, tasks: Sequence[Definition], now: int) -> dict[UUI
     judged = [of for of in tasks if (of.policy.misfire or "latest") != "all"]
     if not judged:
         return {}
-    return await queue.take_late(conn, [(of.line, now - of.misfire_grace_ms) for of in judged])
+    return await skips.take_late(conn, [(of.line, now - of.misfire_grace_ms) for of in judged])
 
 
 async def _planned(

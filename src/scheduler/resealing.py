@@ -14,8 +14,19 @@ from sqlalchemy import text
 
 from scheduler import installation, services, signing
 from scheduler.actions.http import Http
+from scheduler.clock import Slice
 from scheduler.db import Conn, Database
-from scheduler.sealing import LOST, SIGNING, Vault, header, is_sealed, is_sealed_bytes
+from scheduler.errors import StartupError
+from scheduler.sealing import (
+    LOST,
+    SIGNING,
+    SealError,
+    Vault,
+    header,
+    is_sealed,
+    is_sealed_bytes,
+)
+from scheduler.service import Service
 
 PIECE = 500
 START = (datetime.min.replace(tzinfo=UTC), UUID(int=0))
@@ -60,7 +71,12 @@ async def piece(conn: Conn, service_id: UUID, after: Place, change: Change) -> S
     values = {"service_id": service_id, "created_at": after[0], "after": after[1], "most": PIECE}
     rows = (await conn.execute(HEADERS, values)).all()
     step = Step((rows[-1].created_at, rows[-1].key) if len(rows) == PIECE else None)
-    changed = [(row, new) for row in rows if (new := _changed(service_id, row, change)) is not None]
+    changed, turn = [], Slice()
+    for row in rows:
+        new = _changed(service_id, row, change)
+        if new is not None:
+            changed.append((row, new))
+        await turn.give_way()
     if changed:
         values = {
             "service_id": service_id,
@@ -161,45 +177,70 @@ class Given(msgspec.Struct):
 
     service: str
     tasks: int
+    lost: int = 0
+    """What did not open with the key: headers, and the signing secret."""
 
 
 async def unseal(conn: Conn, vault: Vault) -> list[Given]:
-    """Store everything open again, and forget the key. Raises SealError for what does not open."""
+    """Store everything open again, and forget the key. Raises StartupError.
+
+    What does not open is marked as lost; a signing secret that does not is made anew.
+    """
+    lost = 0
 
     def opened(service: UUID, name: str, value: str) -> str:
-        return vault.open(value, service, header(name))
+        nonlocal lost
+        try:
+            return vault.open(value, service, header(name))
+        except SealError:
+            lost += 1
+            return LOST
 
     found = []
     for service in await services.list_all(conn):
-        found.append(Given(service.name, await _whole(conn, service.id, opened)))
+        lost = 0
+        tasks = await _whole(conn, service, opened)
         before = (await signing.stored(conn, [service.id]))[service.id]
-        after = vault.open_bytes(before, service.id, SIGNING)
-        await signing.replace(conn, service.id, before, after)
+        try:
+            after = vault.open_bytes(before, service.id, SIGNING)
+            await signing.replace(conn, service.id, before, after)
+        except SealError:
+            lost += 1
+            await signing.rotate_secret(conn, Vault(), service.id)
+        found.append(Given(service.name, tasks, lost))
     await installation.note_sealed(conn, sealed=False)
     await installation.adopt(conn, None)
     return found
 
 
 async def give_up(conn: Conn, vault: Vault) -> list[Given]:
-    """Mark every sealed header as lost, make new signing secrets, and adopt the vault's key."""
+    """Mark every sealed header as lost, make new signing secrets, and adopt the vault's key.
+
+    Raises StartupError.
+    """
 
     def lost(_service: UUID, _name: str, value: str) -> str:
         return LOST if is_sealed(value) else value
 
     found = []
     for service in await services.list_all(conn):
-        found.append(Given(service.name, await _whole(conn, service.id, lost)))
+        found.append(Given(service.name, await _whole(conn, service, lost)))
         await signing.rotate_secret(conn, vault, service.id)
     await installation.note_sealed(conn, sealed=False)
     await installation.adopt(conn, vault.fingerprint)
     return found
 
 
-async def _whole(conn: Conn, service_id: UUID, change: Change) -> int:
-    """Change all of a service's tasks; return how many were."""
+async def _whole(conn: Conn, service: Service, change: Change) -> int:
+    """Change all of a service's tasks; return how many were. Raises StartupError."""
     tasks, after = 0, START
     while True:
-        step = await piece(conn, service_id, after, change)
+        step = await piece(conn, service.id, after, change)
+        if step.left:
+            raise StartupError(
+                f"{step.left} tasks of the service {service.name} are held by another connection "
+                "to the database; end it, and run this again: nothing was changed"
+            )
         tasks += step.changed
         if step.after is None:
             return tasks

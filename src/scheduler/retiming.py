@@ -3,17 +3,20 @@ every task with a zone is looked at, and planned anew where its instants are oth
 
 A piece at a time, by one replica at a time: who has the turn holds the installation's row, and
 writes down how far it came. A piece that is done twice, after a crash, finds nothing to do.
+
+Replicas that were there meanwhile may know older zones, and plan by them what comes due: when they
+are gone, all is looked at once more.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from uuid import UUID
 
 import msgspec
 import structlog
 
 from scheduler import db, edits, installation, planner, planning, queue, task
-from scheduler.clock import Clock
+from scheduler.clock import Clock, Slice
 from scheduler.db import Conn, Database, utc
 from scheduler.definition import Definition
 from scheduler.errors import NotFound
@@ -33,7 +36,10 @@ BROKEN = (ArithmeticError, ValueError, TypeError)
 
 
 class Retiming:
-    """One replica's part in it; `changed(key, earliest)` is told of each task planned anew."""
+    """One replica's part in it; `changed(key, earliest)` is told of each task planned anew.
+
+    `others` are the replicas that beat beside this one.
+    """
 
     def __init__(
         self,
@@ -41,6 +47,7 @@ class Retiming:
         clock: Clock,
         window_ms: int,
         changed: Callable[[UUID, int | None], None],
+        others: Callable[[], Collection[UUID]] = tuple,
         piece: int = PIECE,
     ) -> None:
         self.wanted = asyncio.Event()
@@ -51,10 +58,17 @@ class Retiming:
         self._clock = clock
         self._window_ms = window_ms
         self._changed = changed
+        self._others = others
+        self._beside: set[UUID] = set()
+        """Replicas that were there when all was done."""
+        self._anew = False
+        """They are gone, and all is looked at once more."""
         self._most = piece
 
     async def step(self) -> None:
         """Go on until all is done, or another replica has the turn."""
+        if self.done and self._beside and self._beside.isdisjoint(self._others()):
+            self.done, self._anew = False, True
         while not self.done and await self.piece():
             pass
 
@@ -64,11 +78,11 @@ class Retiming:
             turn = await installation.take_turn(conn)
             if turn is None:
                 return False
-            if turn.version is not None and turn.version >= zones.VERSION:
-                self._arrived(turn.version)
+            if self._is_done(turn.version):
+                self._arrived(turn.version or zones.VERSION)
                 return False
             after = turn.after if turn.next == zones.VERSION else None
-            if after is None and turn.version is not None:
+            if after is None and turn.version not in (None, zones.VERSION):
                 log.info("planning with other time zones", old=turn.version, new=zones.VERSION)
             last = await self._look(after or FIRST)
             if last is None:
@@ -78,8 +92,14 @@ class Retiming:
                 await installation.advance(conn, zones.VERSION, last)
         return not self.done
 
+    def _is_done(self, version: str | None) -> bool:
+        if version is None or version < zones.VERSION:
+            return False
+        return version > zones.VERSION or not self._anew
+
     def _arrived(self, version: str) -> None:
-        self.done = True
+        self.done, self._anew = True, False
+        self._beside = set(self._others())
         if version > zones.VERSION:
             log.warning(
                 "the time zones here are older than those that tasks were planned with; "
@@ -106,13 +126,13 @@ class Retiming:
         tasks = await task.outlines_of_all(conn, keys)
         plans = await planner.plans(conn, keys)
         runs = await queue.coming(conn, keys, utc(now))
-        return [
-            tasks[key]
-            for key in keys
-            if key in tasks
-            and key in plans
-            and not self._stands(tasks[key], plans[key], runs[key], now)
-        ]
+        moved, turn = [], Slice()
+        for key in keys:
+            if key in tasks and key in plans:
+                if not self._stands(tasks[key], plans[key], runs[key], now):
+                    moved.append(tasks[key])
+                await turn.give_way()
+        return moved
 
     def _stands(self, of: Definition, plan: Standing, runs: set[UUID], now: int) -> bool:
         try:
@@ -138,7 +158,9 @@ class Retiming:
         """
         async with self._database.engine.begin() as conn:
             before, planned = await planner.locked(conn, seen.service_id, seen.id)
-            after = msgspec.structs.replace(before, version=before.version + 1)
+            # The row is written whole: what was sealed since it was read stays so.
+            sealed = before.action.sealed(self._database.vault, before.service_id)
+            after = msgspec.structs.replace(before, version=before.version + 1, action=sealed)
             await task.change(conn, after)
             return await edits.replan(
                 conn, before, after, planned, window_ms=self._window_ms, anew=True

@@ -11,15 +11,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
-import asyncpg
 import msgspec
 import structlog
 import uvicorn
 from litestar import Litestar
 
-from scheduler import app, config, db, disk, logs, logstore, metrics, migrate, opening, services
+from scheduler import app, disk, logs, logstore, metrics, opening, reaching, services
 from scheduler.actions.http import Http, HttpPerformer
 from scheduler.config import Settings, secrets
 from scheduler.db import Database
@@ -30,19 +29,14 @@ from scheduler.errors import StartupError
 from scheduler.gate import Gate
 from scheduler.home import CREDENTIALS, Credentials, data_dir
 from scheduler.joining import Joiners
-from scheduler.masking import mask
 from scheduler.outbound import Outbound
 from scheduler.protocol import Protocol
 from scheduler.service import Created
 
 log = structlog.get_logger()
 
-OLDEST = 14
-"""Of Postgres."""
-WAIT_S = 2.0
 WATCH_S = 2.0
 """How often the embedded Postgres is looked at."""
-REFUSED = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
 
 
 def serve(settings: Settings, credentials: Path | None, *, paused: bool = False) -> None:
@@ -61,7 +55,7 @@ def serve(settings: Settings, credentials: Path | None, *, paused: bool = False)
             stack.callback(postgres.stop)  # last of all, when nobody needs it any more
             postgres.start(say)
             url, joiners = postgres.url, Joiners(data_dir(settings))
-        asyncio.run(prepared(settings, url))
+        asyncio.run(reaching.prepared(settings, url))
         at = credentials or data_dir(settings) / CREDENTIALS
         process = Process(
             settings, url, postgres, address(sock), at, joiners=joiners, paused=paused
@@ -124,26 +118,6 @@ def configured(settings: Settings) -> str:
     """Return the URL of the address that the settings name, whether or not anybody listens."""
     host = settings.server.host
     return f"http://{f'[{host}]' if ':' in host else host}:{settings.server.port or 80}"
-
-
-async def prepared(settings: Settings, url: str) -> None:
-    """Wait for the database and bring its schema up to date. Raises StartupError.
-
-    Before the server runs: a signal still ends the waiting.
-    """
-    await reachable(url, settings.database)
-    if settings.database.migrate:
-        direct = settings.database.listen_url
-        if direct:
-            await reachable(direct, settings.database, "DATABASE_LISTEN_URL")
-        await migrate.up(direct or url)
-        return
-    status = await migrate.status(url)
-    if not status.fits:
-        raise StartupError(
-            f"the database's schema is at {status.current}, this version needs {status.head}; "
-            "run `scheduler migrate up`, or set DATABASE_MIGRATE=true"
-        )
 
 
 class Server(uvicorn.Server):
@@ -265,10 +239,14 @@ class Process:
             yield
 
     async def _watch_disk(self, engine: Engine, stack: contextlib.AsyncExitStack) -> None:
-        """Halt the engine while the embedded Postgres's disk is nearly full, from its start on."""
-        if self.postgres is None:
+        """Halt the engine while the embedded Postgres's disk is nearly full, from its start on.
+
+        A worker that has joined one watches it too.
+        """
+        if self.postgres is None and self.settings.database.url:
             return
-        data, least = self.postgres.cluster.data, self.settings.data.min_free_bytes
+        postgres = self.postgres or EmbeddedPostgres(data_dir(self.settings))
+        data, least = postgres.cluster.data, self.settings.data.min_free_bytes
         watch = disk.Watch(data, least, engine.dispatcher.halt)
         await watch.look()
         stack.enter_context(background(watch.keep_looking()))
@@ -351,72 +329,9 @@ def rules(settings: Settings, url: str, own: str) -> Rules:
     built.add_own(here.hostname or "127.0.0.1", here.port or 80)
     for port in {here.port or 80, settings.server.port or here.port or 80}:
         built.add_own(settings.server.host, port)  # 0.0.0.0: each address of this host
-    for host, port in database_addresses(url):
+    for host, port in reaching.database_addresses(url):
         built.add_own(host, port)
     return built
-
-
-def database_addresses(url: str) -> list[tuple[str, int]]:
-    """Return the hosts and ports that a libpq URL, or else the environment, names.
-
-    PostgreSQL manual, 34.1.1.2 and 34.15.
-    """
-    split = urlsplit(url)
-    found = [_host_and_port(part) for part in split.netloc.rpartition("@")[2].split(",") if part]
-    query = parse_qs(split.query)
-    ports = [p for value in query.get("port", []) for p in value.split(",")]
-    named = [h for key in ("host", "hostaddr") for v in query.get(key, []) for h in v.split(",")]
-    if not found and not named:
-        named = os.environ.get("PGHOST", "").split(",")
-    default = os.environ.get("PGPORT", "5432").split(",")
-    for n, host in enumerate(named):
-        port = (ports or default)[min(n, len(ports or default) - 1)]
-        inner, inner_port = _host_and_port(host)
-        found.append((inner, int(port) if port.isdecimal() else inner_port))
-    return [(host, port) for host, port in found if host and not host.startswith("/")]
-
-
-def _host_and_port(part: str) -> tuple[str, int]:
-    host, colon, port = part.rpartition(":")
-    if not colon or port.endswith("]") or not port.isdecimal():
-        host, port = part, "5432"
-    return host.strip("[]"), int(port)
-
-
-async def reachable(
-    url: str, settings: config.Database | None = None, name: str = "DATABASE_URL"
-) -> None:
-    """Wait until the database answers. Raises StartupError where waiting cannot help.
-
-    `name` is the setting that the URL is from.
-    """
-    wanted = db.session(settings or Settings().database, "start")
-    while True:
-        try:
-            conn = await asyncpg.connect(db.plain(url), timeout=10, server_settings=wanted)
-        except REFUSED as e:
-            raise StartupError(f"the database refuses us: {e}; check {name}") from None
-        except asyncpg.UndefinedObjectError:  # a setting that is younger than the server
-            raise StartupError("this Postgres is too old; 14 to 18 will do") from None
-        except (ValueError, asyncpg.InterfaceError) as e:
-            raise StartupError(f"{name} cannot be read: {mask(str(e))}") from None
-        except Exception as e:
-            if "unsupported startup parameter" in str(e):
-                raise StartupError(
-                    f"{name} leads to PgBouncer: set DATABASE_STATEMENT_CACHE=0, and "
-                    "DATABASE_LISTEN_URL to the Postgres behind it; see docs/operating.md"
-                ) from None
-            if not db.is_away(e):
-                raise
-            at = ", ".join(f"{host}:{port}" for host, port in database_addresses(url))
-            log.warning("waiting for the database", at=at, error=str(e) or type(e).__name__)
-            await asyncio.sleep(WAIT_S)
-        else:
-            version = conn.get_server_version()
-            await conn.close()
-            if version.major < OLDEST:
-                raise StartupError(f"Postgres {version.major} is too old; 14 to 18 will do")
-            return
 
 
 def write_credentials(path: Path, url: str, created: Created) -> None:

@@ -17,7 +17,7 @@ import msgspec
 import structlog
 from sqlalchemy.exc import DBAPIError
 
-from scheduler import db, metrics, partitions, queue
+from scheduler import db, metrics, partitions, queue, skips
 from scheduler.clock import Clock
 from scheduler.db import Conn, Database, utc
 from scheduler.run import Attempt, End, Retry, Run
@@ -193,7 +193,7 @@ def _note_lost(outcomes: Sequence[End | Retry], ours: Sequence[UUID]) -> None:
 
 async def skip(conn: Conn, spans: Sequence[tuple[UUID, int, int]], now: datetime) -> None:
     """Skip what fell due while a run of the task was under way."""
-    skipped = await queue.skip_overlapped(conn, spans, now)
+    skipped = await skips.skip_overlapped(conn, spans, now)
     metrics.RUNS.labels("skipped").inc(skipped)
 
 

@@ -5,10 +5,10 @@ from uuid import UUID
 
 import msgspec
 
-from scheduler import planner, queue, task
+from scheduler import planner, skips, task
 from scheduler.db import Database, utc
 from scheduler.definition import Definition
-from scheduler.queue import Judgement
+from scheduler.skips import Judgement
 
 
 class Swept(msgspec.Struct):
@@ -49,14 +49,14 @@ class Sweep:
         """
         young = 0 if first else self.OVERDUE_MS
         async with self._database.auto.connect() as conn:
-            rows = await queue.overdue(conn, self._after, utc(now - young), self.PIECE)
+            rows = await skips.overdue(conn, self._after, utc(now - young), self.PIECE)
         done = len(rows) < self.PIECE
         self._after = self.START if done else (rows[-1][1], rows[-1][2])
         keys = list({key for key, _, _ in rows})
         if not keys:
             return Swept(0, done, keys)
         async with self._database.auto.connect() as conn:
-            skipped = await queue.cut_queues(conn, keys, self._queue_most, utc(now))
+            skipped = await skips.cut_queues(conn, keys, self._queue_most, utc(now))
             tasks = await task.outlines_of_all(conn, keys)
         judged = (_judgement(of, now) for of in tasks.values())
         wanted = [j for j in judged if j is not None]
@@ -66,7 +66,7 @@ class Sweep:
             judged_keys = [j.task_key for j in wanted]
             passed = await planner.catch_up(conn, judged_keys, now, window_ms=self._window_ms)
         async with self._database.auto.connect() as conn:
-            skipped += await queue.sweep_misfired(conn, wanted, utc(now), idle=first and alone)
+            skipped += await skips.sweep_misfired(conn, wanted, utc(now), idle=first and alone)
         return Swept(skipped + passed.skipped, done, keys, passed.earliest)
 
 

@@ -5,7 +5,7 @@ import contextlib
 import time
 from pathlib import Path
 
-from scheduler import home, logs, opening, server
+from scheduler import home, logs, opening, reaching, server
 from scheduler.config import Settings, secrets
 from scheduler.embedded import EmbeddedPostgres, InUse
 from scheduler.joining import Joiners
@@ -28,7 +28,7 @@ def work(settings: Settings, health_port: int | None = None) -> None:
         url, postgres, joiners = settings.database.url, None, None
         if not url:
             url, postgres, joiners = _embedded(home.data_dir(settings), stack)
-        asyncio.run(server.prepared(settings, url))
+        asyncio.run(reaching.prepared(settings, url))
         own = server.address(sock) if sock else server.configured(settings)
         process = server.Process(
             settings, url, postgres, own, None, joiners=joiners if postgres else None

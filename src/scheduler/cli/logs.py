@@ -43,7 +43,7 @@ class Since(click.ParamType[int]):
         said = str(value).strip()
         ago = AGO.fullmatch(said)
         if ago is not None:
-            return int((time.time() - int(ago[1]) * UNITS[ago[2]]) * 1000)
+            return max(int((time.time() - int(ago[1]) * UNITS[ago[2]]) * 1000), db.FIRST)
         try:
             at = datetime.fromisoformat(said)
         except ValueError:
@@ -55,19 +55,41 @@ class Since(click.ParamType[int]):
                 param,
                 ctx,
             )
-        return db.ms(at)
+        return min(max(db.ms(at), db.FIRST), db.LAST)
+
+
+class Words(click.ParamType[str]):
+    """A text that the database can hold."""
+
+    name = "text"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> str:
+        """Return the text as it is."""
+        said = str(value)
+        try:
+            said.encode()
+        except UnicodeEncodeError:
+            self.fail(f"{said!r} is not UTF-8, as every log line is", param, ctx)
+        return said
 
 
 @click.command("logs")
 @click.option("--since", type=Since(), help="From then on: 15m, 1h, 2d, or 2025-08-14T12:00:00Z.")
 @click.option("--level", type=click.Choice(list(LEVELS)), help="Lines of this level, and above it.")
-@click.option("--trace", metavar="ID", help="Lines of one request or run: its X-Trace-Id.")
+@click.option(
+    "--trace", type=Words(), metavar="ID", help="Lines of one request or run: its X-Trace-Id."
+)
 @click.option(
     "--service",
+    type=Words(),
     metavar="NAME",
     help="Lines about a service (its name or id), or of a part of the program: api, worker.",
 )
-@click.option("-q", "words", metavar="TEXT", help="Lines with this text, in any case.")
+@click.option(
+    "-q", "words", type=Words(), metavar="TEXT", help="Lines with this text, in any case."
+)
 @click.option("-f", "--follow", is_flag=True, help="Go on with what comes, until Ctrl-C.")
 @click.option(
     "--limit", type=click.IntRange(1, 100_000), default=100, show_default=True,

@@ -4,7 +4,7 @@ import sys
 
 import click
 
-from scheduler import config, migrate
+from scheduler import config, migrate, reaching
 from scheduler.cli.database import with_url
 from scheduler.migrate import Status
 
@@ -19,8 +19,11 @@ def migrate_group() -> None:
 def up(file: str | None) -> None:
     """Migrate to the newest revision."""
     settings = config.load(file=file)
-    direct = settings.database.listen_url
-    _show(with_url(settings, lambda url: migrate.up(direct or url), make=True))
+
+    async def work(url: str) -> Status:
+        return await migrate.up(await reaching.direct(settings.database.listen_url, url))
+
+    _show(with_url(settings, work, make=True))
 
 
 @migrate_group.command()
@@ -29,8 +32,12 @@ def up(file: str | None) -> None:
 def down(file: str | None, revision: str) -> None:
     """Migrate back to REVISION; `base` empties the database."""
     settings = config.load(file=file)
-    direct = settings.database.listen_url
-    _show(with_url(settings, lambda url: migrate.down(direct or url, revision)))
+
+    async def work(url: str) -> Status:
+        direct = await reaching.direct(settings.database.listen_url, url)
+        return await migrate.down(direct, revision)
+
+    _show(with_url(settings, work))
 
 
 @migrate_group.command()

@@ -107,7 +107,13 @@ def reset(file: str | None, /, *, yes: bool) -> None:
         folder = home.data_dir(settings)
         async with database.api.begin() as conn:
             await _stopped(conn)
+            there = (await installation.read(conn)).fingerprint
             mine = keys.here(settings.secret.key, folder) or keys.make(folder)
+            if fingerprint(mine) == there:
+                raise StartupError(
+                    f"the key here, {short(there)}, is the one that the secrets are sealed with: "
+                    "nothing is lost, and nothing was given up"
+                )
             database.vault.unlock(mine)
             return await resealing.give_up(conn, database.vault)
 
@@ -148,3 +154,8 @@ async def _stopped(conn: Conn) -> None:
 def _say(found: Sequence[Given], what: str) -> None:
     for each in found:
         click.echo(f"{each.service}: {each.tasks} tasks {what}")
+        if each.lost:
+            click.echo(
+                f"{each.service}: {each.lost} secrets did not open with this key; headers are to "
+                "be sent anew, and a signing secret is a new one"
+            )

@@ -148,17 +148,21 @@ async def sign_in(request: AnyRequest, state: State, failures: Failures) -> Resp
     same = bool(held) and hmac.compare_digest(proof.encode(), held.encode("utf-8", "replace"))
     if not same or not caller.own_form(request, state.settings):
         return ask(request, state, following, status=403, said=STALE, user=user)
-    address = caller.address(request, state.settings)
-    try:
-        failures.begin(address, time.monotonic())
-    except TooManyRequests as e:
-        headers = {"Retry-After": str(e.retry_after)}
-        return ask(request, state, following, status=429, said=e.message, headers=headers)
-    former = _held(request, state, SESSION)
-    cookie = await _begun(state, user, fields.get("token", "").strip(), former)
-    if cookie is None:
-        return ask(request, state, following, status=401, said=WRONG, user=user)
-    failures.succeeded(address)
+    address, former = caller.address(request, state.settings), _held(request, state, SESSION)
+    async with failures.turn(address):
+        try:
+            failures.begin(address, time.monotonic())
+        except TooManyRequests as e:
+            headers = {"Retry-After": str(e.retry_after)}
+            return ask(request, state, following, status=429, said=e.message, headers=headers)
+        try:
+            cookie = await _begun(state, user, fields.get("token", "").strip(), former)
+        except Exception:
+            failures.taken_back(address)  # that the database is away tells a guesser nothing
+            raise
+        if cookie is None:
+            return ask(request, state, following, status=401, said=WRONG, user=user)
+        failures.taken_back(address)
     made = page.leading(ours(following))
     made.set_cookie(_cookie(request, state, SESSION, cookie, sessions.LASTS_S))
     return made

@@ -84,13 +84,18 @@ def leading(to: str) -> Response[Any]:
 
 
 async def guard(message: Message, _: Scope) -> None:
-    """Keep browsers from guessing types, anywhere, and from doing anything with unforeseen HTML."""
+    """Keep browsers from guessing types, anywhere, and from doing anything with unforeseen HTML.
+
+    And caches from keeping anything unasked: `service_id` and `token` are no credentials to them.
+    """
     if message["type"] != "http.response.start":
         return
     headers = list(message["headers"])
     names = {name.lower() for name, _ in headers}
     if b"x-content-type-options" not in names:
         headers.append((b"x-content-type-options", b"nosniff"))
+    if b"cache-control" not in names:
+        headers.append((b"cache-control", b"no-store"))
     if b"content-security-policy" not in names:
         kind = next((value for name, value in headers if name.lower() == b"content-type"), b"")
         if kind.startswith(b"text/html"):

@@ -18,10 +18,18 @@ from scheduler.db import rfc3339
 
 ODD = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f"
-    "\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff0-\ufffb\ud800-\udfff"
+    "\u200b-\u200f\u2028-\u202e\u2060-\u206f\u2800\u3164\ufdd0-\ufdef\ufe00-\ufe0d\ufeff\uffa0"
+    "\ufff0-\ufffb\ufffe\uffff\ud800-\udfff\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
     "\U000e0000-\U000e0fff]"
 )
-"""Controls, marks of direction, and what takes no room (Unicode, 23.2 to 23.7)."""
+"""Controls, marks of direction, what takes no room (Unicode, 23.2 to 23.7), and no characters."""
+MARK = (
+    "[\u0300-\u036f\u0483-\u0489\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u06d6-\u06ed\u0e31-\u0e3a"
+    "\u0e47-\u0e4e\u0eb1-\u0ebc\u0ec8-\u0ecd\u0f71-\u0f84\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff"
+    "\u3099\u309a\ua66f-\ua67d\ufe20-\ufe2f]"
+)
+HEAP = re.compile(f"({MARK}{{6}}){MARK}++")
+"""Marks upon one letter, more than any script has: they would be drawn over the lines around."""
 LINE = 200
 """Characters of a text that is shown in a line."""
 BLOCK = 20_000
@@ -59,7 +67,7 @@ def _shown(text: str, most: int, more: str) -> Markup:
 
 def _visible(text: str) -> str:
     """Return a text with what means something to HTML escaped, and what is unseen numbered."""
-    escaped = html.escape(text)
+    escaped = HEAP.sub("\\1\ufffd", html.escape(text))
     if ODD.search(escaped) is None:
         return escaped
     return ODD.sub("\ufffd", ODD.sub(_number, escaped, count=ODD_MOST))

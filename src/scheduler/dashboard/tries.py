@@ -1,7 +1,9 @@
 """Failed sign-ins: how many an address may have."""
 
+import asyncio
 import ipaddress
 from collections import OrderedDict, deque
+from weakref import WeakValueDictionary
 
 from scheduler.errors import TooManyRequests
 
@@ -17,9 +19,17 @@ class Tries:
 
     def __init__(self) -> None:
         self._failed: OrderedDict[str, deque[float]] = OrderedDict()
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    def turn(self, address: str) -> asyncio.Lock:
+        """Return what to hold during a try: one at a time, or those under way count as failed."""
+        return self._turns.setdefault(_network(address), asyncio.Lock())
 
     def begin(self, address: str, now: float) -> None:
-        """Count a try as failed until it succeeds; `now` in seconds. Raises TooManyRequests."""
+        """Count a try as failed until that is taken back. Raises TooManyRequests.
+
+        `now` in seconds of any clock that only grows.
+        """
         key = _network(address)
         failed = self._failed.setdefault(key, deque())
         while failed and failed[0] <= now - WINDOW_S:
@@ -35,8 +45,8 @@ class Tries:
         while len(self._failed) > ADDRESSES_MOST:
             self._failed.popitem(last=False)
 
-    def succeeded(self, address: str) -> None:
-        """Take back the count of a try."""
+    def taken_back(self, address: str) -> None:
+        """Take back the count of a try: it succeeded, or nobody could say."""
         failed = self._failed.get(_network(address))
         if failed:
             failed.pop()

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import msgspec
 
-from scheduler import home, server
+from scheduler import home, reaching, server
 from scheduler.config import Loaded, Settings
 from scheduler.doctor.finding import Finding, fail, ok, warn, words
 from scheduler.embedded import EmbeddedPostgres
@@ -101,7 +101,7 @@ def egress(wanted: Settings, url: str) -> list[Finding]:
     parts = [f"{len(rules.allow)} allowed alone"] if rules.allow else []
     parts += [f"{len(rules.deny)} denied"] if rules.deny else []
     parts += ["public addresses only"] if rules.public_only else []
-    own = ", ".join(f"{host}:{at}" for host, at in server.database_addresses(url))
+    own = ", ".join(f"{host}:{at}" for host, at in reaching.database_addresses(url))
     own = ", ".join(filter(None, [server.configured(wanted).removeprefix("http://"), own]))
     told = f"{'; '.join(parts) or 'no rules'}; never {own}, link-local and metadata addresses"
     return [ok("egress", told)]
