@@ -291,6 +291,29 @@ def test_migrate_goes_down_and_up_and_says_where_it_stands(command):
     assert command("migrate", "status").exit_code == 0
 
 
+def test_migrate_down_to_nothing_asks_where_there_is_something(command):
+    command("services", "create", "kept")
+    asked = command("migrate", "down", "base", input="")
+    assert asked.exit_code == 2
+    assert "--yes" in asked.stderr
+    assert command("migrate", "down", "base", input="n\n").exit_code == 1
+    assert "kept" in command("services", "list").output
+    assert command("migrate", "down", "base", "--yes").exit_code == 0
+    assert "empty" in command("migrate", "status").output
+
+
+async def test_migrate_down_leaves_a_running_replica_its_tables(conn, command):
+    await conn.execute(
+        "INSERT INTO replica (id, beat, beat_at, role, host, pid, version, started_at) "
+        "VALUES (gen_random_uuid(), 1, clock_timestamp(), 'serve', 'there', 1, '0', now())"
+    )
+    for words in (("0004",), ("base", "--yes")):
+        refused = await asyncio.to_thread(command, "migrate", "down", *words)
+        assert isinstance(refused.exception, StartupError)
+        assert "1 replica runs on this database; stop" in str(refused.exception)
+    assert (await asyncio.to_thread(command, "migrate", "status")).exit_code == 0
+
+
 # Mistakes ----------------------------------------------------------------------------------------
 
 
