@@ -476,6 +476,12 @@ def test_a_stream_that_the_caller_closed_breaks_nothing(database_url, tmp_path, 
         assert code == wanted
 
 
+def test_a_backup_to_nowhere_is_refused(tmp_path):
+    code, err = redirected("backup -", ">&-", tmp_path, DATA_DIR=os.fspath(tmp_path / "data"))
+    assert code == 2
+    assert "standard output is closed" in err
+
+
 def redirected(words: str, how: str, folder: Path, **more: str) -> tuple[int, str]:
     """Exit code and errors of a command with its streams as a shell makes them."""
     line = f"{sys.executable} -m scheduler {words} {how}"
