@@ -291,6 +291,29 @@ def test_migrate_goes_down_and_up_and_says_where_it_stands(command):
     assert command("migrate", "status").exit_code == 0
 
 
+def test_migrate_down_to_nothing_asks_where_there_is_something(command):
+    command("services", "create", "kept")
+    asked = command("migrate", "down", "base", input="")
+    assert asked.exit_code == 2
+    assert "--yes" in asked.stderr
+    assert command("migrate", "down", "base", input="n\n").exit_code == 1
+    assert "kept" in command("services", "list").output
+    assert command("migrate", "down", "base", "--yes").exit_code == 0
+    assert "empty" in command("migrate", "status").output
+
+
+async def test_migrate_down_leaves_a_running_replica_its_tables(conn, command):
+    await conn.execute(
+        "INSERT INTO replica (id, beat, beat_at, role, host, pid, version, started_at) "
+        "VALUES (gen_random_uuid(), 1, clock_timestamp(), 'serve', 'there', 1, '0', now())"
+    )
+    for words in (("0004",), ("base", "--yes")):
+        refused = await asyncio.to_thread(command, "migrate", "down", *words)
+        assert isinstance(refused.exception, StartupError)
+        assert "1 replica runs on this database; stop" in str(refused.exception)
+    assert (await asyncio.to_thread(command, "migrate", "status")).exit_code == 0
+
+
 # Mistakes ----------------------------------------------------------------------------------------
 
 
@@ -339,7 +362,7 @@ def mistake(
         ("serve", {"ADMIN_TOKEN": " "}, "admin.token (ADMIN_TOKEN)"),
         ("serve", {"GLOGS_LOG_TYPE": "xml"}, "(GLOGS_LOG_TYPE)"),
         ("serve", {"DATABASE_LISTEN_URL": "nonsense"}, "DATABASE_LISTEN_URL"),
-        ("serve", {"DATABASE_LISTEN_URL": "postgresql://h:x/y"}, "DATABASE_LISTEN_URL"),
+        ("migrate up", {"DATABASE_LISTEN_URL": "postgresql://h:x/y"}, "DATABASE_LISTEN_URL"),
         ("serve", {"DATABASE_URL": "nonsense"}, "DATABASE_URL"),
         ("serve", {"DATABASE_URL": "mysql://x/y"}, "DATABASE_URL"),
         ("serve", {"AUTH_ANONYMOUS_FROM": "x"}, "auth.anonymous_from"),
@@ -451,6 +474,12 @@ def test_a_stream_that_the_caller_closed_breaks_nothing(database_url, tmp_path, 
         code, err = redirected(words, closed, tmp_path, DATABASE_URL=database_url)
         assert "Traceback" not in err
         assert code == wanted
+
+
+def test_a_backup_to_nowhere_is_refused(tmp_path):
+    code, err = redirected("backup -", ">&-", tmp_path, DATA_DIR=os.fspath(tmp_path / "data"))
+    assert code == 2
+    assert "standard output is closed" in err
 
 
 def redirected(words: str, how: str, folder: Path, **more: str) -> tuple[int, str]:

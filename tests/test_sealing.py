@@ -83,6 +83,14 @@ def test_a_wrong_key_is_told_what_is_expected_and_not_shown(text):
     assert not text or text not in str(refused.value)
 
 
+@pytest.mark.parametrize("content", ["", "garbage"])
+def test_a_key_file_that_is_broken_is_to_be_put_back_and_not_made_anew(tmp_path, content):
+    (tmp_path / keys.FILE).write_text(content)
+    with pytest.raises(StartupError, match="put your copy of it back") as refused:
+        keys.here("", tmp_path)
+    assert "prints a new one" not in str(refused.value)
+
+
 def test_the_key_file_is_for_its_owner_alone_and_made_once(tmp_path):
     made = keys.make(tmp_path / "data")
     path = tmp_path / "data" / keys.FILE

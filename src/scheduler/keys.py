@@ -11,6 +11,7 @@ from scheduler.sealing import KEY_BYTES
 
 FILE = "secret.key"
 MAKE_ONE = "`scheduler secrets key` prints a new one"
+PUT_BACK = "It was whole once: put your copy of it back; a new one opens nothing that is stored"
 
 
 def new() -> str:
@@ -18,19 +19,20 @@ def new() -> str:
     return base64.b64encode(secrets.token_bytes(KEY_BYTES)).decode()
 
 
-def parse(text: str, where: str) -> bytes:
+def parse(text: str, where: str, todo: str = MAKE_ONE) -> bytes:
     """Return the 32 bytes of a key in base64, the usual or the one of URLs.
 
-    Raises StartupError, which does not show it; `where` is what it was read from.
+    Raises StartupError, which does not show it; `where` is what it was read from, `todo` what
+    then to do.
     """
     wanted = f"{where}: expected {KEY_BYTES} bytes in base64, which are 44 characters"
     encoded = text.strip().rstrip("=").replace("-", "+").replace("_", "/")
     try:
         key = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
     except (binascii.Error, ValueError):
-        raise StartupError(f"{wanted}; this is not base64. {MAKE_ONE}.") from None
+        raise StartupError(f"{wanted}; this is not base64. {todo}.") from None
     if len(key) != KEY_BYTES:
-        raise StartupError(f"{wanted}; these are {len(key)} bytes. {MAKE_ONE}.")
+        raise StartupError(f"{wanted}; these are {len(key)} bytes. {todo}.")
     return key
 
 
@@ -43,7 +45,7 @@ def here(setting: str, folder: Path) -> bytes | None:
         return parse(setting, "secret.key (SECRET_KEY)")
     path = folder / FILE
     try:
-        return parse(path.read_text(), str(path))
+        return parse(path.read_text(), str(path), PUT_BACK)
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as e:

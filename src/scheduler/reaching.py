@@ -30,7 +30,7 @@ async def prepared(settings: Settings, url: str) -> None:
     if status.is_current:
         return
     if settings.database.migrate:
-        await migrate.up(await _direct(settings.database.listen_url, url))
+        await migrate.up(await direct(settings.database.listen_url, url))
     elif not status.fits:
         migrate.refuse_newer(status)
         raise StartupError(
@@ -39,8 +39,11 @@ async def prepared(settings: Settings, url: str) -> None:
         )
 
 
-async def _direct(wanted: str, url: str) -> str:
-    """Return the way past a pooler, where there is one and it is not away."""
+async def direct(wanted: str, url: str) -> str:
+    """Return the way past a pooler, where there is one and it is not away.
+
+    Raises StartupError for one that is no way at all.
+    """
     if not wanted:
         return url
     try:

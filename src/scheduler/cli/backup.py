@@ -1,5 +1,6 @@
 """`scheduler backup`, `restore` and `upgrade`: the embedded database as a whole."""
 
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -54,6 +55,8 @@ def backup(settings_file: str | None, /, *, file: Path, force: bool, with_key: b
     if str(file) == STDOUT:
         if sys.stdout.isatty():
             raise click.UsageError("a backup is no text: name a file, or send it on with a pipe")
+        if sys.stdout.name == os.devnull:  # put there for what the caller has closed
+            raise click.UsageError("standard output is closed: name a file")
         made = write(sys.stdout.buffer, None)
     else:
         with _ending(), backups.whole(file, force=force) as into:

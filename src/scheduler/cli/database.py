@@ -58,8 +58,6 @@ def _there(base: Path) -> None:
 
 async def _on(settings: Settings, url: str, work: Callable[[str], Awaitable[T]]) -> T:
     await _answers(url, "DATABASE_URL" if settings.database.url else "the data directory")
-    if settings.database.listen_url:
-        await _answers(settings.database.listen_url, "DATABASE_LISTEN_URL")
     try:
         return await work(url)
     except DBAPIError as e:
@@ -76,6 +74,8 @@ async def _answers(url: str, name: str) -> None:
     """Raise StartupError where a database cannot be reached; `name` is what leads to it."""
     try:
         conn = await asyncpg.connect(db.plain(url), timeout=10, statement_cache_size=0)
+    except reaching.REFUSED as e:
+        raise StartupError(f"the database refuses us: {words(e)}; check {name}") from None
     except (ValueError, asyncpg.InterfaceError) as e:
         raise StartupError(f"{name} cannot be read: {words(e)}") from None
     except (OSError, asyncpg.PostgresError) as e:
@@ -104,7 +104,7 @@ def with_database(
 
     async def on(url: str) -> T:
         if make:
-            await migrate.up(settings.database.listen_url or url)
+            await migrate.up(await reaching.direct(settings.database.listen_url, url))
         status = await migrate.status(url)
         if not status.fits:
             raise StartupError(

@@ -4,8 +4,13 @@ import sys
 
 import click
 
-from scheduler import config, migrate
+from scheduler import config, migrate, reaching, replicas, services
 from scheduler.cli.database import with_url
+from scheduler.cli.failures import Failed
+from scheduler.cli.output import ask
+from scheduler.config import Settings
+from scheduler.db import Database
+from scheduler.errors import StartupError
 from scheduler.migrate import Status
 
 
@@ -19,18 +24,48 @@ def migrate_group() -> None:
 def up(file: str | None) -> None:
     """Migrate to the newest revision."""
     settings = config.load(file=file)
-    direct = settings.database.listen_url
-    _show(with_url(settings, lambda url: migrate.up(direct or url), make=True))
+
+    async def work(url: str) -> Status:
+        return await migrate.up(await reaching.direct(settings.database.listen_url, url))
+
+    _show(with_url(settings, work, make=True))
 
 
 @migrate_group.command()
 @click.argument("revision")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
-def down(file: str | None, revision: str) -> None:
-    """Migrate back to REVISION; `base` empties the database."""
+def down(file: str | None, revision: str, *, yes: bool) -> None:
+    """Migrate back to REVISION; every replica must be stopped, and `base` drops all there is."""
     settings = config.load(file=file)
-    direct = settings.database.listen_url
-    _show(with_url(settings, lambda url: migrate.down(direct or url, revision)))
+
+    async def work(url: str) -> Status:
+        await _judge(settings, url, drops=revision == "base" and not yes)
+        direct = await reaching.direct(settings.database.listen_url, url)
+        return await migrate.down(direct, revision)
+
+    _show(with_url(settings, work))
+
+
+async def _judge(settings: Settings, url: str, *, drops: bool) -> None:
+    """Raise where replicas would go on without their tables, or someone thinks better of it."""
+    found = await migrate.status(url)
+    if found.current is None:
+        return
+    database = Database(url, settings.database)
+    try:
+        async with database.api.connect() as conn:
+            living = await replicas.living(conn) if found.is_current else 0
+            empty = await services.is_empty(conn)
+    finally:
+        await database.close()
+    if living:
+        raise StartupError(
+            f"{living} {'replica runs' if living == 1 else 'replicas run'} on this database; stop "
+            "every one first. One that was killed counts for 15 seconds"
+        )
+    if drops and not empty and not ask("Drop every service, task and run, for good?"):
+        raise Failed("nothing was done")
 
 
 @migrate_group.command()

@@ -152,10 +152,8 @@ class Asked:
             await conn.rollback()
         wanted = each * max(living, 1)
         used = int((await conn.execute(CONNECTED)).scalar_one())
-        told = (
-            f"{used} of {most} connections in use; "
-            f"{max(living, 1)} replicas may take {wanted} ({each} each)"
-        )
+        who = f"{living} replicas" if living > 1 else "a replica"
+        told = f"{used} of {most} connections in use; {who} may take {wanted} ({each} each)"
         if wanted + SPARE > most and not self._database.pooled:
             todo = "raise max_connections, or make DATABASE_ENGINE_POOL and DATABASE_API_POOL less"
             return [warn("connections", told, todo)]
