@@ -40,19 +40,17 @@ async def prepared(settings: Settings, url: str) -> None:
 
 
 async def direct(wanted: str, url: str) -> str:
-    """Return the way past a pooler, where there is one and it can be gone.
+    """Return the way past a pooler, where there is one and it is not away.
 
     Raises StartupError for one that is no way at all.
     """
     if not wanted:
         return url
     try:
-        await (await asyncpg.connect(db.plain(wanted), timeout=10)).close()
-    except ValueError as e:
-        raise StartupError(f"DATABASE_LISTEN_URL cannot be read: {mask(str(e))}") from None
-    except (OSError, asyncpg.InterfaceError, asyncpg.PostgresError) as e:
-        if isinstance(e, REFUSED) or not db.is_away(e):
-            raise StartupError(f"the database refuses us: {e}; check DATABASE_LISTEN_URL") from None
+        await _connect(wanted, {}, "DATABASE_LISTEN_URL")
+    except Exception as e:
+        if not db.is_away(e):
+            raise
         log.warning(
             "database.listen_url cannot be reached; migrating by database.url", error=str(e)
         )
@@ -62,33 +60,44 @@ async def direct(wanted: str, url: str) -> str:
 
 async def reachable(url: str, settings: config.Database | None = None) -> None:
     """Wait until the database answers. Raises StartupError where waiting cannot help."""
-    wanted = db.session(settings or Settings().database, "start")
+    session = db.session(settings or Settings().database, "start")
     while True:
         try:
-            conn = await asyncpg.connect(db.plain(url), timeout=10, server_settings=wanted)
-        except REFUSED as e:
-            raise StartupError(f"the database refuses us: {e}; check DATABASE_URL") from None
-        except asyncpg.UndefinedObjectError:  # a setting that is younger than the server
-            raise StartupError("this Postgres is too old; 14 to 18 will do") from None
-        except (ValueError, asyncpg.InterfaceError) as e:
-            raise StartupError(f"DATABASE_URL cannot be read: {mask(str(e))}") from None
+            await _connect(url, session, "DATABASE_URL")
         except Exception as e:
-            if "unsupported startup parameter" in str(e):
-                raise StartupError(
-                    "DATABASE_URL leads to PgBouncer: set DATABASE_STATEMENT_CACHE=0, and "
-                    "DATABASE_LISTEN_URL to the Postgres behind it; see docs/operating.md"
-                ) from None
             if not db.is_away(e):
                 raise
             at = ", ".join(f"{host}:{port}" for host, port in database_addresses(url))
             log.warning("waiting for the database", at=at, error=str(e) or type(e).__name__)
             await asyncio.sleep(WAIT_S)
         else:
-            version = conn.get_server_version()
-            await conn.close()
-            if version.major < OLDEST:
-                raise StartupError(f"Postgres {version.major} is too old; 14 to 18 will do")
             return
+
+
+async def _connect(url: str, session: dict[str, str], name: str) -> None:
+    """Connect once; `name` is the setting that the URL is from.
+
+    Raises StartupError where another try will meet the same, else what it met.
+    """
+    try:
+        conn = await asyncpg.connect(db.plain(url), timeout=10, server_settings=session)
+    except REFUSED as e:
+        raise StartupError(f"the database refuses us: {e}; check {name}") from None
+    except asyncpg.UndefinedObjectError:  # a setting that is younger than the server
+        raise StartupError("this Postgres is too old; 14 to 18 will do") from None
+    except (ValueError, asyncpg.InterfaceError) as e:
+        raise StartupError(f"{name} cannot be read: {mask(str(e))}") from None
+    except Exception as e:
+        if "unsupported startup parameter" in str(e):
+            raise StartupError(
+                f"{name} leads to PgBouncer: set DATABASE_STATEMENT_CACHE=0, and "
+                "DATABASE_LISTEN_URL to the Postgres behind it; see docs/operating.md"
+            ) from None
+        raise
+    version = conn.get_server_version()
+    await conn.close()
+    if version.major < OLDEST:
+        raise StartupError(f"Postgres {version.major} is too old; 14 to 18 will do")
 
 
 def database_addresses(url: str) -> list[tuple[str, int]]:
