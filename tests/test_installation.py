@@ -13,6 +13,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 from click.testing import CliRunner
+from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from conftest import NUMBERS, App, RunApp, eventually, running, url_of
@@ -246,6 +247,25 @@ async def test_a_copy_that_takes_the_place_of_the_database_under_a_replica_is_pa
         await eventually(lambda: arrived(receiver, "t", sent + 1), within=6)
         assert app.engine.paused is None
         await there.close()
+
+
+async def test_whoever_loses_the_database_it_is_asked_again_whose_it_is(app, conn, monkeypatch):
+    asked: list[Database] = []
+    place = installation.place
+
+    async def noted(database: Database) -> str | None:
+        asked.append(database)
+        return await place(database)
+
+    monkeypatch.setattr(installation, "place", noted)
+    await conn.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE application_name = 'scheduler engine' AND datname = current_database()"
+    )
+    async with app.database.auto.connect() as c:
+        with contextlib.suppress(DBAPIError):  # some of the pool's are new already, perhaps
+            await c.execute(text("SELECT 1"))
+    await eventually(lambda: asked[0], within=5)
 
 
 def holds_nothing(app: App) -> None:

@@ -172,6 +172,8 @@ class Database:
         """Where it lived when that was last asked, as `installation.place` says it."""
         self.on_missing_week: Callable[[], None] = lambda: None
         """Called where history had no week for a row, whoever wrote it."""
+        self.on_lost: Callable[[], None] = lambda: None
+        """Called where a connection was lost, whoever held it: what answers next may be another."""
         self.engine = self._engine("engine", settings.engine_pool, pre_ping=False)
         self.api = self._engine("api", settings.api_pool, pre_ping=True)
         self.auto = self.engine.execution_options(isolation_level="AUTOCOMMIT")
@@ -207,7 +209,9 @@ class Database:
 
     def _look(self, failed: ExceptionContext) -> None:
         error = failed.sqlalchemy_exception
-        if error is not None and lacks_partition(error):
+        if failed.is_disconnect:
+            self.on_lost()
+        elif error is not None and lacks_partition(error):
             self.on_missing_week()
 
     def _creator(self, name: str) -> Callable[..., Any]:

@@ -105,6 +105,10 @@ class Dispatcher:
             self.halted.pop(by, None)
         self._wake.set()
 
+    def doubt(self) -> None:
+        """Judge anew before the next claim: the database was lost to somebody here."""
+        self._unjudged = True
+
     def recall(self, task_key: UUID) -> None:
         """Reconsider the held runs of a task, unsent so far: it was edited, deleted or executed.
 
@@ -199,9 +203,7 @@ class Dispatcher:
             if self._stop_at is not None:
                 return
             try:
-                if self._unjudged and not self.halted:
-                    await self._judge()  # before the first claim, as at the start
-                    self._unjudged = bool(self.halted)
+                await self._judge_missed()
                 async with self._claiming:
                     self._cancels.clear()
                     await self._round()
@@ -217,6 +219,18 @@ class Dispatcher:
                 await asyncio.sleep(wait)
                 wait = min(wait * 2, BACKOFF_MOST_S)
                 self._wake.set()
+
+    async def _judge_missed(self) -> None:
+        """Judge before the first claim what was missed while nothing was claimed."""
+        if not self._unjudged or self.halted:
+            return
+        self._unjudged = False  # a doubt that comes meanwhile stands
+        try:
+            await self._judge()
+        except BaseException:
+            self._unjudged = True
+            raise
+        self._unjudged = self._unjudged or bool(self.halted)
 
     def begin_stop(self) -> None:
         """Claim and send no more; calls under way have until the drain's end, from now on."""

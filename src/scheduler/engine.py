@@ -114,6 +114,7 @@ class Engine:
         self.planning, self.pruning = asyncio.Event(), asyncio.Event()
         """Set it to plan, or to prune, now."""
         database.on_missing_week = self.pruning.set
+        database.on_lost = self.dispatcher.doubt
 
     @property
     def window_ms(self) -> int:
