@@ -208,7 +208,7 @@ class Engine:
         self._tick("zones", ZONES_S, self.retiming.step, self.retiming.wanted)
         self._tick("measure", 10.0, self._measure)
         self._tick("strays", STRAYS_S, self._strays)
-        self._pulse(worker.poll_seconds, self.dispatcher.wake)
+        self._pulse(worker.poll_seconds, self.dispatcher.wake, jitter=worker.poll_seconds / 8)
         self._ticks.start()
         self.retiming.wanted.set()
         self.planning.set()
@@ -261,11 +261,17 @@ class Engine:
 
         self._tasks.append(asyncio.create_task(guarded(), name=name))
 
-    def _pulse(self, seconds: float, wake: Callable[[], None]) -> None:
+    def _pulse(self, seconds: float, wake: Callable[[], None], *, jitter: float = 0.0) -> None:
+        """Call `wake` every so many seconds, or up to twice the jitter sooner.
+
+        Two replicas in step, one always just before the other, would leave all work to the one.
+        """
+
         async def pulse() -> None:
             wake()
 
-        self._ticks.add_job(pulse, "interval", seconds=seconds)
+        every = {"seconds": seconds - jitter, "jitter": jitter or None}
+        self._ticks.add_job(pulse, "interval", **every)
 
     def _tick(
         self,
