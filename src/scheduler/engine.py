@@ -113,8 +113,7 @@ class Engine:
         self._ticks = AsyncIOScheduler(timezone="UTC", job_defaults=TICKS)
         self.planning, self.pruning = asyncio.Event(), asyncio.Event()
         """Set it to plan, or to prune, now."""
-        database.on_missing_week = self.pruning.set
-        database.on_lost = self.dispatcher.doubt
+        database.on_missing_week, database.on_lost = self.pruning.set, self.dispatcher.doubt
 
     @property
     def window_ms(self) -> int:
