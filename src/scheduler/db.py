@@ -95,6 +95,8 @@ def lacks_partition(error: BaseException) -> bool:
 P = ParamSpec("P")
 T = TypeVar("T")
 
+JITTER = random.Random()  # noqa: S311
+
 TRIES = 3
 AGAIN_S = 0.05
 WEEK_S = 0.3
@@ -104,7 +106,7 @@ WEEK_S = 0.3
 def _pause(error: DBAPIError) -> float | None:
     """Return how long after an error the same may pass; None where it will not."""
     if is_contended(error):
-        return random.uniform(0, AGAIN_S)  # noqa: S311
+        return JITTER.uniform(0, AGAIN_S)
     return WEEK_S if lacks_partition(error) else None
 
 

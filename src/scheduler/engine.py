@@ -1,6 +1,7 @@
 """The engine: one replica of the machine, put together; APScheduler wakes its loops."""
 
 import asyncio
+import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
@@ -59,6 +60,10 @@ LOOK_S = 1.0
 SEAL_S = 5.0
 BEAT_TIMEOUT_S = 3.0
 """Less than a beat stays fresh: on a connection that hangs there is time for another try."""
+
+
+OWN_PACE = random.SystemRandom()
+"""Two replicas in step, one looking always just before the other, would leave it all to the one."""
 
 
 class Engine:
@@ -207,7 +212,7 @@ class Engine:
         self._tick("zones", ZONES_S, self.retiming.step, self.retiming.wanted)
         self._tick("measure", 10.0, self._measure)
         self._tick("strays", STRAYS_S, self._strays)
-        self._pulse(worker.poll_seconds, self.dispatcher.wake, jitter=worker.poll_seconds / 8)
+        self._pulse(worker.poll_seconds * OWN_PACE.uniform(0.75, 1), self.dispatcher.wake)
         self._ticks.start()
         self.retiming.wanted.set()
         self.planning.set()
@@ -260,17 +265,11 @@ class Engine:
 
         self._tasks.append(asyncio.create_task(guarded(), name=name))
 
-    def _pulse(self, seconds: float, wake: Callable[[], None], *, jitter: float = 0.0) -> None:
-        """Call `wake` every so many seconds, or up to twice the jitter sooner.
-
-        Two replicas in step, one always just before the other, would leave all work to the one.
-        """
-
+    def _pulse(self, seconds: float, wake: Callable[[], None]) -> None:
         async def pulse() -> None:
             wake()
 
-        every = {"seconds": seconds - jitter, "jitter": jitter or None}
-        self._ticks.add_job(pulse, "interval", **every)
+        self._ticks.add_job(pulse, "interval", seconds=seconds)
 
     def _tick(
         self,

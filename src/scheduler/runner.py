@@ -23,6 +23,8 @@ from scheduler.signing import Secrets
 
 log = structlog.get_logger()
 
+JITTER = random.Random()  # noqa: S311
+
 UNKNOWN_MOST = 20
 """A run whose outcome stayed unknown so often ends; until then it uses up no retry."""
 EXCERPT_BYTES = 1024
@@ -249,7 +251,7 @@ class Runner:
             return None
         ceiling = (policy.retry_backoff or Backoff()).ceiling_s(failures - 1)
         # Full jitter: replicas and tasks that failed together do not come back together.
-        return max(random.uniform(0, ceiling), outcome.retry_after_s or 0.0)  # noqa: S311
+        return max(JITTER.uniform(0, ceiling), outcome.retry_after_s or 0.0)
 
 
 def _word(outcome: actions.Outcome) -> Literal["succeeded", "failed", "unknown"]:
