@@ -96,7 +96,6 @@ PLACEHOLDER = re.compile(r"\s?\$\d{1,3}(?=[\s,):]|\Z)|\s?\*{8}")
 TO_WORD = re.compile(r"\s*+[^\s&]*+")
 TO_AND = re.compile(r"[^&\r\n]*+")
 TO_LINE = re.compile(r"\s*+[^\r\n]*+")
-TO_END = re.compile(r".*+", re.DOTALL)
 WHOLE = re.compile(r"authorization|cookie", re.IGNORECASE)
 """Names whose values have several words."""
 INNOCENT = re.compile(
