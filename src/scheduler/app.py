@@ -31,6 +31,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from scheduler import __version__, db, metrics, migrate, openapi, requestlog
 from scheduler.admin import api as admin_api
+from scheduler.calendars import api as calendars_api
 from scheduler.config import Settings
 from scheduler.dashboard import api as dashboard_api
 from scheduler.dashboard import manual, page
@@ -51,6 +52,7 @@ from scheduler.errors import (
 from scheduler.gate import Caller, Scale
 from scheduler.requestlog import traced
 from scheduler.runs import api as runs_api
+from scheduler.schedules import api as schedules_api
 from scheduler.service import Service
 from scheduler.tasks import api as tasks_api
 
@@ -87,7 +89,12 @@ def _around(application: Litestar) -> Litestar:
 def _application(settings: Settings, lifespan: Lifespan) -> Litestar:
     secured = Router(
         "/",
-        route_handlers=[tasks_api.router, runs_api.router],
+        route_handlers=[
+            tasks_api.router,
+            runs_api.router,
+            schedules_api.router,
+            calendars_api.router,
+        ],
         guards=[_admit],
         security=openapi.SERVICE,
         dependencies={

@@ -231,6 +231,31 @@ class Log(Section):
     """The oldest stored lines go where there are more; about 1 KiB each."""
 
 
+class Commands(Section):
+    """Shell commands as actions of tasks."""
+
+    enabled: bool = False
+    """Let services with `allow_commands` run shell commands."""
+    user: str = ""
+    """As whom they run, where the server is root. Empty: each run as a user of its own."""
+    same_user: bool = False
+    """Let them run as the server's own user, where the server is not root."""
+    count: Count = 20
+    """Concurrent commands of a replica."""
+    cpu_seconds: Count = 3600
+    """CPU time that a process of a command may use."""
+    memory_bytes: Annotated[int, Meta(ge=1 << 20)] = 1 << 30
+    """Address space that a process of a command may use."""
+    processes: Count = 100
+    """Processes that a command may have at once."""
+    file_bytes: Annotated[int, Meta(ge=1024)] = 1 << 30
+    """How large a file a command may write."""
+    output_bytes: Annotated[int, Meta(ge=1024)] = 1 << 20
+    """Output that is read; a command that writes more is ended."""
+    kill_seconds: Seconds = 5.0
+    """The time between SIGTERM and SIGKILL."""
+
+
 class Settings(Section):
     """The whole tree."""
 
@@ -251,6 +276,7 @@ class Settings(Section):
     history: History = msgspec.field(default_factory=History)
     metrics: Metrics = msgspec.field(default_factory=Metrics)
     log: Log = msgspec.field(default_factory=Log)
+    commands: Commands = msgspec.field(default_factory=Commands)
 
 
 SECRET = {"database.url", "database.listen_url", "auth.bootstrap_token"}

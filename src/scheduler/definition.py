@@ -11,7 +11,8 @@ from msgspec import Meta
 from scheduler.actions import Action, Expected
 from scheduler.db import LAST
 from scheduler.run import Line, Overlap
-from scheduler.triggers import Bounded, Bounds, Instants, Once, Trigger, without
+from scheduler.triggers import Bounded, Bounds, Instants, Once, Rrule, Trigger, without
+from scheduler.triggers.excluded import Excluded
 
 Status = Literal["active", "paused", "disabled"]
 Misfire = Literal["latest", "all", "skip"]
@@ -77,6 +78,8 @@ class Definition(msgspec.Struct, kw_only=True, frozen=True, gc=False):
     bounds: Bounds = Bounds()
     paused_until: int | None = None
     """In ms since 1970."""
+    excluded: Excluded | None = None
+    """What its calendars exclude, where it names any; no part of the row."""
     damaged: str | None = None
     """Why the row cannot be read as it should, where someone broke it."""
 
@@ -93,7 +96,7 @@ class Definition(msgspec.Struct, kw_only=True, frozen=True, gc=False):
     @property
     def overlap(self) -> Overlap:
         """What happens to an instant that comes while a run is under way."""
-        return self.policy.overlap or "skip"
+        return self.policy.overlap or ("allow" if isinstance(self.trigger, Rrule) else "skip")
 
     @property
     def timeout_s(self) -> float:

@@ -19,6 +19,7 @@ import uvicorn
 from litestar import Litestar
 
 from scheduler import app, disk, logs, logstore, metrics, opening, reaching, services
+from scheduler.actions.command import Command, CommandPerformer
 from scheduler.actions.http import Http, HttpPerformer
 from scheduler.config import Settings, secrets
 from scheduler.db import Database
@@ -221,7 +222,7 @@ class Process:
             engine = Engine(
                 self.settings,
                 database,
-                {Http: HttpPerformer(outbound)},
+                {Http: HttpPerformer(outbound), Command: CommandPerformer()},
                 gate,
                 role="serve" if self.credentials else "worker",
                 sole=self.joiners is not None and self.joiners.none(),

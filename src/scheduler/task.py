@@ -25,7 +25,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import IntegrityError
 
 from scheduler import db
-from scheduler.actions import Action
+from scheduler.actions import Action, Http
 from scheduler.db import Conn, metadata, times_check
 from scheduler.definition import Definition, Policy
 from scheduler.errors import Conflict, NotFound
@@ -356,7 +356,7 @@ def definition(row: Any) -> Definition:
         }
         damaged = None
     except (msgspec.DecodeError, RecursionError, TypeError) as e:
-        read = {"tags": [], "trigger": None, "action": Action(url=""), "policy": Policy()}
+        read = {"tags": [], "trigger": None, "action": Http(url=""), "policy": Policy()}
         damaged = f"the task's row cannot be read: {e}"
     return Definition(
         key=row.key,

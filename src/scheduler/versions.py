@@ -24,6 +24,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
+from scheduler.actions import Command, Http
 from scheduler.db import Conn, metadata, times_check
 from scheduler.definition import Definition
 from scheduler.masking import MASK, mask
@@ -70,7 +71,10 @@ def face(of: Definition, since: Definition | None = None) -> Face:
     """Return what runs show of a task, secrets masked: those of what it was edited to as well."""
     if of.damaged:
         return Face(None, None)
-    action, header = of.action, of.action.masked()
+    action = of.action
+    if isinstance(action, Command):
+        return Face(kind_of(of.trigger), None)
+    header = action.masked()
     if since is not None:
         secret = since.action.secrets(header)
         header = {k: MASK if k in secret else v for k, v in header.items()}
@@ -118,7 +122,8 @@ async def keep(conn: Conn, before: Definition, after: Definition | None, now: da
 
 
 def _names(of: Definition) -> list[str]:
-    return [name.lower() for name in of.action.secret_headers]
+    action = of.action
+    return [name.lower() for name in action.secret_headers] if isinstance(action, Http) else []
 
 
 async def find(conn: Conn, service_id: UUID, of: Version) -> Face | None:

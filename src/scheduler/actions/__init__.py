@@ -2,9 +2,10 @@
 arguments in, an outcome out. No tables, no web framework.
 """
 
+from scheduler.actions.command import Command
 from scheduler.actions.http import Http
 from scheduler.actions.outcome import Call, Expected, Outcome, Performer
 
-Action = Http
+Action = Http | Command
 
-__all__ = ["Action", "Call", "Expected", "Http", "Outcome", "Performer"]
+__all__ = ["Action", "Call", "Command", "Expected", "Http", "Outcome", "Performer"]

@@ -140,8 +140,7 @@ TASKS = {
                              "2027-01-31T09:00:00.000+01:00"),
     "Occurrence.note": said("What daylight saving did to it.",
                             "02:30 does not exist on this day; fires at 03:00"),
-    **not_yet("rrule", "command", "env", "service", "endpoint", "query_params", "url_params",
-              "req_body"),
+    **not_yet("service", "endpoint", "query_params", "url_params", "req_body"),
     **ignored("TaskFields", "task_id", "message", "service_id", "state", "created_at",
               "updated_at"),
 }  # fmt: skip

@@ -7,7 +7,8 @@ import msgspec
 from msgspec import UNSET
 
 from scheduler import sealing
-from scheduler.actions.http import Http, Method
+from scheduler.actions import Action, Command, Http
+from scheduler.actions.http import Method
 from scheduler.masking import MASK
 from scheduler.target import check_header, check_url
 from scheduler.tasks.reading import Reader, short
@@ -16,9 +17,20 @@ HEADERS_MOST = 100
 """As many as servers commonly take (Apache's LimitRequestFields)."""
 
 
-def read_action(reader: Reader) -> Http:
+def read_action(reader: Reader) -> Action:
     """Return the action that the body makes of the stored one."""
-    stored = reader.before.action
+    stored, fields = reader.before.action, reader.fields
+    if fields.command or (isinstance(stored, Command) and not fields.url):
+        return _command(reader, stored if isinstance(stored, Command) else Command(""))
+    return _http(reader, stored if isinstance(stored, Http) else Http(url=""))
+
+
+def _command(reader: Reader, stored: Command) -> Command:
+    env = reader.sent("env", stored.env) or {}
+    return Command(reader.sent("command", stored.command), env)
+
+
+def _http(reader: Reader, stored: Http) -> Http:
     payload, is_json = _payload(reader, stored)
     action = Http(
         url=_url(reader, stored.url),

@@ -27,9 +27,6 @@ ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 ROUTES = {"bulk", "scheduled", "preview"}
 """Words that are routes below /tasks, and so no ids."""
 LATER = {
-    "rrule": "RRULE triggers",
-    "command": "commands",
-    "env": "commands",
     "service": "operations",
     "endpoint": "operations",
     "query_params": "operations",

@@ -7,10 +7,11 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from scheduler import asked
+from scheduler.actions import Command, Http
 from scheduler.db import rfc3339
 from scheduler.definition import Backoff, Definition, Status
 from scheduler.errors import ValidationFailed
-from scheduler.triggers import Cron, Interval
+from scheduler.triggers import Cron, Interval, Rrule
 
 STATES = ("created", "pending", "running", "completed", "failed")
 Maybe = UnsetType
@@ -56,14 +57,17 @@ class TaskFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     max_age_seconds: float | Maybe | None = UNSET
     expected_status: int | str | list[int | str] | Maybe | None = UNSET
     cron: Text = UNSET
-    rrule: Any = UNSET
+    rrule: Text = UNSET
     timezone: Text = UNSET
+    dst_gap: Text = UNSET
+    dst_overlap: Text = UNSET
+    calendars: list[str] | Maybe | None = UNSET
     start_at: Text = UNSET
     end_at: Text = UNSET
     max_runs: int | Maybe | None = UNSET
     jitter_seconds: float | Maybe | None = UNSET
-    command: Any = UNSET
-    env: Any = UNSET
+    command: Text = UNSET
+    env: dict[str, Any] | Maybe | None = UNSET
     service: Any = UNSET
     endpoint: Any = UNSET
     query_params: Any = UNSET
@@ -128,10 +132,10 @@ class Task(msgspec.Struct, kw_only=True):
     scheduled_at: str | None
     url: str | None
     method: str | None
-    header: dict[str, str]
+    header: dict[str, str] | None
     payload: str | None
-    follow_redirects: bool
-    secret_headers: list[str]
+    follow_redirects: bool | None
+    secret_headers: list[str] | None
     frequency: int | None
     unit: str | None
     max_retries: int | None
@@ -143,14 +147,17 @@ class Task(msgspec.Struct, kw_only=True):
     max_age_seconds: float | None
     expected_status: list[int | str] | None
     cron: str | None
-    rrule: None = None
+    rrule: str | None
     timezone: str | None
+    dst_gap: str | None
+    dst_overlap: str | None
+    calendars: list[str]
     start_at: str | None
     end_at: str | None
     max_runs: int | None
     jitter_seconds: float | None
-    command: None = None
-    env: None = None
+    command: str | None
+    env: dict[str, str] | None
     service: None = None
     endpoint: None = None
     query_params: None = None
@@ -181,6 +188,9 @@ def shown(
     """Return a task as it is answered at `now` (ms), secrets masked; as for `next_due`."""
     interval = of.trigger if isinstance(of.trigger, Interval) else None
     cron = of.trigger if isinstance(of.trigger, Cron) else None
+    rrule = of.trigger if isinstance(of.trigger, Rrule) else None
+    http = of.action if isinstance(of.action, Http) else None
+    command = of.action if isinstance(of.action, Command) else None
     status = standing(of, now)
     return Task(
         id=of.id,
@@ -191,16 +201,22 @@ def shown(
         status=status,
         state="failed" if of.damaged else state,
         scheduled_at=rfc3339(next_due(of, now, spent, gone)),
-        url=of.action.url or None,
-        method=of.action.verb,
-        header=of.action.masked(),
-        payload=of.action.payload,
-        follow_redirects=of.action.follow_redirects,
-        secret_headers=of.action.secret_headers,
+        url=http.url or None if http else None,
+        method=http.verb if http else None,
+        header=http.masked() if http else None,
+        payload=http.payload if http else None,
+        follow_redirects=http.follow_redirects if http else None,
+        secret_headers=http.secret_headers if http else None,
+        command=command.command if command else None,
+        env=command.masked() if command else None,
         frequency=interval.frequency if interval else None,
         unit=interval.unit if interval else None,
         cron=cron.expression if cron else None,
-        timezone=cron.timezone if cron else None,
+        rrule=rrule.text if rrule else None,
+        timezone=getattr(of.trigger, "timezone", None),
+        dst_gap=rrule.dst_gap if rrule else None,
+        dst_overlap=rrule.dst_overlap if rrule else None,
+        calendars=list(of.bounds.calendars),
         start_at=rfc3339(of.bounds.start_at),
         end_at=rfc3339(of.bounds.end_at),
         max_runs=of.bounds.max_runs,

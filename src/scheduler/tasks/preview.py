@@ -19,7 +19,7 @@ from scheduler.openapi import asks, whole
 from scheduler.service import Service
 from scheduler.tasks import edit, model
 from scheduler.tasks.model import Spent, TaskFields
-from scheduler.triggers import Bounds, Cron, Interval, Once
+from scheduler.triggers import Bounds, Cron, Interval, Once, Rrule
 from scheduler.triggers.zones import local
 
 COUNT = 10
@@ -121,7 +121,7 @@ async def yields(
     described: Definition | None = None,
 ) -> Preview:
     """Return what a task's trigger yields from an instant (ms) on. Raises where it takes long."""
-    zone = of.trigger.timezone if isinstance(of.trigger, Cron) else "UTC"
+    zone = of.trigger.timezone if isinstance(of.trigger, Cron | Rrule) else "UTC"
     found: list[Occurrence] = []
     turn = Slice()
     left, at = await _left(of, start, spent, turn), _following(of, start - 1)
@@ -157,7 +157,7 @@ async def _left(of: Definition, start: int, spent: Spent | None, turn: Slice) ->
 
 def _occurrence(of: Definition, zone: str, at: int) -> Occurrence:
     note = None
-    if isinstance(of.trigger, Cron):
+    if isinstance(of.trigger, Cron | Rrule):
         note = of.trigger.note(at - of.bounds.offset(of.key))
     return Occurrence(rfc3339(at) or "", local(zone, at), note)
 
@@ -167,7 +167,7 @@ def describe(of: Definition) -> str:
     trigger = of.trigger
     if trigger is None:
         return "By hand only"
-    if isinstance(trigger, Cron):
+    if isinstance(trigger, Cron | Rrule):
         said = f"{trigger.explain()}, {trigger.timezone} time"
     elif isinstance(trigger, Interval):
         said = f"Every {_so_many(trigger.frequency, trigger.unit)}"

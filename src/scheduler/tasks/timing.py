@@ -9,7 +9,7 @@ from scheduler import asked
 from scheduler.definition import Definition, Status
 from scheduler.tasks.model import STATES, next_due, standing
 from scheduler.tasks.reading import Reader, short
-from scheduler.triggers import UNIT_MS, Bounds, Cron, Interval, Once, Trigger
+from scheduler.triggers import UNIT_MS, Bounds, Cron, Interval, Once, Rrule, Trigger
 from scheduler.triggers.pattern import pattern
 from scheduler.triggers.zones import check_zone
 
@@ -111,11 +111,21 @@ def _trigger(reader: Reader, bounds: Bounds) -> tuple[Trigger | None, bool]:
         if fields.unit:
             reader.say("unit", "goes with frequency, not with cron; leave it out, or send null")
         return _cron(reader, fields.cron.strip(), bounds, at), False
+    if fields.rrule or (isinstance(stored, Rrule) and fields.rrule is UNSET and not every):
+        return _rrule(reader, stored), False
     # A time that the cron does not name is a trigger of its own, and replaces it.
     kept = at is UNSET or at is None or _names(reader.before, at)
     if isinstance(stored, Cron) and fields.cron is UNSET and not (every or fields.unit) and kept:
         return _cron(reader, stored.expression, bounds, at), False
     return _interval_or_once(reader, bounds, at)
+
+
+def _rrule(reader: Reader, stored: Trigger | None) -> Rrule | None:
+    was = stored if isinstance(stored, Rrule) else None
+    text = reader.sent("rrule", was.text if was else None)
+    zone = reader.sent("timezone", was.timezone if was else None) or "UTC"
+    start = was.start if was else reader.now // 1000 * 1000
+    return Rrule(text, check_zone(zone), start)
 
 
 def _cron(reader: Reader, text: str, bounds: Bounds, at: At) -> Cron | None:

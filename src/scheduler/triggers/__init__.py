@@ -8,8 +8,9 @@ from scheduler.triggers.bounds import Bounded, Bounds, Instants, Without, withou
 from scheduler.triggers.cron import Cron
 from scheduler.triggers.interval import UNIT_MS, Interval, Unit
 from scheduler.triggers.once import Once
+from scheduler.triggers.rrule import Rrule
 
-Trigger = Interval | Once | Cron
+Trigger = Interval | Once | Cron | Rrule
 
 
 def kind_of(trigger: Trigger | None) -> str:
@@ -25,6 +26,7 @@ __all__ = [
     "Instants",
     "Interval",
     "Once",
+    "Rrule",
     "Trigger",
     "Unit",
     "Without",

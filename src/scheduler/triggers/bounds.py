@@ -35,6 +35,8 @@ class Bounds(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     max_runs: Annotated[int, Meta(ge=1)] | None = None
     """How many instants are ever due; the planner counts them."""
     jitter_ms: Annotated[int, Meta(ge=0)] = 0
+    calendars: tuple[str, ...] = ()
+    """The names of those that it keeps clear of."""
 
     def offset(self, key: UUID) -> int:
         """Return how much later than its trigger says a task is due: the same each time."""

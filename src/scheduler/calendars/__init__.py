@@ -1,0 +1,1 @@
+"""Calendars: named sets of times in which tasks do not run."""

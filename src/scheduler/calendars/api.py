@@ -1,0 +1,5 @@
+"""`/calendars`: the calendars that tasks keep clear of."""
+
+from litestar import Router
+
+router = Router("/calendars", route_handlers=[])

@@ -1,0 +1,1 @@
+"""Calendars: their table, and what those that a task names exclude."""
