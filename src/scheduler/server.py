@@ -263,7 +263,12 @@ class Process:
     async def _introduce(self, database: Database, credentials: Path) -> None:
         """Create the first service where there is none, and tell its credentials, once."""
         async with database.api.begin() as conn:
-            created = await services.bootstrap(conn, self.settings.auth, vault=database.vault)
+            created = await services.bootstrap(
+                conn,
+                self.settings.auth,
+                allow_commands=self.settings.commands.enabled,
+                vault=database.vault,
+            )
             if created is not None:
                 write_credentials(credentials, self.address, created)
         if created is not None:

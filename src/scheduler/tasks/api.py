@@ -34,6 +34,7 @@ from scheduler.tasks.bulk import create_tasks
 from scheduler.tasks.execute import execute_task
 from scheduler.tasks.listing import list_tasks
 from scheduler.tasks.model import CreatedTask, Task, TaskFields
+from scheduler.tasks.permission import check_command, check_edit
 from scheduler.tasks.preview import preview_new_task, preview_task
 from scheduler.tasks.schedule import schedule_task
 from scheduler.tasks.scheduled import list_scheduled
@@ -58,6 +59,7 @@ async def create_task(
         now = await services.hold(conn, service.id)
         vault = engine.database.vault
         made = edit.new_task(fields, service.id, now, engine.settings.tasks, vault)
+        check_command(made.task, service, engine.settings.commands)
         await quotas.check_tasks(conn, service)
         await task.create(conn, made.task)
         earliest = await planner.create(
@@ -108,6 +110,7 @@ async def changed(engine: Engine, service: Service, task_id: str, fields: TaskFi
         gone = (await ended_ahead(conn, service.id, [before], asked)).get(before.key, ())
         vault = engine.database.vault
         made = edit.edited(fields, before, asked, engine.settings.tasks, spent, gone, vault)
+        check_edit(before, made.task, service, engine.settings.commands)
         await task.change(conn, made.task)
         earliest = await edits.replan(
             conn,

@@ -23,12 +23,20 @@ from scheduler import asked, db, planner, planning, quotas, services, state, tas
 from scheduler.clock import Slice
 from scheduler.db import Conn
 from scheduler.engine import Engine
-from scheduler.errors import DETAILS_MOST, Conflict, Detail, InvalidRequest, ValidationFailed
+from scheduler.errors import (
+    DETAILS_MOST,
+    Conflict,
+    Detail,
+    Forbidden,
+    InvalidRequest,
+    ValidationFailed,
+)
 from scheduler.planning import FirstPlan, Planned
 from scheduler.service import Service
 from scheduler.standing import awaits
 from scheduler.tasks import edit, model
 from scheduler.tasks.edit import Edit
+from scheduler.tasks.permission import check_command
 
 MOST = 10_000
 SPACE = re.compile(r"[ \t\r\n]*")
@@ -140,10 +148,13 @@ async def _read(
             raise ValidationFailed.of("body", f"holds more than {MOST} tasks; send several")
         try:
             new = edit.new_task(model.read_fields(part), service.id, now, most, vault)
+            check_command(new.task, service, engine.settings.commands)
         except ValidationFailed as e:
             wrong += [_placed(place, detail) for detail in e.details]
         except InvalidRequest as e:
             raise _refused(place, e) from None
+        except Forbidden as e:
+            raise Forbidden(f"[{place}]: {e.message}") from None
         else:
             before = places.setdefault(new.task.id, place)
             if before != place:
