@@ -240,7 +240,7 @@ class Commands(Section):
     """As whom they run, where the server is root. Empty: each run as a user of its own."""
     same_user: bool = False
     """Let them run as the server's own user, where the server is not root."""
-    count: Count = 20
+    concurrency: Count = 20
     """Concurrent commands of a replica."""
     cpu_seconds: Count = 3600
     """CPU time that a process of a command may use."""
