@@ -30,6 +30,7 @@ from scheduler.openapi import asks
 from scheduler.service import Service
 from scheduler.standing import awaits, ended_ahead, limited
 from scheduler.tasks import edit, listing, model
+from scheduler.tasks.backfill import backfill_task
 from scheduler.tasks.bulk import create_tasks
 from scheduler.tasks.execute import execute_task
 from scheduler.tasks.listing import list_tasks
@@ -200,5 +201,6 @@ router = Router(
         list_scheduled,
         preview_task,
         preview_new_task,
+        backfill_task,
     ],
 )
