@@ -218,7 +218,7 @@ def test_the_first_service_may_where_commands_are_on():
 
 
 async def test_one_that_waits_for_its_turn_has_its_whole_time(commands):
-    async with commands(COMMANDS_COUNT="1") as (_, alice):
+    async with commands(COMMANDS_CONCURRENCY="1") as (_, alice):
         runs = [await begun(alice, "sleep 0.4; echo done", timeout_seconds=1) for _ in range(4)]
         found = await asyncio.gather(*[ended(alice, each) for each in runs])
 

@@ -89,7 +89,7 @@ class Prepared(msgspec.Struct, frozen=True, gc=False):
 
 
 class CommandPerformer:
-    """Runs commands, by a process beside this one; as many at once as `commands.count`.
+    """Runs commands, by a process beside this one; as many at once as `commands.concurrency`.
 
     One that waits for its turn here has not started: its timeout begins when it does. After a
     while it goes back to the queue, for a replica that has room.
@@ -100,7 +100,7 @@ class CommandPerformer:
         self._settings = settings
         self._closed = rules if isinstance(rules, str) else None
         self._host = None if isinstance(rules, str) else Host(rules)
-        self._room = asyncio.Semaphore(settings.count)
+        self._room = asyncio.Semaphore(settings.concurrency)
 
     @property
     def host(self) -> Host | None:
