@@ -115,9 +115,9 @@ class Definition(msgspec.Struct, kw_only=True, frozen=True, gc=False):
 
     @property
     def expected(self) -> Expected:
-        """The statuses that are a success."""
+        """The statuses, or exit codes, that are a success."""
         ranges = self.policy.expected_status
-        return Expected(ranges) if ranges else Expected()
+        return Expected(ranges) if ranges else self.action.success
 
     @property
     def lanes(self) -> int | None:
