@@ -20,6 +20,7 @@ from scheduler import (
     app,
     config,
     errors,
+    exclusions,
     executions,
     history,
     ledger,
@@ -223,6 +224,7 @@ OWNERS = {
         "skips.py",
     },
     "log_entry": {"logstore.py"},
+    "calendar": {"exclusions.py"},
     "replica": {"replicas.py"},
     "installation": {"installation.py", "migrate.py"},
     "service_usage": {"quotas.py"},
@@ -276,6 +278,7 @@ def test_a_file_of_lists_writes_nothing(name):
 
 
 MACHINE = {
+    "exclusions.CURRENT": "the runner's and the planner's: they work for every service",
     "queue.CLAIM_ON_TIME": "claims for every service, and names those that are left out",
     "queue.COMING": "compares what was planned with other time zones, of every service",
     "planner.PLANS": "compares what was planned with other time zones, of every service",
@@ -337,6 +340,7 @@ MODULES = {
     "tasklist": tasklist,
     "versions": versions,
     "sessions": sessions,
+    "exclusions": exclusions,
 }
 THEIRS = {
     "task",
@@ -347,6 +351,7 @@ THEIRS = {
     "history",
     "service_usage",
     "session",
+    "calendar",
 }
 
 
