@@ -168,12 +168,16 @@ class Runs(Section):
 
 
 class Tasks(Section):
-    """What a task may hold; one that holds more since before still runs as it is."""
+    """What a task may hold; one that holds more since before still runs as it is. And backfills."""
 
     payload_max_bytes: Annotated[int, Meta(ge=1024, le=1 << 30)] = 256 << 10
     """Each run under way, and each list, holds it in memory."""
     header_max_bytes: Annotated[int, Meta(ge=1024, le=128 << 10)] = 16 << 10
     """Of the names and values of all its headers together."""
+    backfill_per_minute: Annotated[int, Meta(ge=1, le=60_000)] = 600
+    """How many runs of a backfill fall due in a minute, where it names no `per_minute`."""
+    backfill_most: Annotated[int, Meta(ge=1, le=100_000)] = 10_000
+    """Instants that one call of a backfill looks at; its answer says where to go on."""
 
 
 class Quotas(Section):

@@ -298,7 +298,7 @@ def _overlapped(run: Run, work: Work | None, until: int) -> tuple[UUID, int, int
 
     Since it was replayed, where it was: between its end and then it stood in nobody's way.
     """
-    if work is None or run.overlap != "skip" or run.task_key is None:
+    if work is None or run.overlap != "skip" or run.backfilled or run.task_key is None:
         return None
     since = next((a.started_at for a in run.tries if a.started_at is not None), until)
     trigger = work.task.due

@@ -25,7 +25,7 @@ from scheduler.runs import model as runs
 from scheduler.runs.api import cursor_of, read_cursor
 from scheduler.runs.model import ShownRun
 from scheduler.standing import awaits, ended_ahead, limited
-from scheduler.tasks import api, execute, preview
+from scheduler.tasks import execute, preview, written
 from scheduler.tasks.model import Spent, Task, TaskFields
 from scheduler.triggers import Cron
 
@@ -188,8 +188,8 @@ async def _act(
         nonce = fields.get("nonce") or secrets.token_hex(16)
         await execute.executed(engine, visitor.service, task_id, nonce, retry=False)
     elif act == "pause":
-        await api.changed(engine, visitor.service, task_id, TaskFields(status="paused"))
+        await written.changed(engine, visitor.service, task_id, TaskFields(status="paused"))
     elif act == "resume":
-        await api.changed(engine, visitor.service, task_id, TaskFields(status="active"))
+        await written.changed(engine, visitor.service, task_id, TaskFields(status="active"))
     else:
         raise ValidationFailed.of("act", "must be run, pause or resume")

@@ -129,6 +129,28 @@ TASKS = {
     "ShownBackoff.max_seconds": said("The longest wait.", 300),
     "At.scheduled_at": said("When to run; the past is now.", INSTANT),
     "At.at": said("A shorter name for `scheduled_at`.", INSTANT),
+    "Backfill.from": said("The first instant that may be made up for, included.",
+                          "2026-01-01T00:00:00Z"),
+    "Backfill.to": said("The last one, included; not after now.", "2026-01-02T00:00:00Z"),
+    "Backfill.dry_run": said("Count, and make nothing.", True, default=False),
+    "Backfill.per_minute": said("How many of the runs fall due in a minute; null for the setting "
+                                "`tasks.backfill_per_minute`.", 60, minimum=1, maximum=60_000),
+    "Backfilled.dry_run": said("Whether it was only counted.", True),
+    "Backfilled.from": said("From when on was looked.", INSTANT, format="date-time"),
+    "Backfilled.to": said("Up to when was looked; before what was sent where the task's plan ends "
+                          "there, or where `next` says more.", INSTANT, format="date-time"),
+    "Backfilled.matched": said("Instants of the trigger in there.", 24),
+    "existing": said("Of those, that have a run.", 20),
+    "excluded": said("Of those, that a calendar excludes.", 0),
+    "forgotten": said("Of those, due longer ago than history is kept: what became of them is not "
+                      "known.", 0),
+    "lacking": said("Of those, that have no run.", 4),
+    "first": said("The first that has none.", INSTANT, format="date-time"),
+    "last": said("The last that has none.", INSTANT, format="date-time"),
+    "made": said("How many runs were made.", 4),
+    "last_due": said("When the last of the runs made is due.", INSTANT, format="date-time"),
+    "Backfilled.next": said("Where there is more to look at: the `from` to go on with.", None,
+                            format="date-time"),
     "Scheduled.scheduled_at": said("When it runs.", INSTANT, format="date-time"),
     "CreatedTasks.created": said("How many were made.", 2),
     "CreatedTasks.ids": said("Their ids, in the order of the body.", ["nightly-1", "nightly-2"]),
@@ -251,11 +273,13 @@ REQUESTS = {
 FIELDS: dict[str, Json] = {**TASKS, **RUNS, **SERVICES, **REQUESTS}
 
 TIMES = {
+    "Backfill": ("from", "to"),
     "TaskFields": ("scheduled_at", "start_at", "end_at", "paused_until"),
     "At": ("scheduled_at", "at"),
 }
 """Times that are sent: RFC 3339 with an offset, or the empty text for none."""
 SCHEMAS = {
+    "Backfilled": "What has no run of a task's instants that have passed, and what was made.",
     "CreatedTask": "A task just created.",
     "CreatedTasks": "What a bulk create made.",
     "Done": "How many runs a filter meant, and what became of them.",
