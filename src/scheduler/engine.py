@@ -108,8 +108,7 @@ class Engine:
         self._gate = gate
         self._sole = sole
         self._sweep = Sweep(database, self.window_ms, settings.worker.queue_most)
-        self._orphans_at = 0.0
-        self._repairs: list[tuple[int, int]] = []
+        self._orphans_at, self._repairs = 0.0, list[tuple[int, int]]()
         self._tasks: list[asyncio.Task[None]] = []
         self._ticks = AsyncIOScheduler(timezone="UTC", job_defaults=TICKS)
         self.planning, self.pruning = asyncio.Event(), asyncio.Event()
