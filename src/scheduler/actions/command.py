@@ -13,7 +13,7 @@ from scheduler.actions.command_host import Host, HostError
 from scheduler.actions.outcome import Call, Expected, Outcome
 from scheduler.confined.job import Job, Result, Rules
 from scheduler.db import rfc3339
-from scheduler.masking import MASK, is_secret
+from scheduler.masking import MASK, is_hidden
 from scheduler.sealing import Vault
 
 TURN_S = 2.0
@@ -34,7 +34,8 @@ class Command(
 
     command: str
     env: dict[str, str] = msgspec.field(default_factory=dict)
-    """Beside a clean environment; names that say secret, token or key are masked and sealed."""
+    """Beside a clean environment; names that say secret, token, key or password are masked and
+    sealed."""
 
     @property
     def size(self) -> int:
@@ -48,7 +49,7 @@ class Command(
 
     def secrets(self, names: Iterable[str]) -> set[str]:
         """Return those names of variables whose values are masked wherever they are shown."""
-        return {name for name in names if is_secret(name)}
+        return {name for name in names if is_hidden(name)}
 
     def masked(self) -> dict[str, str]:
         """Return the environment as it may be shown."""
@@ -64,7 +65,7 @@ class Command(
         if not secret:
             return self
         env = {
-            name: vault.seal(value, service_id, sealing.header(name)) if name in secret else value
+            name: vault.seal(value, service_id, sealing.variable(name)) if name in secret else value
             for name, value in self.env.items()
         }
         return msgspec.structs.replace(self, env=env)
@@ -74,7 +75,7 @@ class Command(
         if not any(map(sealing.is_sealed, self.env.values())):
             return self
         env = {
-            name: vault.open(value, service_id, sealing.header(name))
+            name: vault.open(value, service_id, sealing.variable(name))
             for name, value in self.env.items()
         }
         return msgspec.structs.replace(self, env=env)

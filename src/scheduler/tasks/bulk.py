@@ -29,6 +29,7 @@ from scheduler.errors import (
     DETAILS_MOST,
     Conflict,
     Detail,
+    Forbidden,
     InvalidRequest,
     UserError,
     ValidationFailed,
@@ -39,6 +40,7 @@ from scheduler.service import Service
 from scheduler.standing import awaits
 from scheduler.tasks import edit, model, written
 from scheduler.tasks.edit import Edit
+from scheduler.tasks.permission import check_command
 
 MOST = 10_000
 JUDGE_S = 10.0
@@ -189,10 +191,13 @@ async def _read(
             fields = model.read_fields(part)
             new = edit.new_task(fields, service.id, now, most, vault, verdicts)
             written.check_known(engine, new.task)
+            check_command(new.task, service, engine.settings.commands)
         except ValidationFailed as e:
             wrong += [_placed(place, detail) for detail in e.details]
         except InvalidRequest as e:
             raise _refused(place, e) from None
+        except Forbidden as e:
+            raise Forbidden(f"[{place}]: {e.message}") from None
         else:
             before = places.setdefault(new.task.id, place)
             if before != place:

@@ -90,7 +90,7 @@ async def preview_new_task(
     named = msgspec.structs.replace(
         fields,
         name="preview" if fields.name is UNSET else fields.name,
-        url="http://preview.invalid/" if fields.url is UNSET else fields.url,
+        url="http://preview.invalid/" if not (fields.url or fields.command) else fields.url,
     )
     async with engine.database.api.connect() as conn:
         now = await clock.database_ms(conn)

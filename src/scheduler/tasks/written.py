@@ -20,6 +20,7 @@ from scheduler.standing import awaits, ended_ahead, limited
 from scheduler.tasks import edit, listing, model
 from scheduler.tasks.edit import Edit
 from scheduler.tasks.model import Task, TaskFields
+from scheduler.tasks.permission import check_command, check_edit
 from scheduler.triggers import Cron, Rrule
 
 TRIES = 5
@@ -128,6 +129,7 @@ async def _create(
         now = await services.hold(conn, service.id)
         vault = engine.database.vault
         made = edit.new_task(fields, service.id, now, engine.settings.tasks, vault, verdicts)
+        check_command(made.task, service, engine.settings.commands)
         check_known(engine, made.task)
         await quotas.check_tasks(conn, service)
         await task.create(conn, made.task)
@@ -160,6 +162,7 @@ async def _change(
         gone = (await ended_ahead(conn, service.id, [before], asked)).get(before.key, ())
         vault, most = engine.database.vault, engine.settings.tasks
         made = edit.edited(fields, before, asked, most, spent, gone, vault, verdicts)
+        check_edit(before, made.task, service, engine.settings.commands)
         check_known(engine, made.task, before)
         await task.change(conn, made.task)
         earliest = await edits.replan(
