@@ -29,6 +29,7 @@ from scheduler.db import Conn, Database, ms, utc
 from scheduler.dispatcher import Dispatcher
 from scheduler.errors import Conflict
 from scheduler.gate import Gate
+from scheduler.judge import Judge
 from scheduler.replicas import BEAT_S, STILL_S, Membership
 from scheduler.retiming import Retiming
 from scheduler.run import End
@@ -102,11 +103,13 @@ class Engine:
             alone=lambda: self.membership.alone,
             on_wake=self.dispatcher.wake,
             on_recall=self.dispatcher.recall,
+            on_calendars=self.dispatcher.recall_calendars,
             on_cancel=self.dispatcher.cancel,
         )
         self.retiming = Retiming(
             database, self.clock, self.window_ms, self._retimed, lambda: self.membership.others
         )
+        self.judge = Judge()
         self.strays = Strays(database, self.recall)
         self.caretaker = Caretaker(database, self.membership, self._pause, self.dispatcher.halt)
         self._gate = gate
@@ -135,6 +138,11 @@ class Engine:
         """Tell everyone that a task has changed."""
         self.dispatcher.recall(key)
         self.signals.recall(key)
+
+    def recall_calendars(self, service_id: UUID) -> None:
+        """Tell everyone that a calendar of a service has changed."""
+        self.dispatcher.recall_calendars(service_id)
+        self.signals.calendars(service_id)
 
     def _retimed(self, key: UUID, earliest: int | None) -> None:
         self.recall(key)
@@ -231,6 +239,7 @@ class Engine:
             await asyncio.wait_for(self.settler.drained(), self.settings.worker.drain_seconds)
         except TimeoutError:
             log.warning("stopped with unwritten outcomes", unsettled=self.settler.unsettled)
+        await self.judge.close()
         for running in self._tasks:
             running.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
