@@ -18,6 +18,7 @@ import scheduler
 from scheduler import (
     actions,
     app,
+    backfills,
     config,
     errors,
     executions,
@@ -213,8 +214,9 @@ OWNERS = {
     "session": {"dashboard/sessions.py", "services.py"},
     "task": {"resealing.py", "task.py", "tasklist.py"},
     "task_plan": {"planner.py"},
-    "run": {"ledger.py", "lines.py", "queue.py", "schedules/events.py", "skips.py"},
+    "run": {"backfills.py", "ledger.py", "lines.py", "queue.py", "schedules/events.py", "skips.py"},
     "history": {
+        "backfills.py",
         "executions.py",
         "history.py",
         "ledger.py",
@@ -330,6 +332,7 @@ BY_KEY = {
 the functions that use them take a task's `Line`, and are private."""
 OURS = re.compile(r"service_id = (:service_id|:service|s\.id)\b")
 MODULES = {
+    "backfills": backfills,
     "queue": queue,
     "skips": skips,
     "lines": lines,

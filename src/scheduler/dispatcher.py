@@ -366,7 +366,7 @@ class Dispatcher:
 
     def _next_is_near(self, run: Run, now: int) -> bool:
         """Say whether the next in line, which could not be claimed until now, will not wait."""
-        if run.overlap != "skip" or now - run.due > queue.LATE_S * 1000:
+        if run.overlap != "skip" or run.backfilled or now - run.due > queue.LATE_S * 1000:
             return True  # it waited for this, or may be overdue
         trigger = run.work.task.due if run.work else None
         at = trigger.next(now) if trigger else None

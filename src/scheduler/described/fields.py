@@ -61,6 +61,13 @@ TASKS = {
     "secret_headers": said("Names of headers whose values are never shown; Authorization, Cookie "
                            "and names with token, secret or key are secret anyway.",
                            ["X-Signature"]),
+    "command": said("A line for `sh -c`, in place of a `url`; 64 KiB at most.", "echo hello"),
+    "TaskFields.env": said("Variables of a command, beside a clean environment: an object of "
+                           "strings, 100 at most. Those whose names say token, secret, key or "
+                           "password are answered as `********`, and that value, sent back, keeps "
+                           "what is stored.", {"LANG": "C.UTF-8"},
+                           additionalProperties={"type": "string"}),
+    "env": said("Variables of the command, secrets masked.", {"LANG": "C.UTF-8"}),
     "frequency": said("With `unit`: how often it is due.", 15, minimum=1),
     "unit": said("Of `frequency`: second, minute, hour, day (24 hours) or week.", "minute"),
     "scheduled_at": said("When it is due next; null where nothing is to come.", INSTANT,
@@ -129,6 +136,28 @@ TASKS = {
     "ShownBackoff.max_seconds": said("The longest wait.", 300),
     "At.scheduled_at": said("When to run; the past is now.", INSTANT),
     "At.at": said("A shorter name for `scheduled_at`.", INSTANT),
+    "Backfill.from": said("The first instant that may be made up for, included.",
+                          "2026-01-01T00:00:00Z"),
+    "Backfill.to": said("The last one, included; not after now.", "2026-01-02T00:00:00Z"),
+    "Backfill.dry_run": said("Count, and make nothing.", True, default=False),
+    "Backfill.per_minute": said("How many of the runs fall due in a minute; null for the setting "
+                                "`tasks.backfill_per_minute`.", 60, minimum=1, maximum=60_000),
+    "Backfilled.dry_run": said("Whether it was only counted.", True),
+    "Backfilled.from": said("From when on was looked.", INSTANT, format="date-time"),
+    "Backfilled.to": said("Up to when was looked; before what was sent where the task's plan ends "
+                          "there, or where `next` says more.", INSTANT, format="date-time"),
+    "Backfilled.matched": said("Instants of the trigger in there.", 24),
+    "existing": said("Of those, that have a run.", 20),
+    "excluded": said("Of those, that a calendar excludes.", 0),
+    "forgotten": said("Of those, due longer ago than history is kept: what became of them is not "
+                      "known.", 0),
+    "lacking": said("Of those, that have no run.", 4),
+    "first": said("The first that has none.", INSTANT, format="date-time"),
+    "last": said("The last that has none.", INSTANT, format="date-time"),
+    "made": said("How many runs were made.", 4),
+    "last_due": said("When the last of the runs made is due.", INSTANT, format="date-time"),
+    "Backfilled.next": said("Where there is more to look at: the `from` to go on with.", None,
+                            format="date-time"),
     "Scheduled.scheduled_at": said("When it runs.", INSTANT, format="date-time"),
     "CreatedTasks.created": said("How many were made.", 2),
     "CreatedTasks.ids": said("Their ids, in the order of the body.", ["nightly-1", "nightly-2"]),
@@ -153,8 +182,10 @@ RUNS = {
     "attempt": said("The number of the attempt, from 1; of a run, of the last.", 1),
     "Execution.status": said("How the attempt ended, or that it has not.", "success",
                              enum=["started", "success", "failed"]),
-    "status_code": said("The status that the target answered with.", 200),
-    "response": said("The body of the answer, to a limit; of an earlier attempt its beginning.",
+    "status_code": said("The status that the target answered with; of a command its exit code, "
+                        "128 and the signal where one ended it.", 200),
+    "response": said("The body of the answer, or a command's output, to a limit; of an earlier "
+                     "attempt its beginning.",
                      "good morning\n"),
     "error": said("Why the attempt failed.", "the target answered 503, expected 200-299"),
     "scheduled_for": said("The instant that it is of; it never changes.", INSTANT,
@@ -176,7 +207,8 @@ RUNS = {
     "next_attempt_at": said("When it is tried next.", INSTANT, format="date-time"),
     "lag_ms": said("From `scheduled_for` to its first start, in milliseconds.", 4),
     "duration_ms": said("What the last attempt took, in milliseconds.", 8),
-    "request": said("What is sent, as its task stood at the last attempt, secrets masked.", None),
+    "request": said("What is sent, or given to the shell, as its task stood at the last attempt, "
+                    "secrets masked.", None),
     "truncated": said("There was more of the response than is kept.", False),
     "ShownRun.count": said("Of a gap of skipped instants: how many it stands for.", 3),
     "ShownRun.from": said("Of a gap: the first of them.", INSTANT, format="date-time"),
@@ -291,16 +323,19 @@ REQUESTS = {
     "ShownRequest.method": said("The method.", "POST"),
     "ShownRequest.url": said("The address, secrets masked.", "https://example.com/reports"),
     "ShownRequest.header": said("The headers, secrets masked.", {"Accept": "application/json"}),
+    "ShownRequest.command": said("Of a command: the line for `sh -c`.", "echo hello"),
     "ShownRequest.payload": said("The body.", '{"month": "last"}'),
 }
 FIELDS: dict[str, Json] = {**TASKS, **RUNS, **SERVICES, **SCHEDULES, **REQUESTS}
 
 TIMES = {
+    "Backfill": ("from", "to"),
     "TaskFields": ("scheduled_at", "start_at", "end_at", "paused_until"),
     "At": ("scheduled_at", "at"),
 }
 """Times that are sent: RFC 3339 with an offset, or the empty text for none."""
 SCHEMAS = {
+    "Backfilled": "What has no run of a task's instants that have passed, and what was made.",
     "CreatedSchedule": "A schedule just created.",
     "CreatedTask": "A task just created.",
     "CreatedTasks": "What a bulk create made.",
@@ -323,7 +358,8 @@ SCHEMAS = {
     "Schedules": "A page of schedules, the newest first.",
     "ShownAttempt": "One try of a run.",
     "ShownBackoff": "The wait before the next try.",
-    "ShownRequest": "What is sent to the target, but for the headers that every call carries.",
+    "ShownRequest": "What is sent to the target, but for the headers that every call carries; of a "
+    "command what the shell is given, `command` and `env` alone.",
     "ShownRun": "One due instant of a task, or one run by hand; it ends once.",
     "ShownService": "A tenant: everything belongs to exactly one.",
     "ShownToken": "A token as it is listed: never the token, and never its hash.",

@@ -123,6 +123,12 @@ PREVIEW: Json = {
         {"at": "2027-02-01T06:30:00.000Z", "local": "2027-02-01T07:30:00.000+01:00", "note": None}
     ],
 }
+BACKFILLED: Json = {
+    "task_id": "report", "dry_run": True, "from": "2026-01-01T00:00:00.000Z",
+    "to": "2026-01-05T00:00:00.000Z", "matched": 2, "existing": 0, "excluded": 0, "forgotten": 0,
+    "lacking": 2, "first": "2026-01-01T06:30:00.000Z", "last": "2026-01-02T06:30:00.000Z",
+    "made": 0, "last_due": None, "next": None,
+}  # fmt: skip
 SERVICE_SHOWN: Json = {
     "service_id": SERVICE, "name": "billing", "allow_commands": False, "max_tasks": 500,
     "max_runs_per_minute": None, "max_in_flight": None, "max_body_bytes": None,
@@ -182,6 +188,11 @@ SENT: dict[str, Any] = {
     "change_task": {"status": "paused", "paused_until": "2027-01-04T00:00:00+01:00"},
     "preview_new_task": {"cron": "30 7 * * MON-FRI", "timezone": "Europe/Berlin"},
     "schedule_task": {"scheduled_at": INSTANT},
+    "backfill_task": {
+        "from": "2026-01-01T00:00:00Z",
+        "to": "2026-01-05T00:00:00Z",
+        "dry_run": True,
+    },
     "replay_runs": FILTER,
     "cancel_runs": {**FILTER, "state": "scheduled"},
     "create_service": {"name": "billing", "max_tasks": 500},
@@ -212,6 +223,7 @@ ANSWERED: dict[str, dict[str, Any]] = {
         "200": {"message": "Task scheduled successfully", "task_id": "report",
                 "scheduled_at": INSTANT, "run_id": RUN}
     },
+    "backfill_task": {"200": BACKFILLED},
     "preview_task": {"200": PREVIEW},
     "preview_new_task": {"200": PREVIEW},
     "list_runs": {"200": {"runs": [LISTED], "next_cursor": None}},

@@ -16,6 +16,7 @@ from scheduler.executions import Execution
 from scheduler.openapi import asks
 from scheduler.service import Service
 from scheduler.tasks import listing, model, written
+from scheduler.tasks.backfill import backfill_task
 from scheduler.tasks.bulk import create_tasks
 from scheduler.tasks.execute import execute_task
 from scheduler.tasks.listing import list_tasks
@@ -135,5 +136,6 @@ router = Router(
         list_scheduled,
         preview_task,
         preview_new_task,
+        backfill_task,
     ],
 )
