@@ -21,6 +21,7 @@ from scheduler import (
     backfills,
     config,
     errors,
+    exclusions,
     executions,
     history,
     ledger,
@@ -227,6 +228,7 @@ OWNERS = {
         "skips.py",
     },
     "log_entry": {"logstore.py"},
+    "calendar": {"exclusions.py"},
     "replica": {"replicas.py"},
     "installation": {"installation.py", "migrate.py"},
     "service_usage": {"quotas.py"},
@@ -280,6 +282,7 @@ def test_a_file_of_lists_writes_nothing(name):
 
 
 MACHINE = {
+    "exclusions.CURRENT": "the runner's and the planner's: they work for every service",
     "queue.CLAIM_ON_TIME": "claims for every service, and names those that are left out",
     "queue.COMING": "compares what was planned with other time zones, of every service",
     "planner.PLANS": "compares what was planned with other time zones, of every service",
@@ -348,6 +351,7 @@ MODULES = {
     "tasklist": tasklist,
     "versions": versions,
     "sessions": sessions,
+    "exclusions": exclusions,
 }
 THEIRS = {
     "task",
@@ -358,6 +362,7 @@ THEIRS = {
     "history",
     "service_usage",
     "session",
+    "calendar",
 }
 
 

@@ -103,6 +103,7 @@ class Engine:
             alone=lambda: self.membership.alone,
             on_wake=self.dispatcher.wake,
             on_recall=self.dispatcher.recall,
+            on_calendars=self.dispatcher.recall_calendars,
             on_cancel=self.dispatcher.cancel,
         )
         self.retiming = Retiming(
@@ -137,6 +138,11 @@ class Engine:
         """Tell everyone that a task has changed."""
         self.dispatcher.recall(key)
         self.signals.recall(key)
+
+    def recall_calendars(self, service_id: UUID) -> None:
+        """Tell everyone that a calendar of a service has changed."""
+        self.dispatcher.recall_calendars(service_id)
+        self.signals.calendars(service_id)
 
     def _retimed(self, key: UUID, earliest: int | None) -> None:
         self.recall(key)
