@@ -263,6 +263,11 @@ async def test_an_environment_too_large_is_said_to_be_that(place):
     assert not found.retryable
 
 
+async def test_a_year_is_no_timeout_too_long(place):
+    async with performing(place) as (_, run):
+        assert (await run("sleep 0.1", timeout_s=31_536_000)).succeeded
+
+
 async def test_a_directory_made_deep_and_closed_is_removed(place):
     deep = "p=d; n=0; while [ $n -lt 800 ]; do p=$p/d; n=$((n+1)); done"
     deep += "; mkdir -p $p; cd $p; : > f; mkdir -p $p; cd $p; : > f"

@@ -168,9 +168,12 @@ class CommandPerformer:
                 await asyncio.shield(running)
             except asyncio.CancelledError:
                 cut.set()  # and see it end: nothing is to be left
-            except HostError as e:
-                return Outcome(succeeded=False, error=str(e), retryable=True)
-        ended = running.result()
+            except HostError:
+                break
+        try:
+            ended = running.result()
+        except HostError as e:
+            return Outcome(succeeded=False, error=str(e), retryable=True)
         if ended is None:
             return Outcome(succeeded=False, unknown=True, error="its supervisor was killed")
         return self._outcome(*ended, job, expected)

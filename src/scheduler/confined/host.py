@@ -32,8 +32,8 @@ class Host:
     def __init__(self, control: socket.socket, rules: Rules) -> None:
         self._control = control
         self._rules = rules
-        self._children: set[int] = set()
-        """Supervisors, and whoever cleans up."""
+        self._supervisors: set[int] = set()
+        self._cleaners: set[int] = set()
 
     def serve(self) -> None:
         """Return when the server is gone, and all that it started."""
@@ -50,7 +50,7 @@ class Host:
                 self._reap(os.WNOHANG)
             if self._control in ready and not self._take():
                 break
-        while self._children:  # each hears for itself that the server is gone
+        while self._supervisors or self._cleaners:  # each hears for itself that the server is gone
             self._reap(0)
 
     def _take(self) -> bool:
@@ -60,15 +60,16 @@ class Host:
             return False
         for fd in fds:
             with socket.socket(fileno=fd) as channel, contextlib.suppress(OSError):
-                self._fork(partial(supervisor.supervise, channel, self._rules))
+                self._supervisors.add(
+                    self._fork(partial(supervisor.supervise, channel, self._rules))
+                )
         return True
 
-    def _fork(self, work: Callable[[], None]) -> None:
-        """Have something done by a child. Raises OSError."""
+    def _fork(self, work: Callable[[], None]) -> int:
+        """Have something done by a child, and return its id. Raises OSError."""
         pid = os.fork()
         if pid:
-            self._children.add(pid)
-            return
+            return pid
         code = 1
         try:
             self._control.close()  # else the server would not see the host's end
@@ -88,14 +89,16 @@ class Host:
                 pid, status = os.waitpid(-1, how)
                 if pid == 0:
                     break
-                broken |= pid in self._children and status != 0
-                self._children.discard(pid)
+                broken |= pid in self._supervisors and status != 0
+                self._supervisors.discard(pid)
+                self._cleaners.discard(pid)
                 if how == 0:
                     break
         if broken:
-            ending.kill(lambda: ending.descendants(os.getpid(), without=self._children))
+            ours = self._supervisors | self._cleaners
+            ending.kill(lambda: ending.descendants(os.getpid(), without=ours))
             self._sweep()
 
     def _sweep(self) -> None:
         with contextlib.suppress(OSError):
-            self._fork(partial(slots.sweep, self._rules))
+            self._cleaners.add(self._fork(partial(slots.sweep, self._rules)))

@@ -89,10 +89,9 @@ def sweep(rules: Rules) -> None:
     for path in list(Path(rules.directory).iterdir()):
         number = int(path.stem) if path.suffix in ("", ".gone") and path.stem.isdigit() else -1
         if 0 <= number - rules.first < rules.slots and (slot := _try(rules, number)) is not None:
-            try:
+            with contextlib.suppress(OSError):  # the others are to go all the same
                 slot.clear()
-            finally:
-                slot.release()
+            slot.release()
 
 
 def check(directory: str) -> None:

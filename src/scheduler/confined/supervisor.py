@@ -16,6 +16,8 @@ from scheduler.confined.slots import Slot
 SHELL = "/bin/sh"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 CHUNK = 1 << 16
+LOOK_S = 3600.0
+"""The longest wait for anything to happen; of a whole year poll(2) has too many milliseconds."""
 AGAIN_S = 0.05
 """How soon what did not die of it is killed again."""
 UNENDING_S = 10.0
@@ -31,12 +33,12 @@ def supervise(channel: socket.socket, rules: Rules) -> None:
         return
     try:
         slot = slots.take(rules)
+        slot.furnish()
     except OSError as e:
         channel.sendall(BEGUN)
         _answer(channel, Result("unstarted", error=f"the command has no place to run: {e}"), b"")
         return
     try:
-        slot.furnish()
         channel.sendall(BEGUN)
         Supervisor(channel, rules, slot, job).run()
         slots.remove(slot.home)
@@ -82,8 +84,6 @@ class Supervisor:
         self._shell = -1
         self._status: int | None = None
         """What waitpid said of the shell."""
-        self._left = True
-        """There are processes."""
         self._why: Why = "exited"
         self._kill_at: float | None = None
         """When TERM is followed by KILL; on the monotonic clock."""
@@ -172,7 +172,7 @@ class Supervisor:
             if self._kill_at is not None and now >= self._kill_at:
                 self._kill(now)
             until = deadline if self._kill_at is None else self._kill_at
-            for ready, _ in poll.poll(max(until - time.monotonic(), 0) * 1000 + 1):
+            for ready, _ in poll.poll(min(max(until - time.monotonic(), 0), LOOK_S) * 1000 + 1):
                 if ready == heard.fileno():
                     heard.recv(CHUNK)
                 elif ready == self._pipe:
