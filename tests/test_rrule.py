@@ -1,7 +1,7 @@
 """RRULE: reading the text, the examples of its README and of RFC 5545, what is refused."""
 
 from datetime import datetime
-from itertools import islice
+from itertools import islice, pairwise
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -369,3 +369,101 @@ def test_a_rule_that_was_never_judged_gives_up_instead_of_hanging():
     rule = read_rrule(DTSTART + "FREQ=MONTHLY;BYDAY=MO;BYSETPOS=6", None, NOW)
     with pytest.raises(Costly):
         rule.next(NOW)
+
+
+# Words and notes ----------------------------------------------------------------------------------
+
+SAID = [
+    (README[0][0], "Every day at 08:30"),
+    (README[1][0], "Every Monday, Wednesday and Friday at 15:15"),
+    (README[2][0], "Every month on the 1st and 15th at 10:00"),
+    (README[3][0], "Every year on 25 December at 07:00"),
+    (README[4][0], "Every day at 18:45, 5 times"),
+    (README[5][0], "Every day at 17:00, until 2025-01-10 17:00 UTC"),
+    (README[6][0], "Every 3 hours, from 2025-01-01 02:00"),
+    (README[7][0], "Every month on the second Monday at 23:30"),
+    (DTSTART + "FREQ=DAILY;INTERVAL=2;UNTIL=20250301", "Every 2 days at 08:30, until 2025-03-01"),
+    (DTSTART + "FREQ=WEEKLY;BYDAY=MO,TU,WE,TH,FR;BYHOUR=9,17", "Every weekday at 09:30 and 17:30"),
+    (DTSTART + "FREQ=WEEKLY;INTERVAL=2;BYDAY=FR", "Every 2 weeks on Friday at 08:30"),
+    (DTSTART + "FREQ=MONTHLY;BYDAY=-1FR", "Every month on the last Friday at 08:30"),
+    (DTSTART + "FREQ=MONTHLY;BYMONTHDAY=-1", "Every month on the last day at 08:30"),
+    (DTSTART + "FREQ=MONTHLY;BYDAY=MO,TU,WE,TH,FR;BYSETPOS=-1",
+     "Every month on the last weekday at 08:30"),
+    (DTSTART + "FREQ=MONTHLY;BYDAY=FR;BYMONTHDAY=13;COUNT=1",
+     "Every month on the 13th if it is a Friday at 08:30, once"),
+    (DTSTART + "FREQ=YEARLY;BYMONTH=6,7;BYDAY=TH",
+     "Every year on every Thursday in June and July at 08:30"),
+    (DTSTART + "FREQ=MINUTELY;BYHOUR=9,10,11,12;BYDAY=MO,TU,WE,TH,FR",
+     "Every minute in hour 9 to 12, on weekdays"),
+    (DTSTART + "FREQ=HOURLY;BYMINUTE=0,30", "Every hour at minute 0 and 30"),
+    (DTSTART + "FREQ=DAILY;BYHOUR=1,2;BYSETPOS=-1",
+     "Every day at 01:30 and 02:30, the last of these"),
+    (DTSTART + "FREQ=DAILY\nRRULE:FREQ=YEARLY\nEXRULE:FREQ=WEEKLY\nRDATE:20250101\nEXDATE:20250203",
+     ("Every day at 08:30; and every year on 1 January at 08:30; and on 1 date more;"
+     " but not every Wednesday at 08:30 and not on 1 date")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "said"), SAID, ids=[said for _, said in SAID])
+def test_a_rule_is_put_in_words(text, said):
+    assert read_rrule(text, None, NOW).explain() == said
+
+
+@pytest.mark.parametrize("rule", [rule for rule, _ in RFC] + list(FINE + NEVER))
+def test_every_rule_has_words(rule):
+    said = read_rrule(DTSTART + "RRULE:" + rule, None, NOW).explain()
+    assert said.startswith("Every")
+    assert "  " not in said
+
+
+BERLIN = "DTSTART;TZID=Europe/Berlin:20250101T000000\nRRULE:FREQ=DAILY;"
+SPRING, AUTUMN = "2025-03-30", "2025-10-26"
+NOTES = [
+    ("shift", "first", "BYHOUR=2;BYMINUTE=30", SPRING,
+     [("03:30", "02:30 does not exist on this day; fires at 03:30")]),
+    ("end", "first", "BYHOUR=2;BYMINUTE=30", SPRING,
+     [("03:00", "02:30 does not exist on this day; fires at 03:00")]),
+    ("skip", "first", "BYHOUR=2;BYMINUTE=30", "2025-03-31",
+     [("02:30", "before it, 02:30 does not exist on 2025-03-30; is dropped")]),
+    ("shift", "first", "BYHOUR=2,3;BYMINUTE=30", SPRING,
+     [("03:30", "02:30 does not exist on this day; fires once, with 03:30")]),
+    ("end", "first", "BYHOUR=2,3;BYMINUTE=0,30", SPRING,
+     [("03:00", "02:00 and 02:30 do not exist on this day; fire once, with 03:00"),
+      ("03:30", None)]),
+    ("end", "first", "BYHOUR=2;BYMINUTE=10,30", SPRING,
+     [("03:00", "02:10 and 02:30 do not exist on this day; fire once, at 03:00")]),
+    ("shift", "first", "BYHOUR=2;BYMINUTE=30", AUTUMN,
+     [("02:30", "02:30 comes twice on this day; fires the first time")]),
+    ("shift", "second", "BYHOUR=2;BYMINUTE=30", AUTUMN,
+     [("02:30", "02:30 comes twice on this day; fires the second time")]),
+    ("shift", "both", "BYHOUR=2;BYMINUTE=30", AUTUMN,
+     [("02:30", "02:30 comes twice on this day; fires both times")] * 2),
+    ("shift", "first", "BYHOUR=4", SPRING, [("04:00", None)]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("gap", "overlap", "clock", "day", "expected"), NOTES)
+def test_what_daylight_saving_did_is_noted(gap, overlap, clock, day, expected):
+    rule = read_rrule(BERLIN + clock, None, NOW, gap, overlap)
+    zone = ZoneInfo("Europe/Berlin")
+    begin = int(datetime.fromisoformat(day).replace(tzinfo=zone).timestamp()) * 1000
+    found = list(rule.between(begin - 1, begin + 26 * 3_600_000))
+    on = [each for each in found if f"{datetime.fromtimestamp(each / 1000, zone):%F}" == day]
+    seen = [(f"{datetime.fromtimestamp(each / 1000, zone):%H:%M}", rule.note(each)) for each in on]
+    assert seen == expected
+
+
+def test_a_day_that_never_was_is_noted():
+    rule = read_rrule("DTSTART;TZID=Pacific/Apia:20111228T100000\nRRULE:FREQ=DAILY", None, NOW)
+    days = first(rule.text, 4)
+    assert [day[8:10] for day in days] == ["28", "29", "31", "01"]
+    assert rule.note(at("2011-12-30T20:00:00Z")) == (
+        "10:00 does not exist on 2011-12-30; fires once, with 10:00"
+    )
+
+
+def test_elapsed_time_has_no_notes():
+    rule = read_rrule("DTSTART;TZID=Europe/Berlin:20250329T000000\nRRULE:FREQ=HOURLY", None, NOW)
+    found = list(islice(rule.between(0, LAST), 48))
+    assert [after - before for before, after in pairwise(found)] == [3_600_000] * 47
+    assert {rule.note(each) for each in found} == {None}

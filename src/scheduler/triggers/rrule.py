@@ -15,9 +15,11 @@ import msgspec
 
 from scheduler.db import FIRST, Instant
 from scheduler.triggers.rrule_clock import DstGap, DstOverlap, stretch_in
+from scheduler.triggers.rrule_notes import note_of
 from scheduler.triggers.rrule_parts import Costly
 from scheduler.triggers.rrule_set import Place, Recurrence, compiled, ends_of
 from scheduler.triggers.rrule_text import Text, read_text
+from scheduler.triggers.rrule_words import words
 from scheduler.triggers.zones import CEILING, check_zone
 
 COMPILED_MOST = 20_000
@@ -75,11 +77,12 @@ class Rrule(msgspec.Struct, tag_field="kind", tag="rrule", frozen=True, gc=False
 
     def explain(self) -> str:
         """Return the rule in words."""
-        return self.text
+        text = read_text(self.text)
+        return words(text, _place(self, text).start)
 
-    def note(self, at: int) -> str | None:  # noqa: ARG002
+    def note(self, at: int) -> str | None:
         """Return what daylight saving did to an instant (ms); None where it did nothing."""
-        return None
+        return note_of(_recurrence(self), at // 1000)
 
 
 def zone_of(text: Text) -> str | None:
