@@ -98,14 +98,7 @@ class Engine:
             settings.worker,
             judge=self._judge,
         )
-        self.signals = Signals(
-            database,
-            alone=lambda: self.membership.alone,
-            on_wake=self.dispatcher.wake,
-            on_recall=self.dispatcher.recall,
-            on_calendars=self.dispatcher.recall_calendars,
-            on_cancel=self.dispatcher.cancel,
-        )
+        self.signals = self._signals()
         self.retiming = Retiming(
             database, self.clock, self.window_ms, self._retimed, lambda: self.membership.others
         )
@@ -121,6 +114,16 @@ class Engine:
         self.planning, self.pruning = asyncio.Event(), asyncio.Event()
         """Set it to plan, or to prune, now."""
         database.on_missing_week, database.on_lost = self.pruning.set, self.dispatcher.doubt
+
+    def _signals(self) -> Signals:
+        return Signals(
+            self.database,
+            alone=lambda: self.membership.alone,
+            on_wake=self.dispatcher.wake,
+            on_recall=self.dispatcher.recall,
+            on_calendars=self.dispatcher.recall_calendars,
+            on_cancel=self.dispatcher.cancel,
+        )
 
     @property
     def window_ms(self) -> int:
