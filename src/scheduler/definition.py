@@ -136,9 +136,7 @@ class Definition(msgspec.Struct, kw_only=True, frozen=True, gc=False):
         """Its instants, where it makes anything due now."""
         return self.instants if self.status == "active" and not self.damaged else None
 
-    def coming(
-        self, now: int, gone: Iterable[int] = (), *, excluded: bool = False
-    ) -> int | None:
+    def coming(self, now: int, gone: Iterable[int] = (), *, excluded: bool = False) -> int | None:
         """Return the next due instant in ms; that of a paused task is the one it resumes with.
 
         None of those that are `gone`: they ended before they came; and none that a calendar

@@ -10,6 +10,7 @@ from scheduler.engine import Engine
 from scheduler.service import Service
 from scheduler.standing import awaits, ended_ahead, limited
 from scheduler.tasks import edit, listing, model
+from scheduler.tasks.keeping import with_calendars
 from scheduler.tasks.model import Task, TaskFields
 
 
@@ -27,6 +28,7 @@ async def created(engine: Engine, service: Service, fields: TaskFields) -> Writt
         now = await services.hold(conn, service.id)
         vault = engine.database.vault
         made = edit.new_task(fields, service.id, now, engine.settings.tasks, vault)
+        made.task = await with_calendars(conn, made.task)
         await quotas.check_tasks(conn, service)
         await task.create(conn, made.task)
         earliest = await planner.create(
@@ -67,6 +69,7 @@ async def changed(
         gone = (await ended_ahead(conn, service.id, [before], asked)).get(before.key, ())
         vault = engine.database.vault
         made = edit.edited(fields, before, asked, engine.settings.tasks, spent, gone, vault)
+        made.task = await with_calendars(conn, made.task, before.bounds.calendars)
         await task.change(conn, made.task)
         earliest = await edits.replan(
             conn,
