@@ -192,8 +192,8 @@ def test_a_schema_takes_no_header_that_is_no_text_and_nothing_of_a_later_version
     for name, value in [
         ("header", {"A": 1}),
         ("headers", {"A": None}),
-        ("rrule", "x"),
-        ("env", {}),
+        ("env", {"A": 1}),
+        ("endpoint", "x"),
     ]:
         with pytest.raises(jsonschema_rs.ValidationError):
             fits(value, fields[name])

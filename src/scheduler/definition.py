@@ -8,7 +8,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta
 
-from scheduler.actions import Action, Expected
+from scheduler.actions import Action, Command, Expected
 from scheduler.db import LAST
 from scheduler.run import Line, Overlap
 from scheduler.triggers import Bounded, Bounds, Instants, Once, Rrule, Trigger, without
@@ -103,11 +103,21 @@ class Definition(msgspec.Struct, kw_only=True, frozen=True, gc=False):
         """How long one attempt may take."""
         return self.policy.timeout_seconds or TIMEOUT_S
 
+    def max_retries(self, otherwise: int) -> int:
+        """Return how often a run is tried after the first try; `otherwise` is the setting.
+
+        A command that names none is not tried again: nobody knows how far it came.
+        """
+        most = self.policy.max_retries
+        if most is not None:
+            return most
+        return 0 if isinstance(self.action, Command) else otherwise
+
     @property
     def expected(self) -> Expected:
-        """The statuses that are a success."""
+        """The statuses, or exit codes, that are a success."""
         ranges = self.policy.expected_status
-        return Expected(ranges) if ranges else Expected()
+        return Expected(ranges) if ranges else self.action.success
 
     @property
     def lanes(self) -> int | None:

@@ -29,6 +29,7 @@ from scheduler.db import Conn, Database, ms, utc
 from scheduler.dispatcher import Dispatcher
 from scheduler.errors import Conflict
 from scheduler.gate import Gate
+from scheduler.judge import Judge
 from scheduler.replicas import BEAT_S, STILL_S, Membership
 from scheduler.retiming import Retiming
 from scheduler.run import End
@@ -108,6 +109,7 @@ class Engine:
         self.retiming = Retiming(
             database, self.clock, self.window_ms, self._retimed, lambda: self.membership.others
         )
+        self.judge = Judge()
         self.strays = Strays(database, self.recall)
         self.caretaker = Caretaker(database, self.membership, self._pause, self.dispatcher.halt)
         self._gate = gate
@@ -237,6 +239,7 @@ class Engine:
             await asyncio.wait_for(self.settler.drained(), self.settings.worker.drain_seconds)
         except TimeoutError:
             log.warning("stopped with unwritten outcomes", unsettled=self.settler.unsettled)
+        await self.judge.close()
         for running in self._tasks:
             running.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

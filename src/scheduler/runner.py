@@ -12,7 +12,7 @@ import msgspec
 import structlog
 
 from scheduler import actions, config, exclusions, metrics, task
-from scheduler.actions import Call, Performer
+from scheduler.actions import Call, Command, Http, Performer
 from scheduler.clock import Clock
 from scheduler.db import Conn
 from scheduler.definition import Backoff, Definition, Policy
@@ -152,9 +152,7 @@ class Runner:
             return await self._attempt(run, work, started)
         except asyncio.CancelledError:
             how = CANCELLED if run.cancelled else "cut short"
-            cut = actions.Outcome(
-                succeeded=False, unknown=True, error=f"{how}; the call may have arrived"
-            )
+            cut = actions.Outcome(succeeded=False, unknown=True, error=f"{how}; {_became(run)}")
             return self._decide(run, work, cut, started)
         except Exception:
             log.exception("a run broke its runner", run=str(run.id), task=run.task_id)
@@ -176,6 +174,9 @@ class Runner:
             return End(run, "cancelled", "the task was deleted", None, now)
         if broken := work.damaged or self.secrets.broken(run.service_id):
             return _failed(run, broken, now)
+        closed = self.secrets.closed(run.service_id)
+        if closed is not None and isinstance(work.task.action, Command):
+            return _failed(run, closed, now)
         if sum(a.outcome == "unknown" for a in run.tries) >= UNKNOWN_MOST:
             return _failed(run, f"its outcome stayed unknown {UNKNOWN_MOST} times", now)
         age = work.task.policy.max_age_seconds
@@ -202,9 +203,10 @@ class Runner:
         )
         run.version = work.task.version  # an edit may have come between the claim and the reading
         outcome = await work.performer.perform(work.prepared, call)
-        if outcome is None:
-            return None
-        return self._decide(run, work, outcome, started)
+        if outcome is not None:
+            return self._decide(run, work, outcome, started)
+        refusal = self._refusal(run, work, started) if run.cancelled else None
+        return Outcome(refusal) if refusal else None
 
     def _decide(
         self, run: Run, work: Work | None, outcome: actions.Outcome, started: int
@@ -223,23 +225,29 @@ class Runner:
         overlapped = _overlapped(run, work, now)
         wait_s = self._wait_s(run, work, outcome)
         if run.cancelled and not outcome.succeeded and (outcome.unknown or wait_s is not None):
-            return Outcome(End(run, "cancelled", why_cancelled(run), first, now), overlapped)
+            end = End(run, "cancelled", why_cancelled(run), first, now)
+            end.response, end.truncated = self._kept(outcome)
+            return Outcome(end, overlapped)
         if wait_s is not None:
             attempt.response, attempt.truncated = _excerpt(outcome)
             # `now` is rounded down, and Retry-After is not to be undercut.
             return Outcome(Retry(run, now + math.ceil(wait_s * 1000) + 1), overlapped)
-        most = self._runs.response_max_bytes
-        body = outcome.body
         end = End(
             run,
             "succeeded" if outcome.succeeded else "failed",
             None if outcome.succeeded else outcome.error,
             first,
             now,
-            response=None if body is None else body[:most],
-            truncated=outcome.truncated or (body is not None and len(body) > most),
         )
+        end.response, end.truncated = self._kept(outcome)
         return Outcome(end, overlapped)
+
+    def _kept(self, outcome: actions.Outcome) -> tuple[bytes | None, bool]:
+        """Return what is kept of the last body, and whether there was more."""
+        most, body = self._runs.response_max_bytes, outcome.body
+        if body is None:
+            return None, outcome.truncated
+        return body[:most], outcome.truncated or len(body) > most
 
     def _wait_s(self, run: Run, work: Work | None, outcome: actions.Outcome) -> float | None:
         """Return how long to wait before the next try; None where there is none."""
@@ -249,7 +257,10 @@ class Runner:
         if outcome.succeeded or not outcome.retryable:
             return None
         policy = work.task.policy if work else Policy()
-        most = self._worker.max_retries if policy.max_retries is None else policy.max_retries
+        most = policy.max_retries
+        if most is None:
+            is_command = work is not None and isinstance(work.task.action, Command)
+            most = 0 if is_command else self._worker.max_retries
         most = most if run.max_retries is None else run.max_retries
         failures = sum(a.outcome == "failed" for a in run.tries)
         if failures > most:
@@ -283,7 +294,12 @@ def _first(run: Run, otherwise: int | None) -> int | None:
 def why_cancelled(run: Run) -> str:
     """Return the reason of a run that someone cancelled."""
     cut = any(a.outcome in ("unknown", "cancelled") for a in run.attempts)
-    return f"{CANCELLED}; the call may have arrived" if cut else CANCELLED
+    return f"{CANCELLED}; {_became(run)}" if cut else CANCELLED
+
+
+def _became(run: Run) -> str:
+    """Return what became of an attempt of a run that was cut short."""
+    return (run.work.task.action if run.work else Http).cut
 
 
 def _failed(run: Run, reason: str, now: int) -> End:

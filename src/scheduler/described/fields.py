@@ -61,6 +61,13 @@ TASKS = {
     "secret_headers": said("Names of headers whose values are never shown; Authorization, Cookie "
                            "and names with token, secret or key are secret anyway.",
                            ["X-Signature"]),
+    "command": said("A line for `sh -c`, in place of a `url`; 64 KiB at most.", "echo hello"),
+    "TaskFields.env": said("Variables of a command, beside a clean environment: an object of "
+                           "strings, 100 at most. Those whose names say token, secret, key or "
+                           "password are answered as `********`, and that value, sent back, keeps "
+                           "what is stored.", {"LANG": "C.UTF-8"},
+                           additionalProperties={"type": "string"}),
+    "env": said("Variables of the command, secrets masked.", {"LANG": "C.UTF-8"}),
     "frequency": said("With `unit`: how often it is due.", 15, minimum=1),
     "unit": said("Of `frequency`: second, minute, hour, day (24 hours) or week.", "minute"),
     "scheduled_at": said("When it is due next; null where nothing is to come.", INSTANT,
@@ -151,6 +158,32 @@ TASKS = {
     "last_due": said("When the last of the runs made is due.", INSTANT, format="date-time"),
     "Backfilled.next": said("Where there is more to look at: the `from` to go on with.", None,
                             format="date-time"),
+    "Explained.at": said("The instant that was asked for.", INSTANT, format="date-time"),
+    "local": said("The instant in the zone of the trigger.", "2027-01-31T09:00:00.000+01:00"),
+    "Explained.timezone": said("The zone in which the trigger is read.", "Europe/Berlin"),
+    "fires": said("Whether a run started then, is to, or will.", True),
+    "verdict": said("Why, in a word: `due`; the state or the reason of what the ledger has; "
+                    "`rule`, `start_at`, `end_at`, `max_runs`, `calendar`, `paused`, `disabled`, "
+                    "`misfire`, `no_trigger`, `damaged`; `not_created`, `edited`, `forgotten`, "
+                    "`missing`.", "succeeded"),
+    "Explained.reason": said("Why, in a sentence.", "It ran, and succeeded."),
+    "Explained.trigger": said("The trigger in words.", "At 02:30 every day, Europe/Berlin time"),
+    "matches": said("Whether the trigger yields the instant, whatever else stands against it.",
+                    True),
+    "note": said("What daylight saving did to it.",
+                 "02:30 does not exist on this day; fires at 03:00"),
+    "previous": said("The instant of the trigger before it, within its bounds.", None),
+    "Explained.next": said("The instant of the trigger after it, within its bounds.", None),
+    "facts": said("What else is to be known, in sentences.", []),
+    "run": said("What the ledger has of it: its run, or the row of skipped instants that it lies "
+                "in.", None),
+    "ExplainedRun.id": said("The id of the run.", RUN, format="uuid"),
+    "ExplainedRun.state": said("Where it stands, or how it ended.", "succeeded"),
+    "ExplainedRun.count": said("Of skipped instants: how many the row stands for.", None),
+    "ExplainedRun.from": said("Of skipped instants: the first of them.", None,
+                              format="date-time"),
+    "ExplainedRun.to": said("Of skipped instants: the last of them.", None, format="date-time"),
+    "ExplainedRun.url": said("Where it is to be read.", f"/runs/{RUN}"),
     "Scheduled.scheduled_at": said("When it runs.", INSTANT, format="date-time"),
     "CreatedTasks.created": said("How many were made.", 2),
     "CreatedTasks.ids": said("Their ids, in the order of the body.", ["nightly-1", "nightly-2"]),
@@ -175,8 +208,10 @@ RUNS = {
     "attempt": said("The number of the attempt, from 1; of a run, of the last.", 1),
     "Execution.status": said("How the attempt ended, or that it has not.", "success",
                              enum=["started", "success", "failed"]),
-    "status_code": said("The status that the target answered with.", 200),
-    "response": said("The body of the answer, to a limit; of an earlier attempt its beginning.",
+    "status_code": said("The status that the target answered with; of a command its exit code, "
+                        "128 and the signal where one ended it.", 200),
+    "response": said("The body of the answer, or a command's output, to a limit; of an earlier "
+                     "attempt its beginning.",
                      "good morning\n"),
     "error": said("Why the attempt failed.", "the target answered 503, expected 200-299"),
     "scheduled_for": said("The instant that it is of; it never changes.", INSTANT,
@@ -198,7 +233,8 @@ RUNS = {
     "next_attempt_at": said("When it is tried next.", INSTANT, format="date-time"),
     "lag_ms": said("From `scheduled_for` to its first start, in milliseconds.", 4),
     "duration_ms": said("What the last attempt took, in milliseconds.", 8),
-    "request": said("What is sent, as its task stood at the last attempt, secrets masked.", None),
+    "request": said("What is sent, or given to the shell, as its task stood at the last attempt, "
+                    "secrets masked.", None),
     "truncated": said("There was more of the response than is kept.", False),
     "ShownRun.count": said("Of a gap of skipped instants: how many it stands for.", 3),
     "ShownRun.from": said("Of a gap: the first of them.", INSTANT, format="date-time"),
@@ -268,6 +304,7 @@ REQUESTS = {
     "ShownRequest.method": said("The method.", "POST"),
     "ShownRequest.url": said("The address, secrets masked.", "https://example.com/reports"),
     "ShownRequest.header": said("The headers, secrets masked.", {"Accept": "application/json"}),
+    "ShownRequest.command": said("Of a command: the line for `sh -c`.", "echo hello"),
     "ShownRequest.payload": said("The body.", '{"month": "last"}'),
 }
 FIELDS: dict[str, Json] = {**TASKS, **RUNS, **SERVICES, **REQUESTS}
@@ -287,14 +324,18 @@ SCHEMAS = {
     "Execution": "One attempt of a run of a task.",
     "Executions": "A page of a task's attempts.",
     "Limits": "What a service may use; 0 for no limit.",
+    "Explained": "Why a task fires at an instant, or why not.",
+    "ExplainedRun": "What the ledger has of an instant.",
     "Missing": "A due instant that has no run and lies in no gap.",
+    "NearInstant": "An instant of the trigger beside the one that is asked for.",
     "Occurrence": "An instant in UTC and in the task's zone.",
     "Preview": "What a trigger yields.",
     "RunList": "A page of the ledger, the newest first.",
     "Scheduled": "The run that a schedule made, or found made already.",
     "ShownAttempt": "One try of a run.",
     "ShownBackoff": "The wait before the next try.",
-    "ShownRequest": "What is sent to the target, but for the headers that every call carries.",
+    "ShownRequest": "What is sent to the target, but for the headers that every call carries; of a "
+    "command what the shell is given, `command` and `env` alone.",
     "ShownRun": "One due instant of a task, or one run by hand; it ends once.",
     "ShownService": "A tenant: everything belongs to exactly one.",
     "ShownToken": "A token as it is listed: never the token, and never its hash.",

@@ -47,6 +47,7 @@ PARAMETERS: dict[str, tuple[str, Any]] = {
     "count": ("How many to answer; what is no count of a task's executions is 10.", 10),
     "from": ("The beginning of the time that is asked for, included.", INSTANT),
     "to": ("The end of the time that is asked for.", LATER),
+    "at": ("The instant that is asked for.", INSTANT),
     "task": ("Runs of this task.", "report"),
     "reason": ("Runs that ended for this reason.", "overlap"),
     "kind": ("Runs of these kinds, with commas between them.", "task,manual"),
@@ -126,6 +127,18 @@ BACKFILLED: Json = {
     "lacking": 2, "first": "2026-01-01T06:30:00.000Z", "last": "2026-01-02T06:30:00.000Z",
     "made": 0, "last_due": None, "next": None,
 }  # fmt: skip
+EXPLAINED: Json = {
+    "task_id": "report", "at": INSTANT, "local": "2027-01-31T09:00:00.000+01:00",
+    "timezone": "Europe/Berlin", "fires": False, "verdict": "rule",
+    "reason": "The trigger yields no instant at this time.",
+    "trigger": "At 07:30 on Monday through Friday, Europe/Berlin time", "matches": False,
+    "note": None,
+    "previous": {"at": "2027-01-29T06:30:00.000Z", "local": "2027-01-29T07:30:00.000+01:00",
+                 "note": None},
+    "next": {"at": "2027-02-01T06:30:00.000Z", "local": "2027-02-01T07:30:00.000+01:00",
+             "note": None},
+    "facts": [], "run": None,
+}  # fmt: skip
 SERVICE_SHOWN: Json = {
     "service_id": SERVICE, "name": "billing", "allow_commands": False, "max_tasks": 500,
     "max_runs_per_minute": None, "max_in_flight": None, "max_body_bytes": None,
@@ -185,6 +198,7 @@ ANSWERED: dict[str, dict[str, Any]] = {
                 "scheduled_at": INSTANT, "run_id": RUN}
     },
     "backfill_task": {"200": BACKFILLED},
+    "explain_task": {"200": EXPLAINED},
     "preview_task": {"200": PREVIEW},
     "preview_new_task": {"200": PREVIEW},
     "list_runs": {"200": {"runs": [LISTED], "next_cursor": None}},

@@ -29,6 +29,7 @@ from scheduler.tasks import listing, model, written
 from scheduler.tasks.backfill import backfill_task
 from scheduler.tasks.bulk import create_tasks
 from scheduler.tasks.execute import execute_task
+from scheduler.tasks.explain import explain_task
 from scheduler.tasks.listing import list_tasks
 from scheduler.tasks.model import CreatedTask, Task, TaskFields
 from scheduler.tasks.preview import preview_new_task, preview_task
@@ -156,5 +157,6 @@ router = Router(
         preview_task,
         preview_new_task,
         backfill_task,
+        explain_task,
     ],
 )

@@ -21,6 +21,7 @@ from scheduler.planner import stance_of
 from scheduler.planning import Planned
 from scheduler.service import Service
 from scheduler.tasks.execute import check_enabled
+from scheduler.tasks.permission import check_command
 
 PIECE = 500
 """Instants that one transaction looks at."""
@@ -186,6 +187,7 @@ async def _made(
     """Make the runs of some instants that have none, under the lock of the task's plan."""
     async with engine.database.api.begin() as conn:
         of, planned = await planner.locked(conn, service.id, task_id)
+        check_command(of, service, engine.settings.commands)
         now = await services.hold(conn, service.id)
         piece, ids = await _looked_at(conn, of, planned, wanted, after, room)
         if not ids:

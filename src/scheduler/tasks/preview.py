@@ -17,7 +17,7 @@ from scheduler.engine import Engine
 from scheduler.errors import ValidationFailed
 from scheduler.openapi import asks, whole
 from scheduler.service import Service
-from scheduler.tasks import edit, model
+from scheduler.tasks import model, written
 from scheduler.tasks.keeping import with_calendars
 from scheduler.tasks.model import Spent, TaskFields
 from scheduler.triggers import Bounds, Cron, Interval, Once, Rrule
@@ -91,12 +91,14 @@ async def preview_new_task(
     named = msgspec.structs.replace(
         fields,
         name="preview" if fields.name is UNSET else fields.name,
-        url="http://preview.invalid/" if fields.url is UNSET else fields.url,
+        url="http://preview.invalid/" if not (fields.url or fields.command) else fields.url,
     )
     async with engine.database.api.connect() as conn:
         now = await clock.database_ms(conn)
-        made = edit.new_task(named, service.id, now, engine.settings.tasks).task
-        made = await with_calendars(conn, made)
+    made = (await written.drafted(engine, service, named, now)).task
+    if made.bounds.calendars:
+        async with engine.database.api.connect() as conn:
+            made = await with_calendars(conn, made)
     unshifted = msgspec.structs.replace(made.bounds, jitter_ms=0)
     of = msgspec.structs.replace(made, bounds=unshifted)
     return await _preview(of, request, now, (0, now), described=made)

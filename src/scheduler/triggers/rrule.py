@@ -61,3 +61,21 @@ class Rrule(msgspec.Struct, tag_field="kind", tag="rrule", frozen=True, gc=False
     def _rule(self) -> rrule | rruleset:
         start = datetime.fromtimestamp(self.start / 1000, ZoneInfo(self.timezone))
         return rrulestr(self.text, dtstart=start, tzids=ZoneInfo)
+
+
+def read_rrule(
+    text: str, timezone: str | None, start_ms: int, dst_gap: DstGap, dst_overlap: DstOverlap
+) -> Rrule:
+    """Return what a text says, expanding nothing. Raises ValueError with the reason."""
+    if "INTERVAL=0" in text:
+        raise ValueError("INTERVAL must be 1 or more")
+    found = Rrule(text, timezone or "UTC", start_ms, dst_gap, dst_overlap)
+    _ = found._rule  # noqa: SLF001
+    return found
+
+
+def judge(rule: Rrule, now: int) -> Rrule:
+    """Return a rule completed for storage. Raises ValueError where it has no instant at all."""
+    if rule.next(0) is None and rule.next(now) is None:
+        raise ValueError("has no instant at all")
+    return rule
