@@ -228,7 +228,7 @@ def _end(event: Any, start: int, clock: ZoneInfo, *, dated: bool) -> int:
     if lasts is not None:
         if lasts.dt < timedelta(0):
             raise Refused("DURATION must not be negative")
-        return start + int(lasts.dt.total_seconds())
+        return _known(start + int(lasts.dt.total_seconds()))
     return start + DAY if dated else start  # RFC 5545, 3.6.1
 
 
@@ -251,7 +251,7 @@ def _rule(rule: Any, clock: ZoneInfo) -> str:
 def _until(at: Any, until: Any, clock: ZoneInfo) -> int:
     """Return the end of a PERIOD, which is a time or a duration."""
     if isinstance(until, timedelta):
-        return _wall(at, clock) + int(until.total_seconds())
+        return _known(_wall(at, clock) + int(until.total_seconds()))
     return _wall(until, clock)
 
 
@@ -265,9 +265,12 @@ def _wall(at: Any, clock: ZoneInfo) -> int:
     if not isinstance(at, date):
         raise Refused("has a time where a date, or a date and time, belongs")
     if not isinstance(at, datetime):
-        return (at - EPOCH.date()).days * DAY
+        return _known((at - EPOCH.date()).days * DAY)
     face = at.replace(tzinfo=None) if at.tzinfo is None else at.astimezone(clock)
-    wall = int((face.replace(tzinfo=None) - EPOCH).total_seconds())
+    return _known(int((face.replace(tzinfo=None) - EPOCH).total_seconds()))
+
+
+def _known(wall: int) -> int:
     if not FLOOR <= wall <= CEILING:
         raise Refused("has a year that is not from 3 to 9997")
     return wall
