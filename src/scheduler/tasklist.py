@@ -257,6 +257,14 @@ async def _counted(conn: Conn, asked: _Asked) -> int | None:
     return None if seen == walk or fit > TOTAL_MOST else fit
 
 
+async def total(conn: Conn, service_id: UUID, wanted: Filter) -> int:
+    """Return how many of a service's tasks fit, however many those are."""
+    asked = _asked(service_id, wanted)
+    await walk_in_order(conn, bitmaps=True)
+    statement = f"SELECT count(*) FROM task WHERE {_all(asked.conditions)}"
+    return int((await conn.execute(text(statement), asked.values)).scalar_one())
+
+
 async def sift(conn: Conn, service_id: UUID, wanted: Filter, keys: Sequence[UUID]) -> list[UUID]:
     """Return those of some tasks that fit, in the order of the list."""
     asked = _asked(service_id, wanted)

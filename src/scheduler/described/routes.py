@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from scheduler.described.fields import INSTANT, LATER, RUN, SERVICE, TOKEN_ID
+from scheduler.described.fields import HEADERS, INSTANT, LATER, RUN, SERVICE, TOKEN_ID
 
 Json = dict[str, Any]
 
@@ -18,10 +18,14 @@ TAGS = {
     "Tasks": "What to do, and when.",
     "Runs": "The ledger: what became of every due instant, and why.",
     "Calendars": "Days and hours in which tasks that name them are not run.",
+    "Schedules": "Tasks with an RRULE, and their events, under the names of an older program.",
     "Services": "Tenants, their tokens and limits; for who has the setting `admin.token`.",
     "Health": "Whether the process works, for whatever watches it.",
 }
-PREFIXES = {"tasks": "Tasks", "runs": "Runs", "calendars": "Calendars", "services": "Services"}
+PREFIXES = {
+    "tasks": "Tasks", "runs": "Runs", "calendars": "Calendars", "api": "Schedules",
+    "services": "Services",
+}  # fmt: skip
 """The group of a route, by the first part of its address; any other is about health."""
 
 
@@ -36,6 +40,8 @@ PARAMETERS: dict[str, tuple[str, Any]] = {
     "task_id": ("The id of a task.", "report"),
     "calendar": ("The name of a calendar.", "holidays"),
     "run_id": ("The id of a run, a UUID.", RUN),
+    "schedule_id": ("The id of a schedule.", "backup"),
+    "page": ("The page, from 1; what is no page is 1.", 1),
     "service": ("The id or name of a service.", "billing"),
     "status": ("Tasks of this status, or in this state.", "active"),
     "state": ("Tasks in this state.", "failed"),
@@ -175,8 +181,37 @@ NIGHTLY = [
      "cron": "0 3 * * *"}
     for n in (1, 2)
 ]  # fmt: skip
+SCHEDULE: Json = {
+    "id": "backup", "name": "Daily Backup", "rrule": "FREQ=DAILY;INTERVAL=1",
+    "callback_url": "https://example.com/backup", "method": "POST", "headers": HEADERS,
+    "body": '{"task":"backup"}',
+}  # fmt: skip
+SCHEDULE_SHOWN: Json = {
+    **SCHEDULE, "headers": {**HEADERS, "Authorization": "********"}, "status": "active",
+    "created_at": INSTANT, "updated_at": INSTANT,
+}  # fmt: skip
+QUEUED: Json = {
+    "time": INSTANT,
+    "status": "ready_queue",
+    "message": "Event pre-queued for ready queue",
+}
+EVENT: Json = {
+    "_id": RUN, "schedule_id": "backup", "run_time": INSTANT, "status": [QUEUED],
+    "created_at": INSTANT,
+}  # fmt: skip
+PAST: Json = {
+    **EVENT,
+    "status": [
+        QUEUED,
+        {"time": INSTANT, "status": "worker_queue", "message": "Event dispatched to worker queue"},
+        {"time": LATER, "status": "completed", "message": "Event successfully processed"},
+    ],
+}
+ONE_PAGE: Json = {"page": 1, "limit": 10, "total": 1}
 
 SENT: dict[str, Any] = {
+    "create_schedule": SCHEDULE,
+    "change_schedule": {"name": "Updated Daily Backup", "rrule": "FREQ=DAILY;INTERVAL=2"},
     "create_task": NEW,
     "create_tasks": NIGHTLY,
     "change_task": {"status": "paused", "paused_until": "2027-01-04T00:00:00+01:00"},
@@ -203,6 +238,13 @@ SENT: dict[str, Any] = {
 }
 """Bodies, by operation."""
 ANSWERED: dict[str, dict[str, Any]] = {
+    "create_schedule": {"201": {"id": "backup"}},
+    "list_schedules": {"200": {"schedules": [SCHEDULE_SHOWN], **ONE_PAGE}},
+    "get_schedule": {"200": SCHEDULE_SHOWN},
+    "change_schedule": {"200": {"message": "Schedule updated successfully."}},
+    "delete_schedule": {"200": {"message": "Schedule and associated events deleted."}},
+    "list_pending_events": {"200": {"events": [EVENT], **ONE_PAGE}},
+    "list_past_events": {"200": {"events": [PAST], **ONE_PAGE}},
     "create_task": {"201": {**TASK, "task_id": "report", "message": "Task created successfully"}},
     "create_tasks": {"201": {"created": 2, "ids": ["nightly-1", "nightly-2"]}},
     "list_tasks": {"200": [TASK]},

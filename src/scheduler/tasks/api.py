@@ -8,17 +8,7 @@ from litestar.di import NamedDependency
 from litestar.openapi.spec import Schema
 from litestar.params import FromPath
 
-from scheduler import (
-    asked,
-    clock,
-    db,
-    executions,
-    lines,
-    planner,
-    state,
-    task,
-    versions,
-)
+from scheduler import asked, executions, task
 from scheduler.db import utc
 from scheduler.engine import Engine
 from scheduler.errors import ValidationFailed
@@ -83,18 +73,9 @@ async def change_task(
 
 
 @delete("/{task_id:str}", status_code=204, summary="Delete a task and its future runs")
-@db.again
 async def delete_task(task_id: FromPath[str], service: Caller, engine: Machine) -> None:
     """Delete a task; what runs ends and is recorded, what is overdue ends cancelled."""
-    async with engine.database.api.begin() as conn:
-        of, _ = await planner.locked(conn, service.id, task_id)
-        now = utc(await clock.database_ms(conn))
-        await lines.remove(conn, of.line, now)
-        await planner.remove(conn, of.line)
-        await versions.keep(conn, of, None, now)
-        await task.remove(conn, of.line)
-        await state.remove(conn, of.line)
-    engine.recall(of.key)
+    await written.removed(engine, service, task_id)
 
 
 class Executions(msgspec.Struct):
