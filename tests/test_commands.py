@@ -2,7 +2,8 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -22,27 +23,40 @@ needs_root = pytest.mark.skipif(not ROOT, reason="only root can run commands as 
 
 
 @pytest.fixture
-async def commands(run_app: RunApp, tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
+def place() -> Iterator[Path]:
+    """A folder whose way is open to all; that to pytest's own is not."""
+    with tempfile.TemporaryDirectory(prefix="commands-") as folder:
+        Path(folder).chmod(0o711)
+        yield Path(folder)
+
+
+@pytest.fixture
+def open_folder(place: Path) -> Path:
+    """A folder in which commands may leave word."""
+    folder = place / "open"
+    folder.mkdir()
+    folder.chmod(0o777)
+    return folder
+
+
+@pytest.fixture
+async def commands(run_app: RunApp, place: Path) -> Callable[..., Any]:
     """Start the program with commands switched on, and settings of the test's own."""
 
     @asynccontextmanager
     async def start(**environ: str) -> AsyncIterator[tuple[App, httpx.AsyncClient]]:
-        async with run_app(**switched_on(tmp_path), **environ) as app, app.client("alice") as alice:
+        settings = {**switched_on(place), **environ}
+        async with run_app(**settings) as app, app.client("alice") as alice:
             yield app, alice
 
     return start
 
 
-def switched_on(folder: Path) -> dict[str, str]:
-    """Settings; the folders above pytest's own are closed to others."""
-    place = folder
-    while ROOT and place != place.parent:
-        place.chmod(place.stat().st_mode | 0o011)
-        place = place.parent
+def switched_on(place: Path) -> dict[str, str]:
     return {
         "COMMANDS_ENABLED": "true",
         "COMMANDS_SAME_USER": "false" if ROOT else "true",
-        "COMMANDS_DIRECTORY": str(folder / "commands"),
+        "COMMANDS_DIRECTORY": str(place / "runs"),
         "COMMANDS_KILL_SECONDS": "0.5",
     }
 
@@ -62,7 +76,7 @@ async def run(client: httpx.AsyncClient, command: str, **fields: Any) -> dict[st
 
 
 async def begun(client: httpx.AsyncClient, command: str, **fields: Any) -> str:
-    """Start a command by hand that says `touch begun` first, and return its run's id."""
+    """Start a command by hand, and return its run's id."""
     task = await create(client, command, **fields)
     answer = await client.post(f"/tasks/{task}/execute?async=true")
     assert answer.status_code == 202, answer.text
@@ -116,7 +130,8 @@ async def test_it_is_tried_again_where_the_task_says_so(commands):
         answer = await alice.post(f"/tasks/{task}/execute?async=true&retry=true")
         found = await ended(alice, answer.json()["id"])
 
-    assert [a["response"] for a in found["attempts"]] == ["1\n", "2\n", "3\n"]
+    assert [a["response"] for a in found["attempts"]] == ["1\n", "2\n", None]
+    assert found["response"] == "3\n"
     assert found["state"] == "failed"
 
 
@@ -156,21 +171,21 @@ async def test_it_finds_a_clean_environment_and_the_tasks_own(commands, monkeypa
     }
 
 
-async def test_it_works_in_a_directory_of_its_own_that_goes_with_it(commands, tmp_path):
+async def test_it_works_in_a_directory_of_its_own_that_goes_with_it(commands, place):
     deep = 'for i in 1 2 3; do mkdir -p a/b && cd a && echo x > f; done; cd "$HOME"'
     async with commands() as (_, alice):
-        found = await run(alice, f"{deep}; pwd; ls -ld . | cut -c1-10; chmod -R 000 a")
+        found = await run(alice, f"{deep}; pwd; ls -ld . | cut -c1-10; chmod 000 a/a a")
         where, mode = found["response"].splitlines()
 
         assert found["state"] == "succeeded"
-        assert Path(where).parent == tmp_path / "commands"
+        assert Path(where).parent == place / "runs"
         assert mode == "drwx------"
-        await eventually(lambda: gone(tmp_path / "commands"))
+        await eventually(lambda: gone(place / "runs"))
 
 
-def gone(place: Path) -> None:
+def gone(runs: Path) -> None:
     """No directory of a run, and nothing that is being removed."""
-    assert [path.name for path in place.iterdir() if path.suffix != ".lock"] == []
+    assert [path.name for path in runs.iterdir() if path.suffix != ".lock"] == []
 
 
 async def test_it_has_nothing_open_but_its_streams(commands):
@@ -213,8 +228,29 @@ async def test_a_service_that_may_not_runs_none(commands, conn: asyncpg.Connecti
             assert "`scheduler services update alice --allow-commands`" in found["reason"]
 
 
-def test_the_first_service_may_where_commands_are_on():
-    assert Command("true").success.ranges == ((0, 0),)
+async def test_the_first_service_may_where_commands_are_on_and_others_not(commands, conn):
+    async with commands():
+        rows = await conn.fetch("SELECT name, allow_commands FROM service")
+
+    assert dict(rows) == {"alice": True, "bob": False}
+
+
+async def test_a_replica_where_they_are_off_says_so(commands, replica, conn):
+    async with commands() as (app, alice):
+        task = await create(alice, "true", expected_status=None)
+        app.engine.dispatcher.halt("test", "another one is to perform it")
+        await replica()
+        answer = await alice.post(f"/tasks/{task}/schedule", json={"at": "2020-01-01T00:00:00Z"})
+        found = await ended(alice, answer.json()["run_id"])
+
+    assert found["state"] == "failed"
+    assert "commands.enabled (COMMANDS_ENABLED=true)" in found["reason"]
+    assert len(found["attempts"]) == 1
+
+
+def test_a_command_is_a_success_where_it_ends_with_zero():
+    assert 0 in Command("true").success
+    assert 1 not in Command("true").success
 
 
 async def test_one_that_waits_for_its_turn_has_its_whole_time(commands):
@@ -226,19 +262,39 @@ async def test_one_that_waits_for_its_turn_has_its_whole_time(commands):
     assert [len(each["attempts"]) for each in found] == [1] * 4
 
 
-async def test_cancel_ends_it_and_what_it_said_is_kept(commands):
+async def test_cancel_ends_it_and_what_it_said_is_kept(commands, open_folder):
+    said = f"exec 2>/dev/null; trap 'echo bye; exit 0' TERM; echo hi; touch {open_folder}/begun"
     async with commands() as (_, alice):
-        one = await begun(
-            alice, "trap 'echo bye; exit 0' TERM; echo hi; while :; do sleep 0.1; done"
-        )
-        await asyncio.sleep(0)
-        await eventually(lambda: at_work(alice, one))
+        one = await begun(alice, f"{said}; while :; do sleep 0.1; done")
+        await eventually(lambda: there(open_folder / "begun"))
         answer = await alice.post(f"/runs/{one}/cancel")
         found = await ended(alice, one)
 
-    assert answer.status_code in (200, 202)
+    assert answer.status_code == 202
     assert found["state"] == "cancelled"
-    assert found["reason"].startswith("someone cancelled it")
+    assert found["reason"] == "someone cancelled it; the command was ended"
+    assert found["response"] == "hi\nbye\n"
+
+
+async def test_cancel_of_one_that_waits_for_its_turn_says_that_nothing_was_started(
+    commands, open_folder
+):
+    async with commands(COMMANDS_CONCURRENCY="1") as (_, alice):
+        first = await begun(alice, f"touch {open_folder}/begun; sleep 100")
+        await eventually(lambda: there(open_folder / "begun"))
+        second = await begun(alice, f"touch {open_folder}/second")
+        await eventually(lambda: at_work(alice, second))
+        await alice.post(f"/runs/{second}/cancel")
+        found = await ended(alice, second)
+        await alice.post(f"/runs/{first}/cancel")
+
+    assert found["state"] == "cancelled"
+    assert found["reason"] == "someone cancelled it"
+    assert not (open_folder / "second").exists()
+
+
+def there(path: Path) -> None:
+    assert path.exists()
 
 
 async def at_work(client: httpx.AsyncClient, run_id: str) -> None:

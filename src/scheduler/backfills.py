@@ -18,10 +18,10 @@ from scheduler.run import Line, run_id
 
 # One statement: a run that moves from the one table to the other is in exactly one of them.
 FOUND = text("""
-SELECT id, false AS gap FROM run
+SELECT id, false AS skipped FROM run
 WHERE id = ANY(:ids) AND bucket = :bucket AND service_id = :service_id
 UNION ALL
-SELECT id, gap_from IS NOT NULL FROM history
+SELECT id, state = 'skipped' FROM history
 WHERE id = ANY(:ids) AND bucket = :bucket AND service_id = :service_id
 """)
 MAKE = text("""
@@ -58,7 +58,7 @@ RETURNING id
 
 def ids_of(line: Line, at: int) -> tuple[UUID, UUID]:
     """Return the ids that an instant's run may have (ms): its own, and the one that a backfill
-    gives it where a gap of skipped instants bears its own, because it begins there.
+    gives it where its own is that of a row that says it was skipped.
     """
     kinds = ("task", "backfill")
     own, other = (run_id(line.key, line.bucket, kind, at) for kind in kinds)
@@ -69,12 +69,14 @@ async def lacking(conn: Conn, line: Line, instants: Sequence[int]) -> dict[int, 
     """Map those of a task's instants (ms) that have no run to the ids they would have."""
     ids = {at: ids_of(line, at) for at in instants}
     values = {**line.values, "ids": [each for pair in ids.values() for each in pair]}
-    gaps = {row.id: row.gap for row in await conn.execute(FOUND, values)}
+    skipped = {row.id: row.skipped for row in await conn.execute(FOUND, values)}
     found = dict[int, UUID]()
     for at, (own, other) in ids.items():
-        if own not in gaps:
+        if other in skipped:
+            continue
+        if own not in skipped:
             found[at] = own
-        elif gaps[own] and other not in gaps:
+        elif skipped[own]:
             found[at] = other
     return found
 

@@ -119,6 +119,11 @@ class Dispatcher:
             self._returns.tasks.add(task_key)
             self._wake.set()
 
+    def recall_calendars(self, service_id: UUID) -> None:
+        """Reconsider the held runs of a service's tasks that name calendars: one was edited."""
+        self._returns.services.add(service_id)
+        self._wake.set()
+
     def expect(self, run_id: UUID) -> UUID:
         """Announce a run about to be inserted as claimed by this process; return who that is."""
         self._claims.expected.add(run_id)
@@ -326,7 +331,7 @@ class Dispatcher:
         if not holdings.ready or not self.may_send:
             return None
         while (run := holdings.ready.pop(self.crew.busy, self.crew.share)) is not None:
-            if not holdings.is_waiting(run) or run.task_key in self._returns.tasks:
+            if not holdings.is_waiting(run) or self._returns.awaits(run):
                 continue  # withdrawn, or about to be reconsidered
             holdings.withdraw(run)
             if run.claimed_by != self._membership.me:

@@ -188,7 +188,7 @@ class End(msgspec.Struct, gc=False):
     """How a run ended; times in ms since 1970."""
 
     run: Run
-    state: Literal["succeeded", "failed", "expired", "cancelled"]
+    state: Literal["succeeded", "failed", "skipped", "expired", "cancelled"]
     reason: str | None
     started_at: int | None
     finished_at: int

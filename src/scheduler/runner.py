@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 import structlog
 
-from scheduler import actions, config, metrics, task
+from scheduler import actions, config, exclusions, metrics, task
 from scheduler.actions import Call, Command, Http, Performer
 from scheduler.clock import Clock
 from scheduler.db import Conn
@@ -95,6 +95,8 @@ class Runner:
                 works[definition.key] = self._learn(definition)
                 if n % 50 == 49:  # a slice of the loop's time
                     await asyncio.sleep(0)
+        others = [work for key, work in works.items() if work is not None and key not in wanted]
+        await _keep_clear(conn, others)
         await self.secrets.refresh(conn, {run.service_id for run in runs})
         for run in runs:
             run.work = works[run.task_key] if run.task_key else None
@@ -149,8 +151,7 @@ class Runner:
                 return Outcome(refusal or _failed(run, "its task is gone", started))
             return await self._attempt(run, work, started)
         except asyncio.CancelledError:
-            how = CANCELLED if run.cancelled else "cut short"
-            cut = actions.Outcome(succeeded=False, unknown=True, error=f"{how}; {_became(run)}")
+            cut = actions.Outcome(succeeded=False, unknown=True)
             return self._decide(run, work, cut, started)
         except Exception:
             log.exception("a run broke its runner", run=str(run.id), task=run.task_id)
@@ -179,6 +180,9 @@ class Runner:
             return _failed(run, f"its outcome stayed unknown {UNKNOWN_MOST} times", now)
         age = work.task.policy.max_age_seconds
         untried = not run.attempts and run.replayed_at is None
+        clear = work.task.excluded if untried and run.kind == "task" else None
+        if clear is not None and clear.at(run.scheduled_for):
+            return End(run, "skipped", "calendar", None, now)
         if age is not None and untried and now - run.scheduled_for > age * 1000:
             return End(run, "expired", f"it could not start within {age:g} s", None, now)
         return None
@@ -208,6 +212,8 @@ class Runner:
     ) -> Outcome:
         now = self._clock.now_ms()
         first = _first(run, started)
+        if outcome.unknown and outcome.error is None:
+            outcome.error = f"{CANCELLED if run.cancelled else 'cut short'}; {_became(run)}"
         attempt = Attempt(
             number=len(run.attempts) + 1,
             outcome="cancelled" if outcome.unknown and run.cancelled else _word(outcome),
@@ -261,6 +267,16 @@ class Runner:
         ceiling = (policy.retry_backoff or Backoff()).ceiling_s(failures - 1)
         # Full jitter: replicas and tasks that failed together do not come back together.
         return max(JITTER.uniform(0, ceiling), outcome.retry_after_s or 0.0)
+
+
+async def _keep_clear(conn: Conn, works: Iterable[Work]) -> None:
+    """Have tasks that were read before keep clear of their calendars as those stand now."""
+    stale = [work for work in works if work.task.bounds.calendars]
+    if stale:
+        names = ((work.task.service_id, work.task.bounds.calendars) for work in stale)
+        found = await exclusions.current(conn, {(s, name) for s, some in names for name in some})
+        for work in stale:
+            work.task = exclusions.with_excluded(work.task, found)
 
 
 def _word(outcome: actions.Outcome) -> Literal["succeeded", "failed", "unknown"]:

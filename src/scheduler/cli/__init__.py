@@ -21,6 +21,7 @@ COMMANDS = {
     "serve": ("serve:serve", "Run everything in one process."),
     "worker": ("serve:work", "Run a replica without the API."),
     "tasks": ("tasks:tasks_group", "Create, list, change and run tasks."),
+    "schedules": ("schedules:schedules_group", "Tasks with an RRULE, and their events."),
     "runs": ("runs:runs_group", "What ran, what is to come, and why not."),
     "services": ("services:services_group", "Create, list and change services."),
     "config": ("config:config_group", "Show the settings in force, or write a file of them."),

@@ -75,9 +75,23 @@ TASKS = {
     "TaskFields.scheduled_at": said("Alone: when it is due, once. With a frequency: the first "
                                     "time, from which the others are counted.", INSTANT),
     "cron": said("Five fields, or six with seconds; also L, W and #.", "30 7 * * MON-FRI"),
-    "timezone": said("The IANA zone in which `cron` is read.", "Europe/Berlin"),
-    "TaskFields.timezone": said("The IANA zone in which `cron` is read.", "Europe/Berlin",
-                                default="UTC"),
+    "rrule": said("RFC 5545: RRULE, RDATE, EXDATE and EXRULE, with DTSTART before them, inline, or "
+                  "none for the moment of creation.", "FREQ=WEEKLY;BYDAY=MO,FR;BYHOUR=9"),
+    "timezone": said("The IANA zone in which `cron` or `rrule` is read.", "Europe/Berlin"),
+    "TaskFields.timezone": said("The IANA zone in which `cron` is read, and `rrule` where it names "
+                                "none.", "Europe/Berlin", default="UTC"),
+    "dst_gap": said("Of a fixed time that does not exist because the clock is put forward: `skip`, "
+                    "`shift` (02:30 is 03:30) or `end` (02:30 is 03:00).", "shift",
+                    enum=["skip", "shift", "end"]),
+    "TaskFields.dst_gap": said("Of a fixed time that does not exist because the clock is put "
+                               "forward: `skip`, `shift` (02:30 is 03:30, the default of `rrule`) "
+                               "or `end` (02:30 is 03:00, the default of `cron`).", "shift",
+                               enum=["skip", "shift", "end", ""]),
+    "dst_overlap": said("Of a fixed time that comes twice because the clock is put back: `first`, "
+                        "`second` or `both`.", "first", enum=["first", "second", "both"]),
+    "TaskFields.dst_overlap": said("Of a fixed time that comes twice because the clock is put "
+                                   "back: `first`, `second` or `both`.", "first",
+                                   enum=["first", "second", "both", ""], default="first"),
     "start_at": said("Nothing is due before.", INSTANT, format="date-time"),
     "TaskFields.start_at": said("Nothing is due before.", INSTANT),
     "end_at": said("Nothing is due after.", INSTANT, format="date-time"),
@@ -158,6 +172,32 @@ TASKS = {
     "last_due": said("When the last of the runs made is due.", INSTANT, format="date-time"),
     "Backfilled.next": said("Where there is more to look at: the `from` to go on with.", None,
                             format="date-time"),
+    "Explained.at": said("The instant that was asked for.", INSTANT, format="date-time"),
+    "local": said("The instant in the zone of the trigger.", "2027-01-31T09:00:00.000+01:00"),
+    "Explained.timezone": said("The zone in which the trigger is read.", "Europe/Berlin"),
+    "fires": said("Whether a run started then, is to, or will.", True),
+    "verdict": said("Why, in a word: `due`; the state or the reason of what the ledger has; "
+                    "`rule`, `start_at`, `end_at`, `max_runs`, `calendar`, `paused`, `disabled`, "
+                    "`misfire`, `no_trigger`, `damaged`; `not_created`, `edited`, `forgotten`, "
+                    "`missing`.", "succeeded"),
+    "Explained.reason": said("Why, in a sentence.", "It ran, and succeeded."),
+    "Explained.trigger": said("The trigger in words.", "At 02:30 every day, Europe/Berlin time"),
+    "matches": said("Whether the trigger yields the instant, whatever else stands against it.",
+                    True),
+    "note": said("What daylight saving did to it.",
+                 "02:30 does not exist on this day; fires at 03:00"),
+    "previous": said("The instant of the trigger before it, within its bounds.", None),
+    "Explained.next": said("The instant of the trigger after it, within its bounds.", None),
+    "facts": said("What else is to be known, in sentences.", []),
+    "run": said("What the ledger has of it: its run, or the row of skipped instants that it lies "
+                "in.", None),
+    "ExplainedRun.id": said("The id of the run.", RUN, format="uuid"),
+    "ExplainedRun.state": said("Where it stands, or how it ended.", "succeeded"),
+    "ExplainedRun.count": said("Of skipped instants: how many the row stands for.", None),
+    "ExplainedRun.from": said("Of skipped instants: the first of them.", None,
+                              format="date-time"),
+    "ExplainedRun.to": said("Of skipped instants: the last of them.", None, format="date-time"),
+    "ExplainedRun.url": said("Where it is to be read.", f"/runs/{RUN}"),
     "Scheduled.scheduled_at": said("When it runs.", INSTANT, format="date-time"),
     "CreatedTasks.created": said("How many were made.", 2),
     "CreatedTasks.ids": said("Their ids, in the order of the body.", ["nightly-1", "nightly-2"]),
@@ -274,6 +314,51 @@ SERVICES = {
               "limits", "usage", "created_at", "updated_at"),
 }  # fmt: skip
 
+HEADERS = {"Authorization": "Bearer abc123", "Content-Type": "application/json"}
+SCHEDULES = {
+    "ScheduleFields.id": said("1 to 64 letters, digits, - and _; chosen at creation, else a UUID. "
+                              "Ignored in an update.", "backup"),
+    "ScheduleFields.rrule": said("A rule of RFC 5545, with its DTSTART before it, inline, or none.",
+                                 "FREQ=DAILY;INTERVAL=1"),
+    "Schedule.rrule": said("The rule, as it was written.", "FREQ=DAILY;INTERVAL=1"),
+    "ScheduleFields.timezone": said("The IANA zone of a rule that names none.", "Europe/Berlin",
+                                    default="UTC"),
+    "callback_url": said("What is called: http or https.", "https://example.com/backup"),
+    "ScheduleFields.method": said("GET, POST, PUT, DELETE, OPTIONS, PATCH or HEAD.", "POST",
+                                  default="POST"),
+    "ScheduleFields.headers": said("Headers of the call, as an object or a list of pairs. Secret "
+                                   "ones are answered as `********`, and that value, sent back, "
+                                   "keeps what is stored.", HEADERS,
+                                   additionalProperties={"type": "string"}),
+    "Schedule.headers": said("Headers of the call, secrets masked.",
+                             {**HEADERS, "Authorization": "********"}),
+    "body": said("The body of the call: text, or an object or array that is sent as JSON.",
+                 '{"task":"backup"}'),
+    "ScheduleFields.status": said("Whether it runs. `paused`: its events are skipped, and not "
+                                  "caught up. `disabled`: it has none.", "active",
+                                  enum=[*STATUSES, *STATES, ""], default="active"),
+    "Schedule.status": said("Whether it runs.", "active", enum=STATUSES),
+    "schedules": said("The schedules, the newest first.", []),
+    "events": said("The events.", []),
+    "page": said("The page, from 1.", 1),
+    "limit": said("How many fit on a page.", 10),
+    "total": said("How many there are.", 1),
+    "_id": said("The id of the event, which is that of its run.", RUN, format="uuid"),
+    "schedule_id": said("The id of its schedule.", "backup"),
+    "run_time": said("The instant that it is of; of a gap, the first.", INSTANT,
+                     format="date-time"),
+    "Event.status": said("What became of it, the first first; the list grows.", []),
+    "time": said("When it came to that.", INSTANT, format="date-time"),
+    "EventStatus.status": said("The word for it.", "ready_queue",
+                               enum=["ready_queue", "worker_queue", "completed", "error",
+                                     "skipped", "expired", "cancelled"]),
+    "EventStatus.message": said("What that means, or why.", "Event pre-queued for ready queue"),
+    "Updated.message": said("That it is done.", "Schedule updated successfully."),
+    "Deleted.message": said("That it is done.", "Schedule and associated events deleted."),
+    **ignored("ScheduleFields", "task_id", "message", "service_id", "state", "created_at",
+              "updated_at"),
+}  # fmt: skip
+
 REQUESTS = {
     "ShownRequest.method": said("The method.", "POST"),
     "ShownRequest.url": said("The address, secrets masked.", "https://example.com/reports"),
@@ -281,7 +366,7 @@ REQUESTS = {
     "ShownRequest.command": said("Of a command: the line for `sh -c`.", "echo hello"),
     "ShownRequest.payload": said("The body.", '{"month": "last"}'),
 }
-FIELDS: dict[str, Json] = {**TASKS, **RUNS, **SERVICES, **REQUESTS}
+FIELDS: dict[str, Json] = {**TASKS, **RUNS, **SERVICES, **SCHEDULES, **REQUESTS}
 
 TIMES = {
     "Backfill": ("from", "to"),
@@ -291,18 +376,29 @@ TIMES = {
 """Times that are sent: RFC 3339 with an offset, or the empty text for none."""
 SCHEMAS = {
     "Backfilled": "What has no run of a task's instants that have passed, and what was made.",
+    "CreatedSchedule": "A schedule just created.",
     "CreatedTask": "A task just created.",
     "CreatedTasks": "What a bulk create made.",
+    "Deleted": "What a deletion answers.",
     "Done": "How many runs a filter meant, and what became of them.",
     "Doubled": "A due instant that has more than one run.",
+    "Event": "One event of a schedule: a run of it under the names of an older program.",
+    "EventStatus": "What became of an event, and when.",
+    "Events": "A page of a schedule's events.",
     "Execution": "One attempt of a run of a task.",
     "Executions": "A page of a task's attempts.",
     "Limits": "What a service may use; 0 for no limit.",
+    "Explained": "Why a task fires at an instant, or why not.",
+    "ExplainedRun": "What the ledger has of an instant.",
     "Missing": "A due instant that has no run and lies in no gap.",
+    "NearInstant": "An instant of the trigger beside the one that is asked for.",
     "Occurrence": "An instant in UTC and in the task's zone.",
     "Preview": "What a trigger yields.",
     "RunList": "A page of the ledger, the newest first.",
+    "Schedule": "A task whose trigger is an RRULE, under the names of an older program.",
+    "ScheduleFields": "What can be sent of a schedule; an update changes what it sends.",
     "Scheduled": "The run that a schedule made, or found made already.",
+    "Schedules": "A page of schedules, the newest first.",
     "ShownAttempt": "One try of a run.",
     "ShownBackoff": "The wait before the next try.",
     "ShownRequest": "What is sent to the target, but for the headers that every call carries; of a "
@@ -311,6 +407,7 @@ SCHEMAS = {
     "ShownService": "A tenant: everything belongs to exactly one.",
     "ShownToken": "A token as it is listed: never the token, and never its hash.",
     "Task": "What to do and when: every field, null where unset.",
+    "Updated": "What an update answers.",
     "Usage": "What a service uses at the moment.",
     "Verified": "Whether every due instant became exactly one run, in the interval that is named.",
 }

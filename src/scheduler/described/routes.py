@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from scheduler.described.fields import INSTANT, LATER, RUN, SERVICE, TOKEN_ID
+from scheduler.described.fields import HEADERS, INSTANT, LATER, RUN, SERVICE, TOKEN_ID
 
 Json = dict[str, Any]
 
@@ -17,10 +17,11 @@ SERVERS = [{"url": "/", "description": "This scheduler"}]
 TAGS = {
     "Tasks": "What to do, and when.",
     "Runs": "The ledger: what became of every due instant, and why.",
+    "Schedules": "Tasks with an RRULE, and their events, under the names of an older program.",
     "Services": "Tenants, their tokens and limits; for who has the setting `admin.token`.",
     "Health": "Whether the process works, for whatever watches it.",
 }
-PREFIXES = {"tasks": "Tasks", "runs": "Runs", "services": "Services"}
+PREFIXES = {"tasks": "Tasks", "runs": "Runs", "api": "Schedules", "services": "Services"}
 """The group of a route, by the first part of its address; any other is about health."""
 
 
@@ -34,6 +35,8 @@ def tag(path: str) -> str:
 PARAMETERS: dict[str, tuple[str, Any]] = {
     "task_id": ("The id of a task.", "report"),
     "run_id": ("The id of a run, a UUID.", RUN),
+    "schedule_id": ("The id of a schedule.", "backup"),
+    "page": ("The page, from 1; what is no page is 1.", 1),
     "service": ("The id or name of a service.", "billing"),
     "status": ("Tasks of this status, or in this state.", "active"),
     "state": ("Tasks in this state.", "failed"),
@@ -47,6 +50,7 @@ PARAMETERS: dict[str, tuple[str, Any]] = {
     "count": ("How many to answer; what is no count of a task's executions is 10.", 10),
     "from": ("The beginning of the time that is asked for, included.", INSTANT),
     "to": ("The end of the time that is asked for.", LATER),
+    "at": ("The instant that is asked for.", INSTANT),
     "task": ("Runs of this task.", "report"),
     "reason": ("Runs that ended for this reason.", "overlap"),
     "kind": ("Runs of these kinds, with commas between them.", "task,manual"),
@@ -126,6 +130,18 @@ BACKFILLED: Json = {
     "lacking": 2, "first": "2026-01-01T06:30:00.000Z", "last": "2026-01-02T06:30:00.000Z",
     "made": 0, "last_due": None, "next": None,
 }  # fmt: skip
+EXPLAINED: Json = {
+    "task_id": "report", "at": INSTANT, "local": "2027-01-31T09:00:00.000+01:00",
+    "timezone": "Europe/Berlin", "fires": False, "verdict": "rule",
+    "reason": "The trigger yields no instant at this time.",
+    "trigger": "At 07:30 on Monday through Friday, Europe/Berlin time", "matches": False,
+    "note": None,
+    "previous": {"at": "2027-01-29T06:30:00.000Z", "local": "2027-01-29T07:30:00.000+01:00",
+                 "note": None},
+    "next": {"at": "2027-02-01T06:30:00.000Z", "local": "2027-02-01T07:30:00.000+01:00",
+             "note": None},
+    "facts": [], "run": None,
+}  # fmt: skip
 SERVICE_SHOWN: Json = {
     "service_id": SERVICE, "name": "billing", "allow_commands": False, "max_tasks": 500,
     "max_runs_per_minute": None, "max_in_flight": None, "max_body_bytes": None,
@@ -149,8 +165,37 @@ NIGHTLY = [
      "cron": "0 3 * * *"}
     for n in (1, 2)
 ]  # fmt: skip
+SCHEDULE: Json = {
+    "id": "backup", "name": "Daily Backup", "rrule": "FREQ=DAILY;INTERVAL=1",
+    "callback_url": "https://example.com/backup", "method": "POST", "headers": HEADERS,
+    "body": '{"task":"backup"}',
+}  # fmt: skip
+SCHEDULE_SHOWN: Json = {
+    **SCHEDULE, "headers": {**HEADERS, "Authorization": "********"}, "status": "active",
+    "created_at": INSTANT, "updated_at": INSTANT,
+}  # fmt: skip
+QUEUED: Json = {
+    "time": INSTANT,
+    "status": "ready_queue",
+    "message": "Event pre-queued for ready queue",
+}
+EVENT: Json = {
+    "_id": RUN, "schedule_id": "backup", "run_time": INSTANT, "status": [QUEUED],
+    "created_at": INSTANT,
+}  # fmt: skip
+PAST: Json = {
+    **EVENT,
+    "status": [
+        QUEUED,
+        {"time": INSTANT, "status": "worker_queue", "message": "Event dispatched to worker queue"},
+        {"time": LATER, "status": "completed", "message": "Event successfully processed"},
+    ],
+}
+ONE_PAGE: Json = {"page": 1, "limit": 10, "total": 1}
 
 SENT: dict[str, Any] = {
+    "create_schedule": SCHEDULE,
+    "change_schedule": {"name": "Updated Daily Backup", "rrule": "FREQ=DAILY;INTERVAL=2"},
     "create_task": NEW,
     "create_tasks": NIGHTLY,
     "change_task": {"status": "paused", "paused_until": "2027-01-04T00:00:00+01:00"},
@@ -170,6 +215,13 @@ SENT: dict[str, Any] = {
 }
 """Bodies, by operation."""
 ANSWERED: dict[str, dict[str, Any]] = {
+    "create_schedule": {"201": {"id": "backup"}},
+    "list_schedules": {"200": {"schedules": [SCHEDULE_SHOWN], **ONE_PAGE}},
+    "get_schedule": {"200": SCHEDULE_SHOWN},
+    "change_schedule": {"200": {"message": "Schedule updated successfully."}},
+    "delete_schedule": {"200": {"message": "Schedule and associated events deleted."}},
+    "list_pending_events": {"200": {"events": [EVENT], **ONE_PAGE}},
+    "list_past_events": {"200": {"events": [PAST], **ONE_PAGE}},
     "create_task": {"201": {**TASK, "task_id": "report", "message": "Task created successfully"}},
     "create_tasks": {"201": {"created": 2, "ids": ["nightly-1", "nightly-2"]}},
     "list_tasks": {"200": [TASK]},
@@ -185,6 +237,7 @@ ANSWERED: dict[str, dict[str, Any]] = {
                 "scheduled_at": INSTANT, "run_id": RUN}
     },
     "backfill_task": {"200": BACKFILLED},
+    "explain_task": {"200": EXPLAINED},
     "preview_task": {"200": PREVIEW},
     "preview_new_task": {"200": PREVIEW},
     "list_runs": {"200": {"runs": [LISTED], "next_cursor": None}},

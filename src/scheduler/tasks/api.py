@@ -8,17 +8,7 @@ from litestar.di import NamedDependency
 from litestar.openapi.spec import Schema
 from litestar.params import FromPath
 
-from scheduler import (
-    asked,
-    clock,
-    db,
-    executions,
-    lines,
-    planner,
-    state,
-    task,
-    versions,
-)
+from scheduler import asked, executions, task
 from scheduler.db import utc
 from scheduler.engine import Engine
 from scheduler.errors import ValidationFailed
@@ -29,6 +19,7 @@ from scheduler.tasks import listing, model, written
 from scheduler.tasks.backfill import backfill_task
 from scheduler.tasks.bulk import create_tasks
 from scheduler.tasks.execute import execute_task
+from scheduler.tasks.explain import explain_task
 from scheduler.tasks.listing import list_tasks
 from scheduler.tasks.model import CreatedTask, Task, TaskFields
 from scheduler.tasks.preview import preview_new_task, preview_task
@@ -82,18 +73,9 @@ async def change_task(
 
 
 @delete("/{task_id:str}", status_code=204, summary="Delete a task and its future runs")
-@db.again
 async def delete_task(task_id: FromPath[str], service: Caller, engine: Machine) -> None:
     """Delete a task; what runs ends and is recorded, what is overdue ends cancelled."""
-    async with engine.database.api.begin() as conn:
-        of, _ = await planner.locked(conn, service.id, task_id)
-        now = utc(await clock.database_ms(conn))
-        await lines.remove(conn, of.line, now)
-        await planner.remove(conn, of.line)
-        await versions.keep(conn, of, None, now)
-        await task.remove(conn, of.line)
-        await state.remove(conn, of.line)
-    engine.recall(of.key)
+    await written.removed(engine, service, task_id)
 
 
 class Executions(msgspec.Struct):
@@ -156,5 +138,6 @@ router = Router(
         preview_task,
         preview_new_task,
         backfill_task,
+        explain_task,
     ],
 )

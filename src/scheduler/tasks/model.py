@@ -273,6 +273,8 @@ def next_due(
     if at is None:
         return None
     most = of.bounds.max_runs
-    if most is not None and spent is not None and spent[0] >= most and at > spent[1]:
-        return None
-    return at
+    if most is None or spent is None or at <= spent[1]:
+        return at
+    # What a calendar excludes uses them up as well.
+    needed = of.instants.count(spent[1], at) if of.excluded and of.instants else 1
+    return at if spent[0] + needed <= most else None

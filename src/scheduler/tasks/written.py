@@ -9,8 +9,9 @@ from typing import TypeVar
 
 import msgspec
 
-from scheduler import clock, db, edits, planner, quotas, services, state, task
+from scheduler import clock, db, edits, lines, planner, quotas, services, state, task, versions
 from scheduler.actions import Command
+from scheduler.db import utc
 from scheduler.definition import Definition
 from scheduler.engine import Engine
 from scheduler.errors import Conflict, Unavailable
@@ -180,3 +181,27 @@ async def _change(
     engine.resume_at(made.task.paused_until)
     engine.standing.recheck([made.task.key])  # its live runs may be taken back
     return Written(made.task, shown)
+
+
+@db.again
+async def removed(
+    engine: Engine,
+    service: Service,
+    task_id: str,
+    *,
+    check: Callable[[Definition], None] = _any,
+) -> None:
+    """Delete a task; what runs ends and is recorded, what is overdue ends cancelled.
+
+    Raises; `check` is asked as for `changed`.
+    """
+    async with engine.database.api.begin() as conn:
+        of, _ = await planner.locked(conn, service.id, task_id)
+        check(of)
+        now = utc(await clock.database_ms(conn))
+        await lines.remove(conn, of.line, now)
+        await planner.remove(conn, of.line)
+        await versions.keep(conn, of, None, now)
+        await task.remove(conn, of.line)
+        await state.remove(conn, of.line)
+    engine.recall(of.key)
