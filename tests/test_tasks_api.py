@@ -28,6 +28,7 @@ SHAPE = set(
     overlap misfire misfire_grace_seconds max_age_seconds expected_status cron rrule timezone
     dst_gap dst_overlap calendars start_at end_at max_runs command env service endpoint query_params url_params req_body
     paused_until max_concurrency priority jitter_seconds created_at updated_at
+    dst_gap dst_overlap calendars
 """)
 )
 EXECUTION = set(

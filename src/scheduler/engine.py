@@ -98,14 +98,7 @@ class Engine:
             settings.worker,
             judge=self._judge,
         )
-        self.signals = Signals(
-            database,
-            alone=lambda: self.membership.alone,
-            on_wake=self.dispatcher.wake,
-            on_recall=self.dispatcher.recall,
-            on_calendars=self.dispatcher.recall_calendars,
-            on_cancel=self.dispatcher.cancel,
-        )
+        self.signals = self._signals()
         self.retiming = Retiming(
             database, self.clock, self.window_ms, self._retimed, lambda: self.membership.others
         )
@@ -115,13 +108,22 @@ class Engine:
         self._gate = gate
         self._sole = sole
         self._sweep = Sweep(database, self.window_ms, settings.worker.queue_most)
-        self._orphans_at = 0.0
-        self._repairs: list[tuple[int, int]] = []
+        self._orphans_at, self._repairs = 0.0, list[tuple[int, int]]()
         self._tasks: list[asyncio.Task[None]] = []
         self._ticks = AsyncIOScheduler(timezone="UTC", job_defaults=TICKS)
         self.planning, self.pruning = asyncio.Event(), asyncio.Event()
         """Set it to plan, or to prune, now."""
         database.on_missing_week, database.on_lost = self.pruning.set, self.dispatcher.doubt
+
+    def _signals(self) -> Signals:
+        return Signals(
+            self.database,
+            alone=lambda: self.membership.alone,
+            on_wake=self.dispatcher.wake,
+            on_recall=self.dispatcher.recall,
+            on_calendars=self.dispatcher.recall_calendars,
+            on_cancel=self.dispatcher.cancel,
+        )
 
     @property
     def window_ms(self) -> int:

@@ -151,8 +151,7 @@ class Runner:
                 return Outcome(refusal or _failed(run, "its task is gone", started))
             return await self._attempt(run, work, started)
         except asyncio.CancelledError:
-            how = CANCELLED if run.cancelled else "cut short"
-            cut = actions.Outcome(succeeded=False, unknown=True, error=f"{how}; {_became(run)}")
+            cut = actions.Outcome(succeeded=False, unknown=True)
             return self._decide(run, work, cut, started)
         except Exception:
             log.exception("a run broke its runner", run=str(run.id), task=run.task_id)
@@ -213,6 +212,8 @@ class Runner:
     ) -> Outcome:
         now = self._clock.now_ms()
         first = _first(run, started)
+        if outcome.unknown and outcome.error is None:
+            outcome.error = f"{CANCELLED if run.cancelled else 'cut short'}; {_became(run)}"
         attempt = Attempt(
             number=len(run.attempts) + 1,
             outcome="cancelled" if outcome.unknown and run.cancelled else _word(outcome),

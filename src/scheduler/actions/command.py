@@ -175,10 +175,10 @@ class CommandPerformer:
             status_code=result.code,
             body=output,
             truncated=result.truncated,
-            retryable=result.why != "output",
+            retryable=result.why not in ("output", "unfit"),
         )
         if result.why == "cut":
-            outcome.error, outcome.unknown = Command.cut, True
+            outcome.unknown = True
         elif not outcome.succeeded:
             outcome.error = self._why(result, job, expected)
         return outcome

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import scheduler
-from scheduler.confined.job import CUT, LENGTH, Job, Result, Rules, framed, read_result
+from scheduler.confined.job import BEGUN, CUT, LENGTH, Job, Result, Rules, framed, read_result
 
 START = (
     "import sys; sys.path.append(sys.argv.pop()); from scheduler.confined import host; host.main()"
@@ -17,6 +17,10 @@ FLAGS = "-I", "-S", "-X", "utf8", "-c"
 ENDS_S = 15.0
 """How long the host may take to end what runs when the server goes."""
 FULL_S = 0.005
+TRIES = 3
+STARTS_S = 30.0
+LATE_S = 15.0
+"""How long a supervisor may take to begin; and to answer, when its run should have ended."""
 
 
 class HostError(Exception):
@@ -74,31 +78,48 @@ class Host:
 
         `cut` ends it early. Raises HostError where it was not started.
         """
-        ours = await self._begin()
-        reader, writer = await asyncio.open_unix_connection(sock=ours)
-        try:
-            writer.write(framed(job))
-            answer = asyncio.ensure_future(_answer(reader))
-            waiting = asyncio.ensure_future(cut.wait())
-            await asyncio.wait({answer, waiting}, return_when=asyncio.FIRST_COMPLETED)
-            waiting.cancel()
-            if not answer.done():
-                writer.write(CUT)
-            return await answer
-        finally:
-            writer.close()
-
-    async def _begin(self) -> socket.socket:
-        """Return our end of a channel to a supervisor of its own. Raises HostError."""
-        for _ in range(2):
+        for _ in range(TRIES):
             await self.start()
             ours, its = socket.socketpair()
-            with its:
-                if await self._sent(its):
-                    ours.setblocking(False)
-                    return ours
-            ours.close()
+            ours.setblocking(False)
+            reader, writer = await asyncio.open_unix_connection(sock=ours)
+            try:
+                with its:
+                    sent = await self._sent(its)
+                if sent:
+                    writer.write(framed(job))
+                    if await asyncio.wait_for(reader.read(1), STARTS_S) == BEGUN:
+                        return await self._ended(reader, writer, job, cut)
+            except (OSError, TimeoutError):  # it ended before it began, or stands still
+                pass
+            finally:
+                writer.close()
         raise HostError("commands cannot be started: the process that does it ends at once")
+
+    async def _ended(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        job: Job,
+        cut: asyncio.Event,
+    ) -> tuple[Result, bytes] | None:
+        """Return what a supervisor says, and tell it where its run is to be cut short.
+
+        None where it says nothing in time.
+        """
+        late_s = self.rules.limits.kill_seconds + LATE_S
+        answer = asyncio.ensure_future(_answer(reader))
+        waiting = asyncio.ensure_future(cut.wait())
+        both = {answer, waiting}
+        await asyncio.wait(both, timeout=job.timeout_s + late_s, return_when="FIRST_COMPLETED")
+        waiting.cancel()
+        if not answer.done():
+            writer.write(CUT)
+            await asyncio.wait({answer}, timeout=late_s)
+        if answer.done():
+            return answer.result()
+        answer.cancel()
+        return None
 
     async def _sent(self, channel: socket.socket) -> bool:
         """Hand a channel to the host; False where it is gone."""

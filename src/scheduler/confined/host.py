@@ -1,6 +1,7 @@
 """The host: a small process that forks a supervisor for each run, and outlives none of them."""
 
 import contextlib
+import gc
 import os
 import select
 import signal
@@ -17,9 +18,11 @@ from scheduler.confined.job import Rules
 def main() -> None:
     """Serve the socket whose number is the first argument, by the rules that are the second."""
     control = socket.socket(fileno=int(sys.argv[1]))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    rights.reset_signals()
     rights.close_to_others()
     rights.adopt_orphans()
+    gc.disable()  # nobody here makes cycles, and it would write to pages that forks share
+    gc.freeze()
     Host(control, job.rules(sys.argv[2])).serve()
 
 

@@ -1,4 +1,8 @@
-"""What the server and a supervisor say to each other: lengths, then JSON, then output."""
+"""What the server and a supervisor say to each other.
+
+server      length, job as JSON; later perhaps CUT
+supervisor  BEGUN; then length, result as JSON, output
+"""
 
 import json
 import struct
@@ -8,7 +12,10 @@ LENGTH = struct.Struct(">I")
 CUT = b"T"
 """Said by the server: TERM, then KILL. Where it closes its end instead, all is killed at once."""
 
-Why = Literal["exited", "timeout", "output", "cut", "unstarted"]
+BEGUN = b"B"
+"""Said by the supervisor before anything is started: without it, nothing was."""
+
+Why = Literal["exited", "timeout", "output", "cut", "unstarted", "unfit"]
 
 
 class Limits(NamedTuple):

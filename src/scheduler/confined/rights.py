@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import errno
 import os
 import resource
 import signal
@@ -13,15 +14,19 @@ PR_SET_DUMPABLE = 4
 PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
 """prctl(2)."""
+IGNORED = signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT
+"""By the processes around a shell; a keyboard is not for them."""
 OOM_FIRST = b"1000"
 """Where memory runs out, commands go before the server (proc_pid_oom_score_adj(5))."""
 
 
+PRCTL = getattr(ctypes.CDLL(None, use_errno=True), "prctl", None)
+
+
 def prctl(option: int, value: int) -> None:
     """Set a property of this process (prctl(2)). Raises OSError, also where there is none."""
-    call = getattr(ctypes.CDLL(None, use_errno=True), "prctl", None)
-    if call is None or call(option, value, 0, 0, 0) != 0:
-        number = ctypes.get_errno() if call else 38
+    if PRCTL is None or PRCTL(option, value, 0, 0, 0) != 0:
+        number = errno.ENOSYS if PRCTL is None else ctypes.get_errno()
         raise OSError(number, f"prctl({option}): {os.strerror(number)}")
 
 
@@ -47,7 +52,8 @@ def confine(rules: Rules, slot: int, running: int) -> None:
 
     `running` counts the processes that its user has already.
     """
-    _reset_signals()
+    for number in IGNORED:
+        signal.signal(number, signal.SIG_DFL)  # what is ignored stays so in what is started
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_bytes(OOM_FIRST)
     os.umask(0o077)
@@ -57,11 +63,11 @@ def confine(rules: Rules, slot: int, running: int) -> None:
     prctl(PR_SET_NO_NEW_PRIVS, 1)
 
 
-def _reset_signals() -> None:
-    # Python ignores SIGPIPE and SIGXFSZ, and what is ignored stays so in what it starts.
+def reset_signals() -> None:
+    """Take back what the server's own parent ignored or blocked, but for what Python needs."""
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         with contextlib.suppress(OSError, ValueError):
-            signal.signal(number, signal.SIG_DFL)
+            signal.signal(number, signal.SIG_IGN if number in IGNORED else signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 

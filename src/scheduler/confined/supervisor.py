@@ -1,6 +1,7 @@
 """The supervisor of one run: starts its shell, and ends with nothing of it left."""
 
 import contextlib
+import errno
 import io
 import os
 import select
@@ -9,7 +10,7 @@ import socket
 import time
 
 from scheduler.confined import ending, rights, slots
-from scheduler.confined.job import CUT, LENGTH, Job, Result, Rules, Why, framed, read_job
+from scheduler.confined.job import BEGUN, CUT, LENGTH, Job, Result, Rules, Why, framed, read_job
 from scheduler.confined.slots import Slot
 
 SHELL = "/bin/sh"
@@ -19,8 +20,7 @@ AGAIN_S = 0.05
 """How soon what did not die of it is killed again."""
 UNENDING_S = 10.0
 """What was killed so long ago, and is still there, waits for a disk: it is told of no longer."""
-TOO_LARGE = 7
-"""E2BIG."""
+TOO_LARGE = "the command and its env are larger than the system lets a program have"
 
 
 def supervise(channel: socket.socket, rules: Rules) -> None:
@@ -32,13 +32,15 @@ def supervise(channel: socket.socket, rules: Rules) -> None:
     try:
         slot = slots.take(rules)
     except OSError as e:
+        channel.sendall(BEGUN)
         _answer(channel, Result("unstarted", error=f"the command has no place to run: {e}"), b"")
         return
     try:
         slot.furnish()
+        channel.sendall(BEGUN)
         Supervisor(channel, rules, slot, job).run()
+        slots.remove(slot.home)
     finally:
-        slot.clear()
         slot.release()
 
 
@@ -92,7 +94,8 @@ class Supervisor:
         """Start it, see it end, and answer."""
         error = self._start()
         if error is not None:
-            _answer(self._channel, Result("unstarted", error=error), b"")
+            why: Why = "unfit" if error == TOO_LARGE else "unstarted"
+            _answer(self._channel, Result(why, error=error), b"")
             return
         heard, told = socket.socketpair()  # what a signal handler writes to wakes the poll
         told.setblocking(False)
@@ -142,9 +145,7 @@ class Supervisor:
             os.execve(SHELL, ["sh", "-c", "--", self._job.command], self._environment())  # noqa: S606
         except OSError as e:
             told = f"the command cannot be started: {e.strerror or e}"
-            if e.errno == TOO_LARGE:
-                told = "the command and its env are larger than the system lets a program have"
-            os.write(failed, told.encode())
+            os.write(failed, (TOO_LARGE if e.errno == errno.E2BIG else told).encode())
         except BaseException as e:  # noqa: BLE001  (nothing of the parent's may go on in here)
             os.write(failed, f"the command cannot be started: {e}".encode())
         finally:

@@ -75,9 +75,23 @@ TASKS = {
     "TaskFields.scheduled_at": said("Alone: when it is due, once. With a frequency: the first "
                                     "time, from which the others are counted.", INSTANT),
     "cron": said("Five fields, or six with seconds; also L, W and #.", "30 7 * * MON-FRI"),
-    "timezone": said("The IANA zone in which `cron` is read.", "Europe/Berlin"),
-    "TaskFields.timezone": said("The IANA zone in which `cron` is read.", "Europe/Berlin",
-                                default="UTC"),
+    "rrule": said("RFC 5545: RRULE, RDATE, EXDATE and EXRULE, with DTSTART before them, inline, or "
+                  "none for the moment of creation.", "FREQ=WEEKLY;BYDAY=MO,FR;BYHOUR=9"),
+    "timezone": said("The IANA zone in which `cron` or `rrule` is read.", "Europe/Berlin"),
+    "TaskFields.timezone": said("The IANA zone in which `cron` is read, and `rrule` where it names "
+                                "none.", "Europe/Berlin", default="UTC"),
+    "dst_gap": said("Of a fixed time that does not exist because the clock is put forward: `skip`, "
+                    "`shift` (02:30 is 03:30) or `end` (02:30 is 03:00).", "shift",
+                    enum=["skip", "shift", "end"]),
+    "TaskFields.dst_gap": said("Of a fixed time that does not exist because the clock is put "
+                               "forward: `skip`, `shift` (02:30 is 03:30, the default of `rrule`) "
+                               "or `end` (02:30 is 03:00, the default of `cron`).", "shift",
+                               enum=["skip", "shift", "end", ""]),
+    "dst_overlap": said("Of a fixed time that comes twice because the clock is put back: `first`, "
+                        "`second` or `both`.", "first", enum=["first", "second", "both"]),
+    "TaskFields.dst_overlap": said("Of a fixed time that comes twice because the clock is put "
+                                   "back: `first`, `second` or `both`.", "first",
+                                   enum=["first", "second", "both", ""], default="first"),
     "start_at": said("Nothing is due before.", INSTANT, format="date-time"),
     "TaskFields.start_at": said("Nothing is due before.", INSTANT),
     "end_at": said("Nothing is due after.", INSTANT, format="date-time"),

@@ -29,6 +29,8 @@ QUOTA_PIECE = 100
 """The same, of a service with a quota: what is left of it is used up so far."""
 PER_MINUTE_MOST = 60_000
 MINUTE_MS = 60_000
+SKEW_MS = 60_000
+"""By so much a client's now may be later than the database's."""
 
 
 class Backfill(msgspec.Struct, forbid_unknown_fields=True, rename={"since": "from", "until": "to"}):
@@ -148,8 +150,9 @@ async def backfill_task(
 def _wanted(body: bytes, now: int, engine: Engine) -> _Wanted:
     sent = asked.body(body, Backfill)
     since, until = _time(sent.since, "from", now), _time(sent.until, "to", now)
-    if until > now:
+    if until > now + SKEW_MS:
         raise ValidationFailed.of("to", "must not lie after now: what is to come is planned")
+    until = min(until, now)
     if since > until:
         raise ValidationFailed.of("from", "must not lie after to")
     pace = engine.settings.tasks.backfill_per_minute if sent.per_minute is None else sent.per_minute
