@@ -731,7 +731,7 @@ async def test_shells_complete_commands_ids_and_words(app, alice):
     for name in ("report", "rest", "other"):
         await alice.post("/tasks", json={"id": name, "name": "x", "url": "http://x.test/"})
     assert await completed(app, "ta") == ["tasks"]
-    assert await completed(app, "tasks ex") == ["execute", "executions"]
+    assert await completed(app, "tasks ex") == ["execute", "explain", "executions"]
     assert sorted(await completed(app, "tasks get re")) == ["report", "rest"]
     assert await completed(app, "execute --id o", "taskctl") == ["other"]
     assert await completed(app, "tasks list --state c") == ["created", "completed"]

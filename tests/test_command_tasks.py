@@ -13,12 +13,12 @@ import msgspec
 import pytest
 
 from conftest import App, RunApp, eventually
-from scheduler import config, resealing, sealing, service, services
+from scheduler import config, migrate, resealing, sealing, service, services
 from scheduler.actions import Action, Command, Http
 from scheduler.admin import acts
 from scheduler.admin.model import ServiceFields
 from scheduler.definition import Definition
-from scheduler.errors import Forbidden
+from scheduler.errors import Forbidden, StartupError
 from scheduler.resealing import Sealing
 from scheduler.tasks import edit, permission
 from scheduler.tasks.model import TaskFields
@@ -343,6 +343,15 @@ async def test_what_was_stored_open_is_sealed_and_by_the_operators_word_opened(a
     assert all(PLANTED not in row["action"] for row in rows)
     env = json.loads(rows[0]["action"])["env"]
     assert Command("", env).opened(vault, owner).env == {"API_TOKEN": PLANTED, "LANG": "C"}
+
+
+async def test_sealed_variables_keep_the_schema_from_going_down(run_app, conn, database_url):
+    settings = {"COMMANDS_ENABLED": "true", "COMMANDS_SAME_USER": "true"}
+    async with run_app(**settings) as app, app.client("alice") as alice:
+        await made(alice, env={"API_TOKEN": PLANTED})
+    await conn.execute("UPDATE service SET signing_secret = sha256('x')")
+    with pytest.raises(StartupError, match="unseal"):
+        await migrate.down(database_url, "0002")
 
 
 # What ran ----------------------------------------------------------------------------------------

@@ -41,7 +41,7 @@ SEALED = """
 SELECT EXISTS (SELECT FROM service
     WHERE substring(signing_secret FOR 1) = '\\x01' AND length(signing_secret) > 64)
     OR EXISTS (SELECT FROM task
-        WHERE position('\\u0001sealed ' IN CAST(action -> 'header' AS text)) > 0)
+        WHERE position('\\u0001sealed ' IN concat(action -> 'header', action -> 'env')) > 0)
 """
 
 
