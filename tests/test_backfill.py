@@ -2,9 +2,12 @@
 
 import asyncio
 import itertools
+import random
+import time
 from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import httpx
@@ -20,7 +23,7 @@ from scheduler.run import run_id
 from test_dispatcher import arrived, no_run_left
 from test_lanes import laned
 from test_ledger import create
-from test_queue import ME, claim, ended, enqueue, now_ms, tried
+from test_queue import ALICE, ME, claim, ended, enqueue, now_ms, tried
 from test_verify import verified
 
 HOUR = 3_600_000
@@ -283,6 +286,19 @@ async def test_runs_fall_due_at_the_pace_and_a_second_backfill_queues_behind(ali
     assert before + 29_000 <= ms(datetime.fromisoformat(made["last_due"])) <= now_ms() + 31_000
 
 
+async def test_an_earlier_stretch_goes_before_what_waits_of_a_later_one(alice, receiver, conn):
+    first = await hourly(alice, receiver) - 9 * HOUR
+    await backfill(alice, first + 4 * HOUR, first + 7 * HOUR, per_minute=1)
+    await eventually(arrived(receiver, 1))
+    await backfill(alice, first, first + 2 * HOUR, per_minute=2)
+    rows = await conn.fetch("SELECT scheduled_for, due FROM run WHERE scheduled_for < now()")
+    due = {ms(row["scheduled_for"]): ms(row["due"]) for row in rows}
+    assert len(due) >= 5
+    order = [due[at] for at in sorted(due)]
+    steps = {after - each for each, after in itertools.pairwise(order)}
+    assert steps <= {30_000, 60_000} and 30_000 in steps
+
+
 async def test_the_default_pace_is_a_setting(run_app, receiver, conn):
     async with run_app(TASKS_BACKFILL_PER_MINUTE="60") as app, app.client("alice") as alice:
         first = await hourly(alice, receiver) - 9 * HOUR
@@ -381,10 +397,10 @@ async def test_in_line_backfilled_runs_stand_behind_what_is_due_and_before_what_
     await make(database, of, (now - HOUR, now - 100), (now - 2 * HOUR, now + 500))
     await enqueue(database, new_run(of, now - 50), new_run(of, now + 400))
     order = []
-    for time in (now, now, now, now + 500):
-        (run,) = await claim(database, time)
+    for then in (now, now, now, now + 500):
+        (run,) = await claim(database, then)
         order.append(run.scheduled_for)
-        assert await claim(database, time) == []
+        assert await claim(database, then) == []
         async with database.engine.begin() as c:
             await queue.settle(c, ME, [ended(run)])
     assert order == [now - 50, now - HOUR, now + 400, now - 2 * HOUR]
@@ -459,3 +475,58 @@ async def test_a_failing_one_is_tried_again_as_the_task_says(alice, receiver, co
     (run,) = (await alice.get("/runs?task=t&state=succeeded,retrying,running")).json()["runs"]
     assert run["scheduled_for"] == stamp(first)
     assert instants(receiver) == Counter({first: 2})
+
+
+@pytest.mark.parametrize("most", [1, 3])
+async def test_claimers_at_once_hold_no_more_of_a_task_than_its_lanes(database, conn, most):
+    """Backfilled runs and the task's own, due and to come, with settles and retries between."""
+    of, now = laned(most), now_ms()
+    made = [(now - HOUR - n * 1000, now - 1500 + n * 50) for n in range(40)]
+    await make(database, of, *made)
+    await enqueue(database, *(new_run(of, now - 1000 + n * 50) for n in range(40)))
+    seen, over, rng = list[int](), asyncio.Event(), random.Random(most)
+    claimed = "SELECT count(*) FROM run WHERE claimed_by IS NOT NULL"
+
+    async def watch() -> None:
+        while not over.is_set():
+            seen.append(await conn.fetchval(claimed))
+            await asyncio.sleep(0)
+
+    async def work(me: UUID) -> None:
+        while not over.is_set():
+            async with database.engine.begin() as c:
+                mine = await queue.claim_on_time(c, me, now, ahead_ms=2000, room=4)
+                mine += await queue.claim_late(c, me, now, service=ALICE, room=4)
+            async with database.engine.begin() as c:
+                for run in mine:
+                    if rng.random() < 0.2:
+                        await queue.retry(c, me, [tried(run, now)])
+                    else:
+                        await queue.settle(c, me, [ended(run)])
+                if not mine and not (await c.exec_driver_sql("SELECT 1 FROM run LIMIT 1")).first():
+                    over.set()
+
+    watching = asyncio.create_task(watch())
+    async with asyncio.timeout(30):
+        await asyncio.gather(*(work(UUID(int=n)) for n in (1, 2, 3)))
+    await watching
+    assert max(seen) <= most
+    assert await conn.fetchval("SELECT count(*) FROM history") == 80
+
+
+async def test_ten_thousand_waiting_runs_cost_a_claim_little(database, conn):
+    of, now = laned(1), now_ms()
+    made = [(now - 5 * HOUR + n * 1000, now - 4000 + n) for n in range(10_000)]
+    for start in range(0, len(made), 500):
+        await make(database, of, *made[start : start + 500])
+    await enqueue(database, new_run(of, now + 500))
+    await conn.execute("ANALYZE run")
+    for _ in range(3):
+        started = time.perf_counter()
+        mine = await claim(database, now)
+        async with database.engine.begin() as c:
+            mine += await queue.claim_late(c, ME, now, service=ALICE, room=400)
+        assert len(mine) == 1
+        assert time.perf_counter() - started < 2
+        async with database.engine.begin() as c:
+            await queue.settle(c, ME, [ended(mine[0])])

@@ -188,6 +188,31 @@ async def test_a_time_that_comes_twice_is_told_apart(alice, receiver):
         assert f"this is the {which} time" in fact
 
 
+KINDS = {
+    "cron": {"cron": "30 2 * * *", "timezone": "Europe/Berlin"},
+    "rrule": {"rrule": "DTSTART;TZID=Europe/Berlin:20200101T023000\nRRULE:FREQ=DAILY"},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("gap", "overlap", "leap", "back"),
+    [("skip", "first", [], ["00:30"]), ("shift", "second", ["01:30"], ["01:30"]),
+     ("end", "both", ["01:00"], ["00:30", "01:30"])],
+)  # fmt: skip
+async def test_when_clocks_change_a_task_fires_as_its_own_settings_say(
+    alice, receiver, kind, gap, overlap, leap, back
+):
+    settings = {"dst_gap": gap, "dst_overlap": overlap}
+    await create(alice, id="t", url=receiver.url, **KINDS[kind], **settings)
+    for day, fires, word in (("2027-03-28", leap, gap), ("2027-10-31", back, overlap)):
+        for time in ("00:30", "01:00", "01:30", "02:30"):
+            found = await explain(alice, f"{day}T{time}:00Z")
+            assert found["fires"] == (time in fires), (day, time, found)
+        facts = (await explain(alice, f"{day}T01:30:00Z"))["facts"]
+        assert any(f" is {word}: a time" in fact for fact in facts), facts
+
+
 @pytest.mark.parametrize("zone", ["Australia/Lord_Howe", "America/Santiago", "Europe/Berlin"])
 def test_clocks_are_told_where_they_change_by_half_an_hour_at_midnight_or_the_other_way(zone):
     task = definition(trigger=Cron("30 2 * * *", zone))

@@ -34,10 +34,18 @@ FROM unnest(CAST(:ids AS uuid[]), CAST(:at AS timestamptz[]), CAST(:due AS times
 ON CONFLICT (id, bucket) DO NOTHING
 RETURNING id
 """)
-LAST_DUE = text("""
-SELECT max(due) FROM run
-WHERE task_key = :key AND bucket = :bucket AND service_id = :service_id
-    AND replayed_at = created_at
+UNTRIED = """task_key = :key AND bucket = :bucket AND service_id = :service_id
+    AND replayed_at = created_at AND claimed_by IS NULL AND attempts_n = 0"""
+WAITING = text(f"""
+SELECT max(due) AS due, max(scheduled_for) AS at FROM run WHERE {UNTRIED}
+""")
+LOCK_WAITING = text(f"SELECT id FROM run WHERE {UNTRIED} ORDER BY id FOR UPDATE")
+PACE = text(f"""
+UPDATE run SET due = w.due FROM (
+    SELECT id, CAST(:begin AS timestamptz) + interval '1 millisecond'
+           * floor((row_number() OVER (ORDER BY scheduled_for) - 1) * CAST(:step AS float8)) AS due
+    FROM run WHERE {UNTRIED}) AS w
+WHERE run.id = w.id AND run.bucket = :bucket AND run.service_id = :service_id
 """)
 STOP = text("""
 WITH d AS (DELETE FROM run WHERE task_key = :key AND bucket = :bucket
@@ -101,10 +109,22 @@ async def make(
     return list((await conn.execute(MAKE, values)).scalars())
 
 
-async def last_due(conn: Conn, line: Line) -> int | None:
-    """Return when the last of a task's backfilled runs is due that have not ended (ms)."""
-    at = (await conn.execute(LAST_DUE, line.values)).scalar_one()
-    return None if at is None else ms(at)
+async def waiting(conn: Conn, line: Line) -> tuple[int, int] | None:
+    """Return when the last of a task's backfilled runs is due, of those that wait for their first
+    try, and the latest instant among them, in ms; None where none waits.
+    """
+    row = (await conn.execute(WAITING, line.values)).one()
+    return None if row.due is None else (ms(row.due), ms(row.at))
+
+
+async def pace(conn: Conn, line: Line, begin: int, step_ms: float) -> None:
+    """Let a task's waiting backfilled runs fall due in the order of their instants, from `begin`.
+
+    A claim finds who stands before a run by instant: it would walk by every run that is earlier
+    and due later, again for each that is due.
+    """
+    await conn.execute(LOCK_WAITING, line.values)
+    await conn.execute(PACE, {**line.values, "begin": utc(begin), "step": step_ms})
 
 
 async def stop(conn: Conn, line: Line, now: datetime) -> None:

@@ -196,12 +196,15 @@ async def _made(
         if not ids:
             return piece
         await quotas.take_runs(conn, service, len(ids))
-        last = await backfills.last_due(conn, of.line)
-        begin = now if last is None else max(now, last + wanted.step_ms)
+        last, latest = await backfills.waiting(conn, of.line) or (0, 0)
+        begin = max(now, last + wanted.step_ms)
         due = [int(begin + n * wanted.step_ms) for n in range(len(ids))]
         runs = list(zip(ids.values(), ids, due, strict=True))
         made = await backfills.make(conn, of.line, of.id, stance_of(of), runs, utc(now))
         piece.made, piece.first_due, piece.last_due = len(made), due[0], due[-1]
+        if latest > min(ids):
+            await backfills.pace(conn, of.line, now, wanted.step_ms)
+            piece.first_due = now
         await state.stand_one(conn, of.line, pending=True)
     return piece
 
