@@ -47,6 +47,8 @@ import uvloop
 from receiver import Receiver, receiving
 from scheduler import app as application
 from scheduler import config, migrate, opening, partitions, pgcluster, reaching, server, services
+from scheduler.actions import command_rights
+from scheduler.actions.command import Command, CommandPerformer
 from scheduler.actions.http import Http, HttpPerformer
 from scheduler.config import Settings
 from scheduler.db import Database
@@ -426,7 +428,10 @@ async def replica(database_url: str) -> AsyncIterator[Callable[..., Awaitable[En
             await opening.unlock(database, settings, Path(settings.data.dir or "/nowhere"))
             rules = server.rules(settings, database_url, "http://127.0.0.1:1")
             outbound = await stack.enter_async_context(Outbound(settings.http, rules))
-            performers = {Http: HttpPerformer(outbound)}
+            rights = command_rights.judged(settings.commands, None)
+            commands = CommandPerformer(settings.commands, rights)
+            await stack.enter_async_context(commands)
+            performers = {Http: HttpPerformer(outbound), Command: commands}
             engine = Engine(settings, database, performers, Gate(settings.auth), role="worker")
             await engine.start()
             stack.push_async_callback(engine.stop)

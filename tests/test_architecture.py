@@ -18,8 +18,10 @@ import scheduler
 from scheduler import (
     actions,
     app,
+    backfills,
     config,
     errors,
+    exclusions,
     executions,
     history,
     ledger,
@@ -38,6 +40,7 @@ from scheduler import (
 from scheduler.dashboard import sessions
 from scheduler.db import metadata
 from scheduler.ledger import Query
+from scheduler.schedules import events
 from scheduler.tasklist import Filter
 
 SRC = Path(scheduler.__file__).parent
@@ -212,17 +215,20 @@ OWNERS = {
     "session": {"dashboard/sessions.py", "services.py"},
     "task": {"resealing.py", "task.py", "tasklist.py"},
     "task_plan": {"planner.py"},
-    "run": {"ledger.py", "lines.py", "queue.py", "skips.py"},
+    "run": {"backfills.py", "ledger.py", "lines.py", "queue.py", "schedules/events.py", "skips.py"},
     "history": {
+        "backfills.py",
         "executions.py",
         "history.py",
         "ledger.py",
         "lines.py",
         "partitions.py",
         "queue.py",
+        "schedules/events.py",
         "skips.py",
     },
     "log_entry": {"logstore.py"},
+    "calendar": {"exclusions.py"},
     "replica": {"replicas.py"},
     "installation": {"installation.py", "migrate.py"},
     "service_usage": {"quotas.py"},
@@ -233,7 +239,7 @@ OWNERS = {
 `queue.py`, `lines.py` and `skips.py` make the moves between `run` and `history`; `signing.py` has a column
 of its own, `resealing.py` changes the form of a value and never the value, and `migrate.py` asks
 before the schema is known; READERS write nothing."""
-READERS = {"tasklist.py", "ledger.py", "executions.py"}
+READERS = {"tasklist.py", "ledger.py", "executions.py", "schedules/events.py"}
 NAMED = re.compile(
     r"\b(?:FROM|JOIN|INTO|UPDATE|TABLE|TRUNCATE|LIKE)\s+(?:ONLY\s+)?(?:IF NOT EXISTS\s+)?(\w+)"
 )
@@ -276,6 +282,7 @@ def test_a_file_of_lists_writes_nothing(name):
 
 
 MACHINE = {
+    "exclusions.CURRENT": "the runner's and the planner's: they work for every service",
     "queue.CLAIM_ON_TIME": "claims for every service, and names those that are left out",
     "queue.COMING": "compares what was planned with other time zones, of every service",
     "planner.PLANS": "compares what was planned with other time zones, of every service",
@@ -318,11 +325,17 @@ MACHINE = {
     "versions.PRUNE": "goes by when history ends, for every service",
 }
 """The statements that work for every service, and why; no face may come by one of them."""
-BY_KEY = {"executions.TOTAL", "executions.PAGE"}
+BY_KEY = {
+    "executions.TOTAL",
+    "executions.PAGE",
+    "schedules/events.TOTAL",
+    "schedules/events.PAGE",
+}
 """Answered by an index that holds no service, of a key read from its service's row just before:
 the functions that use them take a task's `Line`, and are private."""
 OURS = re.compile(r"service_id = (:service_id|:service|s\.id)\b")
 MODULES = {
+    "backfills": backfills,
     "queue": queue,
     "skips": skips,
     "lines": lines,
@@ -334,9 +347,11 @@ MODULES = {
     "state": state,
     "ledger": ledger,
     "executions": executions,
+    "schedules/events": events,
     "tasklist": tasklist,
     "versions": versions,
     "sessions": sessions,
+    "exclusions": exclusions,
 }
 THEIRS = {
     "task",
@@ -347,6 +362,7 @@ THEIRS = {
     "history",
     "service_usage",
     "session",
+    "calendar",
 }
 
 

@@ -389,9 +389,8 @@ async def test_unknown_fields_are_named_with_the_nearest_one(alice):
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("rrule", "FREQ=DAILY"),
-        ("command", "true"),
-        ("env", {"A": "b"}),
+        ("endpoint", "search"),
+        ("query_params", {"a": "b"}),
         ("req_body", {}),
     ],
 )

@@ -87,7 +87,7 @@ async def test_each_command_line_of_the_older_client_works(app, receiver, progra
     command = await run(
         "create", "--id", "my-task-1", "--name", "My Task", "--command", "echo hello"
     )
-    failed(command, 1, "--command", "later version", "trace id")
+    failed(command, 1, "commands.enabled", "trace id")
 
     made = await run(
         "create", "--id", "my-task-1", "--name", "My Task", "--url", f"{receiver.url}/hello"
@@ -191,7 +191,7 @@ async def test_every_flag_becomes_its_field(tasks, alice, tmp_path):
 
 def test_every_field_of_a_task_has_a_flag():
     answered = {"task_id", "message", "service_id", "state", "created_at", "updated_at"}
-    fields = set(model.TaskFields.__struct_fields__) - answered - (LATER.keys() - {"command"})
+    fields = set(model.TaskFields.__struct_fields__) - answered - LATER.keys()
     flags = {flag["names"][-1] for flag in task_fields.FLAGS}
     assert fields - {"id", "headers"} == flags - {"unset", "json"}
 
@@ -203,7 +203,7 @@ async def test_the_short_flags_are_those_of_the_contract(tasks, tmp_path):
     made = told(await tasks(*words, "-t", "2030-01-01T00:00:00Z", "-f", str(file), "-o", "json"))
     assert (made["id"], made["name"], made["status"]) == ("x", "of the flag", "paused")
     assert made["description"] == "d"
-    failed(await tasks("create", "-i", "y", "-n", "y", "-c", "echo"), 1, "--command")
+    failed(await tasks("create", "-i", "y", "-n", "y", "-c", "echo"), 1, "commands.enabled")
     assert [task["id"] for task in told(await tasks("list", "-s", "paused", "-o", "json"))] == ["x"]
     words = ["scheduled", "-f", "2029-12-31T00:00:00Z", "-t", "2030-01-02T00:00:00Z", "-o", "json"]
     assert told(await tasks(*words)) == []  # paused
@@ -317,7 +317,7 @@ async def test_url_is_the_apis_where_credentials_stand_beside_it(app, receiver):
     run, none = running(app, TASKCTL), dict.fromkeys(client.WELL_KNOWN)
     pair = ["--service-id", app.ids["alice"], "--token", TOKENS["alice"]]
     words = ["create", "--url", app.url, *pair, "--name", "x"]
-    failed(await run(*words, "--command", "echo", **none), 1, "--command")
+    failed(await run(*words, "--command", "echo", **none), 1, "commands.enabled")
     made = told(await run(*words, "--url", receiver.url, "-o", "json", **none))
     assert made["url"] == receiver.url
     # Where anything else names the API, no token goes to what a task calls.

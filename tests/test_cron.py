@@ -107,20 +107,36 @@ def faces(zone: str, start: int, days: int) -> list[datetime]:
     ]
 
 
-def brute(text: str, zone: str, start: int, days: int) -> list[int]:
+@lru_cache(64)
+def twice(zone: str, start: int, days: int) -> tuple[list[bool], list[bool]]:
+    """Of every minute: whether the clock has shown the same before, and whether it will again."""
+    shown = faces(zone, start, days)
+    first = {face: n for n, face in reversed(list(enumerate(shown)))}
+    last = {face: n for n, face in enumerate(shown)}
+    pairs = list(enumerate(shown))
+    return [first[face] < n for n, face in pairs], [last[face] > n for n, face in pairs]
+
+
+def brute(
+    text: str, zone: str, start: int, days: int, gap: str = "end", overlap: str = "first"
+) -> list[int]:
     """Every due minute in [start + 2 days, start + days)."""
     rule, shown = Brute(text), faces(zone, start, days)
-    minute, latest, found = timedelta(minutes=1), shown[0], []
+    before, again = twice(zone, start, days)
+    dropped = {"first": before, "second": again, "both": [False] * len(shown)}[overlap]
+    minute, found = timedelta(minutes=1), set()
     for n, face in enumerate(shown):
-        if not rule.fixed or face == latest + minute:
-            due = rule.names(face)
-        else:  # all that the clock shows, or leaps over, for the first time
-            steps = range(int((face - latest) / minute))
-            due = any(rule.names(latest + (step + 1) * minute) for step in steps)
-        latest = max(latest, face)
-        if due and n >= 2 * 1440:
-            found.append(start + n * MINUTE)
-    return found
+        if rule.names(face) and not (rule.fixed and dropped[n]):
+            found.add(n)
+        if not n or not rule.fixed or gap == "skip":
+            continue
+        leapt = shown[n - 1] + minute
+        while leapt < face:  # what the clock leaps over
+            if rule.names(leapt):
+                late = int((leapt - shown[n - 1]) / minute) - 1
+                found.add(n if gap == "end" else n + late)
+            leapt += minute
+    return [start + n * MINUTE for n in sorted(found) if 2 * 1440 <= n < days * 1440]
 
 
 def part(least: int, most: int):
@@ -149,9 +165,13 @@ HOURS = st.one_of(part(0, 23), st.integers(0, 3).map(str), st.just("0-3"))
 FIVE = st.tuples(NIGHT, HOURS, DAYS, MONTHS, WEEKDAYS).map(" ".join)
 
 
-def cron(text: str, zone: str = "UTC") -> Cron:
+GAPS, OVERLAPS = ["skip", "shift", "end"], ["first", "second", "both"]
+DST = st.tuples(st.sampled_from(GAPS), st.sampled_from(OVERLAPS))
+
+
+def cron(text: str, zone: str = "UTC", gap: str = "end", overlap: str = "first") -> Cron:
     try:
-        return Cron(text, zone)
+        return Cron(text, zone, gap, overlap)
     except ValueError as e:
         assert "never due" in str(e)
         assume(False)
@@ -175,23 +195,40 @@ def changes(zone: str) -> list[int]:
 WINDOWS = [(zone, start) for zone in ZONES for start in changes(zone)]
 
 
-@settings(max_examples=150, deadline=None)
-@given(FIVE, st.sampled_from(WINDOWS))
-@example("0,30 2,3 * * *", ("Europe/Berlin", at("2027-03-21T00:00:00Z")))
-@example("*/20 2 * * *", ("Europe/Berlin", at("2027-03-21T00:00:00Z")))
-@example("0 0 30 12 *", ("Pacific/Apia", at("2011-12-20T00:00:00Z")))
-@example("15 2 * * *", ("Australia/Lord_Howe", at("2026-09-28T00:00:00Z")))
-@example("45 1 * * *", ("Australia/Lord_Howe", at("2026-03-28T00:00:00Z")))
-@example("* 0,1 2 * *", ("America/New_York", at("2008-10-24T00:00:00Z")))
-def test_around_a_change_of_the_clock_it_is_due_as_a_scan_of_every_minute_finds(text, window):
+@settings(max_examples=200, deadline=None)
+@given(FIVE, st.sampled_from(WINDOWS), DST)
+@example("0,30 2,3 * * *", ("Europe/Berlin", at("2027-03-21T00:00:00Z")), ("end", "first"))
+@example("0,30 2,3 * * *", ("Europe/Berlin", at("2027-03-21T00:00:00Z")), ("shift", "both"))
+@example("*/20 2 * * *", ("Europe/Berlin", at("2027-03-21T00:00:00Z")), ("skip", "second"))
+@example("0 0 30 12 *", ("Pacific/Apia", at("2011-12-20T00:00:00Z")), ("end", "first"))
+@example("10 0,7 30,31 12 *", ("Pacific/Apia", at("2011-12-20T00:00:00Z")), ("shift", "first"))
+@example("15 2 * * *", ("Australia/Lord_Howe", at("2026-09-28T00:00:00Z")), ("shift", "first"))
+@example("45 1 * * *", ("Australia/Lord_Howe", at("2026-03-28T00:00:00Z")), ("end", "second"))
+@example("* 0,1 2 * *", ("America/New_York", at("2008-10-24T00:00:00Z")), ("end", "second"))
+def test_around_a_change_of_the_clock_it_is_due_as_a_scan_of_every_minute_finds(text, window, dst):
     zone, start = window
-    trigger, walked = cron(text, zone), brute(text, zone, start, 20)
+    trigger, walked = cron(text, zone, *dst), brute(text, zone, start, 20, *dst)
     low, high = start + 2 * DAY - 1, start + 20 * DAY - 1
     assert list(trigger.between(low, high)) == walked
     assert trigger.count(low, high) == len(walked)
     assert trigger.last(low, high) == (walked[-1] if walked else None)
     for before, after in itertools.pairwise(walked[:500]):
         assert trigger.last(low, after - 1) == before
+
+
+@pytest.mark.parametrize("gap", GAPS)
+@pytest.mark.parametrize("overlap", OVERLAPS)
+@pytest.mark.parametrize("zone", [zone for zone in ZONES if len(changes(zone)) > 1])
+def test_each_setting_gives_what_a_scan_of_every_minute_finds(zone, gap, overlap):
+    for text in ("0,30 0-3 * * *", "15 2 * * *", "59 23,1 * * *"):
+        for start in changes(zone)[:4]:
+            walked = brute(text, zone, start, 20, gap, overlap)
+            trigger = Cron(text, zone, gap, overlap)
+            low, high = start + 2 * DAY - 1, start + 20 * DAY - 1
+            assert list(trigger.between(low, high)) == walked
+            assert trigger.count(low, high) == len(walked)
+            back = [trigger.last(low, one) for one in (high, *(one - 1 for one in walked[:0:-1]))]
+            assert back == walked[::-1]
 
 
 @pytest.mark.parametrize(("zone", "year"), [("Europe/Berlin", 2026), ("Pacific/Apia", 2011)])
@@ -241,9 +278,9 @@ MOMENTS = st.integers(at("1950-01-01T00:00:00Z"), at("2100-01-01T00:00:00Z"))
 
 
 @settings(max_examples=300, deadline=None)
-@given(ANY, st.sampled_from(ZONES), MOMENTS, st.integers(-DAY, 40 * DAY))
-def test_the_four_questions_agree(text, zone, after, span):
-    trigger, until = cron(text, zone), after + span
+@given(ANY, st.sampled_from(ZONES), MOMENTS, st.integers(-DAY, 40 * DAY), DST)
+def test_the_four_questions_agree(text, zone, after, span, dst):
+    trigger, until = cron(text, zone, *dst), after + span
     found = list(itertools.islice(trigger.between(after, until), 2000))
     assert all(a < b for a, b in itertools.pairwise(found))
     assert all(after < one <= until and one % 1000 == 0 for one in found)
@@ -257,19 +294,19 @@ def test_the_four_questions_agree(text, zone, after, span):
 
 
 @settings(max_examples=200, deadline=None)
-@given(ANY, st.sampled_from(ZONES), st.lists(MOMENTS, min_size=2, max_size=5, unique=True))
-def test_a_range_cut_in_pieces_counts_the_same(text, zone, edges):
-    trigger = cron(text, zone)
+@given(ANY, st.sampled_from(ZONES), st.lists(MOMENTS, min_size=2, max_size=5, unique=True), DST)
+def test_a_range_cut_in_pieces_counts_the_same(text, zone, edges, dst):
+    trigger = cron(text, zone, *dst)
     edges.sort()
     pieces = [trigger.count(a, b) for a, b in itertools.pairwise(edges)]
     assert sum(pieces) == trigger.count(edges[0], edges[-1])
     assert trigger.last(edges[0], edges[-1]) is not None or sum(pieces) == 0
 
 
-@given(ANY, st.sampled_from(ZONES), st.integers(FIRST, LAST), st.integers(FIRST, LAST))
+@given(ANY, st.sampled_from(ZONES), st.integers(FIRST, LAST), st.integers(FIRST, LAST), DST)
 @settings(deadline=None)
-def test_no_moment_is_too_early_or_too_late_to_ask(text, zone, after, until):
-    trigger = cron(text, zone)
+def test_no_moment_is_too_early_or_too_late_to_ask(text, zone, after, until, dst):
+    trigger = cron(text, zone, *dst)
     following = trigger.next(after)
     assert following is None or after < following <= LAST
     last = trigger.last(after, until)
@@ -426,8 +463,11 @@ def test_a_zone_that_is_misspelt_is_guessed():
 def test_it_is_stored_as_it_was_written_and_read_again():
     trigger = Cron("*/5 9-17 * * MON-FRI", "Europe/Berlin")
     stored = json.loads(msgspec.json.encode(trigger))
-    assert stored == {"kind": "cron", "expression": trigger.expression, "timezone": "Europe/Berlin"}
+    dst = {"dst_gap": "end", "dst_overlap": "first"}
+    before = {"kind": "cron", "expression": trigger.expression, "timezone": "Europe/Berlin"}
+    assert stored == before | dst
     assert msgspec.json.decode(json.dumps(stored), type=Trigger) == trigger
+    assert msgspec.json.decode(json.dumps(before), type=Trigger) == trigger, "of version 0.2"
     with pytest.raises(msgspec.ValidationError, match="no IANA time zone"):
         msgspec.json.decode(json.dumps({**stored, "timezone": "Mars/X"}), type=Trigger)
 
@@ -463,6 +503,33 @@ def test_it_is_stored_as_it_was_written_and_read_again():
 )  # fmt: skip
 def test_a_note_says_what_daylight_saving_did(text, zone, instant, note):
     trigger = Cron(text, zone)
+    assert trigger.next(at(instant) - 1) == at(instant)
+    assert trigger.note(at(instant)) == note
+
+
+@pytest.mark.parametrize(
+    ("text", "dst", "instant", "note"),
+    [
+        ("30 2 * * *", ("shift", "first"), "2027-03-28T01:30:00Z",
+         "02:30 does not exist on this day; fires at 03:30"),
+        ("30 2,3 * * *", ("shift", "first"), "2027-03-28T01:30:00Z",
+         "02:30 does not exist on this day; fires at 03:30"),
+        ("30 3 * * *", ("shift", "first"), "2027-03-28T01:30:00Z", None),
+        ("30 2 * * *", ("skip", "first"), "2027-03-29T00:30:00Z",
+         "before it, 02:30 does not exist on 2027-03-28; is dropped"),
+        ("30 2 * * *", ("skip", "first"), "2027-03-30T00:30:00Z", None),
+        ("30 2 * * *", ("end", "second"), "2027-10-31T01:30:00Z",
+         "02:30 comes twice on this day; fires the second time"),
+        ("30 2 * * *", ("end", "both"), "2027-10-31T00:30:00Z",
+         "02:30 comes twice on this day; fires both times"),
+        ("30 2 * * *", ("end", "both"), "2027-10-31T01:30:00Z",
+         "02:30 comes twice on this day; fires both times"),
+        ("*/30 2 * * *", ("shift", "second"), "2027-10-31T00:30:00Z",
+         "02:30 comes twice on this day; fires both times"),
+    ],
+)  # fmt: skip
+def test_a_note_says_what_a_setting_makes_of_daylight_saving(text, dst, instant, note):
+    trigger = Cron(text, "Europe/Berlin", *dst)
     assert trigger.next(at(instant) - 1) == at(instant)
     assert trigger.note(at(instant)) == note
 

@@ -24,6 +24,8 @@ UNDESCRIBED = {"/docs", "/docs/openapi.json", "/docs/openapi.yml", "/dashboard",
 SETTINGS = {f"{section}.{name}": (section, name) for section, name, _ in config.paths()}
 OUTSIDE = {"PGPORT", "POSTGRES_USER", "POSTGRES_PASSWORD", "SERVICE_ID", "TOKEN", "URL", "RUN"}
 """Names of the compose file, and of the examples' own shell."""
+GIVEN = {f"SCHEDULER_{name}" for name in ("RUN_ID", "TASK_ID", "ATTEMPT", "SCHEDULED_FOR")}
+"""What a command finds in its environment."""
 CLIENT = {*client.WELL_KNOWN, "NO_COLOR"}
 """Of the command line, which has no settings of its own."""
 
@@ -93,7 +95,7 @@ def test_every_setting_that_is_named_exists(page):
 @pytest.mark.parametrize("page", TEXTS)
 def test_every_environment_name_exists(page):
     known = {config.environment_name(*at) for at in SETTINGS.values()}
-    known |= config.ALIASES.keys() | OUTSIDE | CLIENT
+    known |= config.ALIASES.keys() | OUTSIDE | CLIENT | GIVEN
     found = named(page, r"`\$?([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)(?:=[^`]*)?`")
     assert found <= known
 

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from conftest import RunApp, running
 from scheduler import (
     db,
+    exclusions,
     history,
     installation,
     logstore,
@@ -30,6 +31,7 @@ from scheduler.dashboard import sessions
 from scheduler.errors import StartupError
 
 OWNERS = (
+    exclusions,
     history,
     installation,
     logstore,

@@ -22,12 +22,14 @@ class Hearing:
         self.alone = False
         self.wakes: list[int] = []
         self.recalls: list[uuid.UUID] = []
+        self.calendars: list[uuid.UUID] = []
         self.cancels: list[uuid.UUID] = []
         self.signals = Signals(
             self.database,
             alone=lambda: self.alone,
             on_wake=self.wakes.append,
             on_recall=self.recalls.append,
+            on_calendars=self.calendars.append,
             on_cancel=self.cancels.append,
         )
 

@@ -87,6 +87,7 @@ def _claimed(row: Any, me: UUID) -> Run:
         lanes=row.lanes,
         cancelled=row.cancelled,
         replayed_at=None if row.replayed_at is None else ms(row.replayed_at),
+        backfilled=bool(row.backfilled),
         damaged=damaged or ("the run names no task" if row.task_key is None else None),
     )
 

@@ -168,12 +168,16 @@ class Runs(Section):
 
 
 class Tasks(Section):
-    """What a task may hold; one that holds more since before still runs as it is."""
+    """What a task may hold; one that holds more since before still runs as it is. And backfills."""
 
     payload_max_bytes: Annotated[int, Meta(ge=1024, le=1 << 30)] = 256 << 10
     """Each run under way, and each list, holds it in memory."""
     header_max_bytes: Annotated[int, Meta(ge=1024, le=128 << 10)] = 16 << 10
     """Of the names and values of all its headers together."""
+    backfill_per_minute: Annotated[int, Meta(ge=1, le=60_000)] = 600
+    """How many runs of a backfill fall due in a minute, where it names no `per_minute`."""
+    backfill_most: Annotated[int, Meta(ge=1, le=100_000)] = 10_000
+    """Instants that one call of a backfill looks at; its answer says where to go on."""
 
 
 class Quotas(Section):
@@ -240,7 +244,15 @@ class Commands(Section):
     """As whom they run, where the server is root. Empty: each run as a user of its own."""
     same_user: bool = False
     """Let them run as the server's own user, where the server is not root."""
-    count: Count = 20
+    first_id: Annotated[int, Meta(ge=1000, le=1 << 30)] = 60_706
+    """The first of the ids that runs get, one each: users, or groups of `commands.user`. Take a
+    range that nobody else on the machine has; this one no distribution gives to anybody."""
+    ids: Annotated[int, Meta(ge=2, le=1 << 20)] = 478
+    """How many there are: two for each run at a time, and those of all replicas on the machine."""
+    directory: str = ""
+    """Where the private directories of runs are; the same for all replicas on a machine. Empty:
+    /var/tmp/scheduler-commands for root, else one in the user's directory for temporary files."""
+    concurrency: Count = 20
     """Concurrent commands of a replica."""
     cpu_seconds: Count = 3600
     """CPU time that a process of a command may use."""
@@ -250,6 +262,8 @@ class Commands(Section):
     """Processes that a command may have at once."""
     file_bytes: Annotated[int, Meta(ge=1024)] = 1 << 30
     """How large a file a command may write."""
+    open_files: Annotated[int, Meta(ge=16, le=1 << 20)] = 1024
+    """Files that a process of a command may have open."""
     output_bytes: Annotated[int, Meta(ge=1024)] = 1 << 20
     """Output that is read; a command that writes more is ended."""
     kill_seconds: Seconds = 5.0

@@ -156,12 +156,14 @@ class Crew(Generic[T]):
     def long_runs(self) -> list[tuple[UUID, int, int]]:
         """Return (task key, since, until) of runs under way for over a minute more, in ms.
 
-        Of those only whose overlap is `skip`: what falls due meanwhile is skipped.
+        Of those only whose overlap is `skip`: what falls due meanwhile is skipped, but for what
+        falls due while one runs that a backfill made.
         """
         now, spans = self._clock.now_ms(), []
         for run, started in self._in_flight.items():
             since = self._long.get(run, started)
-            if run.overlap == "skip" and run.task_key and now - since > LONG_MS:
+            skips = run.overlap == "skip" and not run.backfilled
+            if skips and run.task_key and now - since > LONG_MS:
                 spans.append((run.task_key, since, now))
                 self._long[run] = now
         return spans

@@ -8,7 +8,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta
 
-from scheduler.actions import Action, Expected
+from scheduler.actions import Action, Command, Expected
 from scheduler.db import LAST
 from scheduler.run import Line, Overlap
 from scheduler.triggers import Bounded, Bounds, Instants, Once, Rrule, Trigger, without
@@ -103,11 +103,21 @@ class Definition(msgspec.Struct, kw_only=True, frozen=True, gc=False):
         """How long one attempt may take."""
         return self.policy.timeout_seconds or TIMEOUT_S
 
+    def max_retries(self, otherwise: int) -> int:
+        """Return how often a run is tried after the first try; `otherwise` is the setting.
+
+        A command that names none is not tried again: nobody knows how far it came.
+        """
+        most = self.policy.max_retries
+        if most is not None:
+            return most
+        return 0 if isinstance(self.action, Command) else otherwise
+
     @property
     def expected(self) -> Expected:
-        """The statuses that are a success."""
+        """The statuses, or exit codes, that are a success."""
         ranges = self.policy.expected_status
-        return Expected(ranges) if ranges else Expected()
+        return Expected(ranges) if ranges else self.action.success
 
     @property
     def lanes(self) -> int | None:
@@ -136,17 +146,20 @@ class Definition(msgspec.Struct, kw_only=True, frozen=True, gc=False):
         """Its instants, where it makes anything due now."""
         return self.instants if self.status == "active" and not self.damaged else None
 
-    def coming(self, now: int, gone: Iterable[int] = ()) -> int | None:
+    def coming(self, now: int, gone: Iterable[int] = (), *, excluded: bool = False) -> int | None:
         """Return the next due instant in ms; that of a paused task is the one it resumes with.
 
-        None of those that are `gone`: they ended before they came. Whether `max_runs` leaves it is
-        the plan's to say.
+        None of those that are `gone`: they ended before they came; and none that a calendar
+        excludes, but where `excluded` asks for those too: they end at once, and yet they are runs.
+        Whether `max_runs` leaves it is the plan's to say.
         """
         instants = without(self.instants, gone)
         if instants is None or self.status == "disabled" or self.damaged:
             return None
         resumes = self.paused_until if self.status == "paused" else None
-        at = instants.next(now if resumes is None else max(now, resumes - 1))
+        after = now if resumes is None else max(now, resumes - 1)
+        clear = None if excluded else self.excluded
+        at = clear.next(instants, after) if clear else instants.next(after)
         return None if at is None or at > LAST else at
 
     @property

@@ -119,6 +119,11 @@ class Dispatcher:
             self._returns.tasks.add(task_key)
             self._wake.set()
 
+    def recall_calendars(self, service_id: UUID) -> None:
+        """Reconsider the held runs of a service's tasks that name calendars: one was edited."""
+        self._returns.services.add(service_id)
+        self._wake.set()
+
     def expect(self, run_id: UUID) -> UUID:
         """Announce a run about to be inserted as claimed by this process; return who that is."""
         self._claims.expected.add(run_id)
@@ -326,7 +331,7 @@ class Dispatcher:
         if not holdings.ready or not self.may_send:
             return None
         while (run := holdings.ready.pop(self.crew.busy, self.crew.share)) is not None:
-            if not holdings.is_waiting(run) or run.task_key in self._returns.tasks:
+            if not holdings.is_waiting(run) or self._returns.awaits(run):
                 continue  # withdrawn, or about to be reconsidered
             holdings.withdraw(run)
             if run.claimed_by != self._membership.me:
@@ -366,7 +371,7 @@ class Dispatcher:
 
     def _next_is_near(self, run: Run, now: int) -> bool:
         """Say whether the next in line, which could not be claimed until now, will not wait."""
-        if run.overlap != "skip" or now - run.due > queue.LATE_S * 1000:
+        if run.overlap != "skip" or run.backfilled or now - run.due > queue.LATE_S * 1000:
             return True  # it waited for this, or may be overdue
         trigger = run.work.task.due if run.work else None
         at = trigger.next(now) if trigger else None

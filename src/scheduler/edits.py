@@ -2,7 +2,7 @@
 
 import msgspec
 
-from scheduler import clock, lines, planner, planning, queue, versions
+from scheduler import backfills, clock, lines, planner, planning, queue, versions
 from scheduler.db import Conn, utc
 from scheduler.definition import Definition
 from scheduler.history import Gap
@@ -54,6 +54,8 @@ async def replan(
     counted = Plan(after, [], made.planned_until, made.next_plan_at, owed.gaps)
     counted.back = planned.runs + sum(g.count for g in owed.gaps) - kept - len(made.instants)
     await planner.write(conn, [counted], utc(now))
+    if after.status == "disabled":
+        await backfills.stop(conn, after.line, utc(now))
     return min((run.at for run in runs), default=None)
 
 

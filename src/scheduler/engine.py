@@ -29,6 +29,7 @@ from scheduler.db import Conn, Database, ms, utc
 from scheduler.dispatcher import Dispatcher
 from scheduler.errors import Conflict
 from scheduler.gate import Gate
+from scheduler.judge import Judge
 from scheduler.replicas import BEAT_S, STILL_S, Membership
 from scheduler.retiming import Retiming
 from scheduler.run import End
@@ -97,28 +98,32 @@ class Engine:
             settings.worker,
             judge=self._judge,
         )
-        self.signals = Signals(
-            database,
-            alone=lambda: self.membership.alone,
-            on_wake=self.dispatcher.wake,
-            on_recall=self.dispatcher.recall,
-            on_cancel=self.dispatcher.cancel,
-        )
+        self.signals = self._signals()
         self.retiming = Retiming(
             database, self.clock, self.window_ms, self._retimed, lambda: self.membership.others
         )
+        self.judge = Judge()
         self.strays = Strays(database, self.recall)
         self.caretaker = Caretaker(database, self.membership, self._pause, self.dispatcher.halt)
         self._gate = gate
         self._sole = sole
         self._sweep = Sweep(database, self.window_ms, settings.worker.queue_most)
-        self._orphans_at = 0.0
-        self._repairs: list[tuple[int, int]] = []
+        self._orphans_at, self._repairs = 0.0, list[tuple[int, int]]()
         self._tasks: list[asyncio.Task[None]] = []
         self._ticks = AsyncIOScheduler(timezone="UTC", job_defaults=TICKS)
         self.planning, self.pruning = asyncio.Event(), asyncio.Event()
         """Set it to plan, or to prune, now."""
         database.on_missing_week, database.on_lost = self.pruning.set, self.dispatcher.doubt
+
+    def _signals(self) -> Signals:
+        return Signals(
+            self.database,
+            alone=lambda: self.membership.alone,
+            on_wake=self.dispatcher.wake,
+            on_recall=self.dispatcher.recall,
+            on_calendars=self.dispatcher.recall_calendars,
+            on_cancel=self.dispatcher.cancel,
+        )
 
     @property
     def window_ms(self) -> int:
@@ -135,6 +140,11 @@ class Engine:
         """Tell everyone that a task has changed."""
         self.dispatcher.recall(key)
         self.signals.recall(key)
+
+    def recall_calendars(self, service_id: UUID) -> None:
+        """Tell everyone that a calendar of a service has changed."""
+        self.dispatcher.recall_calendars(service_id)
+        self.signals.calendars(service_id)
 
     def _retimed(self, key: UUID, earliest: int | None) -> None:
         self.recall(key)
@@ -231,6 +241,7 @@ class Engine:
             await asyncio.wait_for(self.settler.drained(), self.settings.worker.drain_seconds)
         except TimeoutError:
             log.warning("stopped with unwritten outcomes", unsettled=self.settler.unsettled)
+        await self.judge.close()
         for running in self._tasks:
             running.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -14,12 +14,12 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 
 from scheduler import codec, partitions
 from scheduler.db import Conn, ms, utc, walk_in_order
 from scheduler.history import Finished, finished
-from scheduler.run import Started, bucket_in
+from scheduler.run import Line, Started, bucket_in
 
 SCAN = 20_000
 ATTEMPTS = 5_000
@@ -295,7 +295,10 @@ SPANS = """unnest(CAST(:keys AS uuid[]), CAST(:since AS timestamptz[]),
             CAST(:until AS timestamptz[])) AS w (key, since, until)"""
 BECAME = text(f"""
 SELECT w.key, b.scheduled_for, b.gap_from, b.gap_to FROM {SPANS}, LATERAL (
-    SELECT h.scheduled_for, h.gap_from, h.gap_to FROM history h
+    SELECT h.scheduled_for,
+           CASE WHEN h.state = 'skipped' THEN coalesce(h.gap_from, h.scheduled_for) END AS gap_from,
+           CASE WHEN h.state = 'skipped' THEN coalesce(h.gap_to, h.scheduled_for) END AS gap_to
+    FROM history h
     WHERE h.task_key = w.key AND h.service_id = :service_id AND h.kind = 'task'
       AND h.scheduled_for > w.since AND h.scheduled_for <= w.until
     UNION ALL
@@ -310,6 +313,18 @@ SELECT w.key, g.gap_from, g.gap_to FROM {SPANS}, LATERAL (
     WHERE h.task_key = w.key AND h.service_id = :service_id AND h.scheduled_for <= w.since
       AND h.gap_to > w.since AND h.finished_at > w.since) AS g
 """)
+
+
+# What ended after an instant, and stands before it: the newest so many.
+BEFORE = f"""
+SELECT * FROM (
+    SELECT {ENDED} FROM history
+    WHERE task_key = :key AND bucket = :bucket AND service_id = :service_id
+      AND scheduled_for <= :at AND finished_at >= :at
+    ORDER BY scheduled_for DESC, id DESC LIMIT :most) AS h
+"""
+COVERING = text(BEFORE + "WHERE state = 'skipped' AND gap_to >= :at LIMIT 1")
+UNDER_WAY = text(BEFORE + "WHERE started_at <= :at AND scheduled_for < :at LIMIT 1")
 
 
 class Span(msgspec.Struct, frozen=True):
@@ -347,6 +362,23 @@ async def reaching(
     """Return the gaps that began before spans and reach into them."""
     rows = await conn.execute(REACHING, _span_values(service_id, spans))
     return [(row.key, ms(row.gap_from), ms(row.gap_to)) for row in rows]
+
+
+async def covering(conn: Conn, line: Line, at: int) -> Finished | None:
+    """Return the row of skipped instants that an instant (ms) of a task lies in, or None."""
+    return await _before(conn, COVERING, line, at)
+
+
+async def under_way(conn: Conn, line: Line, at: int) -> Finished | None:
+    """Return a run of a task that has ended and was under way at an instant (ms), or None."""
+    return await _before(conn, UNDER_WAY, line, at)
+
+
+async def _before(conn: Conn, statement: TextClause, line: Line, at: int) -> Finished | None:
+    await walk_in_order(conn)
+    values = {**line.values, "at": utc(at), "most": SCAN}
+    row = (await conn.execute(statement, values)).first()
+    return finished(row) if row else None
 
 
 def _span_values(service_id: UUID, spans: Sequence[Span]) -> dict[str, Any]:

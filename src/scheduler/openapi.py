@@ -297,6 +297,8 @@ def statuses(path: str, method: str, operation: Json) -> set[int]:
         made.add(503)
     if security == SERVICE and changes:
         made |= {409} if method == "delete" else {409, 429}
+        if path.startswith("/tasks") and method != "delete":
+            made.add(403)  # a command that its service may not run
     if security == ADMIN and changes:
         made.add(409)
     if "{" in path:  # the id may be a word that is a route, which has methods of its own

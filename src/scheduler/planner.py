@@ -169,7 +169,7 @@ async def _pass(
         await turn.give_way()
     late = await late_of(conn, behind, now)
     for plan in plans:
-        plan.pass_over(late.get(plan.task.key, ()))
+        plan.pass_over(late.get(plan.task.key, ()), now)
     return await write(conn, plans, utc(now))
 
 

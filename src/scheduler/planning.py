@@ -44,10 +44,20 @@ class Plan(msgspec.Struct):
         """How many instants it makes of those that `max_runs` counts; skipped ones are some."""
         return len(self.instants) + sum(gap.count for gap in self.gaps) - self.back
 
-    def pass_over(self, late: Sequence[int]) -> None:
-        """Add to the gap what was planned, and counted, before, and stood unclaimed too long."""
-        self.gaps = with_late(self.gaps, self.task, late)
+    def pass_over(self, late: Sequence[int], now: int) -> None:
+        """Add to the gap what was planned, and counted, before, and stood unclaimed too long.
+
+        Where calendars exclude all that came later, the last of it that they do not is still made.
+        """
         self.back += len(late)
+        excluded, rule = self.task.excluded, self.task.policy.misfire or "latest"
+        made = [at for at in self.instants if at <= now]
+        if excluded and rule == "latest" and all(excluded.at(at) for at in made):
+            clear = max((at for at in late if not excluded.at(at)), default=None)
+            if clear is not None:
+                late = [at for at in late if at != clear]
+                self.instants.insert(0, clear)
+        self.gaps = with_late(self.gaps, self.task, late)
 
     @property
     def runs(self) -> Iterator[NewRun]:
@@ -98,10 +108,11 @@ def plan(
     if due is None:
         return Plan(of, [], planned_until, resume_at(of, now, horizon - now))
     at_once = at_once or MOST_AT_ONCE
-    start, gap = _judge(of, due, planned_until, now)
-    instants = list(islice(due.between(start, min(horizon, LAST)), at_once))
-    until = instants[-1] if len(instants) == at_once else horizon
-    made = Plan(of, instants, max(until, planned_until), None, [gap] if gap else [])
+    start, gaps, kept = _judge(of, due, planned_until, now)
+    room = at_once - len(kept)
+    instants = kept + list(islice(due.between(start, min(horizon, LAST)), room))
+    until = max(start, instants[-1]) if len(instants) == at_once else horizon
+    made = Plan(of, instants, max(until, planned_until), None, gaps)
     most = of.bounds.max_runs
     if most is None or spent + made.spent < most:
         made.next_plan_at = _next(due, until)
@@ -205,19 +216,32 @@ async def counted(instants: Instants, after: int, until: int, most: int, turn: S
     return min(found, most)
 
 
-def _judge(of: Definition, due: Instants, planned_until: int, now: int) -> tuple[int, Gap | None]:
-    """Return from when on instants are made, and the gap before it."""
+def _judge(
+    of: Definition, due: Instants, planned_until: int, now: int
+) -> tuple[int, list[Gap], list[int]]:
+    """Return from when on instants are made, the gaps before it, and what is made of those.
+
+    That is with `latest` the last one, if it is too late; of a task that keeps clear of calendars
+    the last that they do not exclude, and what came after it is a gap of theirs.
+    """
     rule = of.policy.misfire or "latest"
     too_late = now - of.misfire_grace_ms
     if rule == "all" or planned_until >= too_late:
-        return planned_until, None
+        return planned_until, [], []
     if not due.count(planned_until, too_late):
-        return planned_until, None
-    start = too_late
+        return planned_until, [], []
+    last = None
     if rule == "latest":
-        last = due.last(planned_until, now)
-        start = too_late if last is None or last > too_late else last - 1
-    return start, gap(of, due, planned_until, start, "misfire")
+        clear = of.excluded
+        last = clear.last(due, planned_until, now) if clear else due.last(planned_until, now)
+    if last is None or last > too_late:
+        missed = [gap(of, due, planned_until, too_late, "misfire")]
+        return too_late, [each for each in missed if each], []
+    passed = [
+        gap(of, due, planned_until, last - 1, "misfire"),
+        gap(of, due, last, too_late, "calendar"),
+    ]
+    return too_late, [each for each in passed if each], [last]
 
 
 def gap(
@@ -307,8 +331,11 @@ class Coming(msgspec.Struct, frozen=True):
             begin = of.paused_until
             of = msgspec.structs.replace(of, status="active")
         due, most = of.due, of.bounds.max_runs
-        at = due.next(max(begin, since) - 1) if due else None
-        if due is None or at is None or at > until:
+        if due is None:
+            return None
+        before = max(begin, since) - 1
+        at = of.excluded.next(due, before) if of.excluded else due.next(before)
+        if at is None or at > until:
             return None
         if most is None:
             return at

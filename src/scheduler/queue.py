@@ -67,7 +67,8 @@ LATE_S = 2.0
 """A run that is due longer than this is late, and claimed service by service."""
 COLUMNS = """run.id, run.bucket, run.service_id, run.task_key, run.task_id, run.kind, run.version,
           run.overlap, run.priority, run.scheduled_for, run.due, run.max_retries, run.attempts,
-          run.attempts_n, run.lanes, run.cancelled, run.replayed_at"""
+          run.attempts_n, run.lanes, run.cancelled, run.replayed_at,
+          run.replayed_at = run.created_at AS backfilled"""
 
 # `id = ANY(ARRAY(...))` and never `id IN (...)`: the planner may run an IN subselect once for each
 # outer row, and then every pass locks LIMIT rows more. Only the head of the line of a task that
@@ -90,10 +91,16 @@ WHERE id = ANY(ARRAY(
 RETURNING """
     + COLUMNS
 )
-BEFORE = """h.task_key = c.task_key AND h.bucket = c.bucket AND h.id <> c.id
+# What a backfill made (backfills.py) stands behind what is due, before what is to come: so it
+# neither holds up its task's instants, nor is held up for ever where they come every second.
+RANK = """CASE WHEN {r}.replayed_at = {r}.created_at
+                         THEN CASE WHEN {r}.due <= :now THEN 2 ELSE 4 END
+                         WHEN {r}.attempts_n > 0 OR {r}.replayed_at IS NOT NULL THEN 0
+                         WHEN {r}.due <= :now THEN 1 ELSE 3 END"""
+BEFORE = f"""h.task_key = c.task_key AND h.bucket = c.bucket AND h.id <> c.id
                AND (h.claimed_by IS NOT NULL
-                    OR (h.attempts_n = 0 AND h.replayed_at IS NULL, h.scheduled_for, h.id)
-                     < (c.attempts_n = 0 AND c.replayed_at IS NULL, c.scheduled_for, c.id))"""
+                    OR ({RANK.format(r="h")}, h.scheduled_for, h.id)
+                     < ({RANK.format(r="c")}, c.scheduled_for, c.id))"""
 CLAIM_ON_TIME = text(
     CLAIM.format(
         which="c.due > :late AND c.due <= :ahead AND c.service_id <> ALL(:crowded)",
@@ -124,12 +131,14 @@ async def claim_on_time(
     """Claim what is due from two seconds ago to `ahead_ms` from now, but of no crowded service."""
     when = {"late": utc(now_ms - int(LATE_S * 1000)), "ahead": utc(now_ms + ahead_ms)}
     values = {**when, "me": me, "room": room, "kinds": KINDS, "crowded": list(crowded)}
+    values["now"] = utc(now_ms)
     return codec.claimed(await conn.execute(CLAIM_ON_TIME, values), me)
 
 
 async def claim_late(conn: Conn, me: UUID, now_ms: int, *, service: UUID, room: int) -> list[Run]:
     """Claim what one service has overdue."""
-    values = {"late": utc(now_ms - int(LATE_S * 1000)), "me": me, "room": room, "kinds": KINDS}
+    late = utc(now_ms - int(LATE_S * 1000))
+    values = {"late": late, "now": utc(now_ms), "me": me, "room": room, "kinds": KINDS}
     return codec.claimed(await conn.execute(CLAIM_LATE, {**values, "service": service}), me)
 
 

@@ -71,15 +71,16 @@ LIVING = text("""
 SELECT count(*) FROM replica WHERE beat_at > now() - make_interval(secs => :still)
 """)
 
-SEALS_SINCE = (0, 2)
+Version = tuple[int, int]
+SEALS_SINCE: Version = (0, 2)
 """The version from which on replicas open what is sealed."""
 NUMBERED = re.compile(r"([0-9]+)\.([0-9]+)")
 
 
-def is_older(version: str) -> bool:
-    """Say whether a replica of this version cannot open what is sealed."""
+def is_older(version: str, since: Version = SEALS_SINCE) -> bool:
+    """Say whether a version is older than another: by default, cannot open what is sealed."""
     found = NUMBERED.match(version)
-    return found is not None and (int(found[1]), int(found[2])) < SEALS_SINCE
+    return found is not None and (int(found[1]), int(found[2])) < since
 
 
 async def any_older(conn: Conn) -> bool:
@@ -125,8 +126,7 @@ class Watched(msgspec.Struct):
 
     beat: int
     since: float
-    older: bool
-    """It cannot open what is sealed."""
+    version: str
 
 
 class Membership:
@@ -157,7 +157,12 @@ class Membership:
     @property
     def older(self) -> bool:
         """Say whether at the last reading one was there that cannot open what is sealed."""
-        return any(watched.older for watched in self.others.values())
+        return self.older_than(SEALS_SINCE) is not None
+
+    def older_than(self, since: Version) -> str | None:
+        """Return the version of another replica that is older, at the last reading."""
+        versions = (watched.version for watched in self.others.values())
+        return next((version for version in versions if is_older(version, since)), None)
 
     async def join(self, conn: Conn) -> None:
         """Enter under a new incarnation."""
@@ -188,7 +193,7 @@ class Membership:
             known = self.others.get(row.id)
             moved = known is None or rested or known.beat != row.beat
             since = now if moved or known is None else known.since
-            seen[row.id] = Watched(row.beat, since, is_older(row.version))
+            seen[row.id] = Watched(row.beat, since, row.version)
         self.others, self._read_at = seen, now
         return [(key, w.beat) for key, w in seen.items() if now - w.since >= STILL_S]
 

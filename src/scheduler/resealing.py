@@ -13,7 +13,7 @@ import msgspec
 from sqlalchemy import text
 
 from scheduler import installation, services, signing
-from scheduler.actions.http import Http
+from scheduler.actions import Command, Http
 from scheduler.clock import Slice
 from scheduler.db import Conn, Database
 from scheduler.errors import StartupError
@@ -25,15 +25,17 @@ from scheduler.sealing import (
     header,
     is_sealed,
     is_sealed_bytes,
+    variable,
 )
 from scheduler.service import Service
 
 PIECE = 500
 START = (datetime.min.replace(tzinfo=UTC), UUID(int=0))
 
-HEADERS = text("""
-SELECT created_at, key, bucket, action ->> 'header' AS header,
-       action ->> 'secret_headers' AS secret_headers
+VALUES = text("""
+SELECT created_at, key, bucket, action ->> 'kind' AS kind, action ->> 'secret_headers' AS named,
+       CASE action ->> 'kind' WHEN 'command' THEN action ->> 'env'
+                              ELSE action ->> 'header' END AS stored
 FROM task
 WHERE service_id = :service_id AND (created_at, key) > (:created_at, :after)
 ORDER BY created_at, key LIMIT :most
@@ -41,17 +43,18 @@ ORDER BY created_at, key LIMIT :most
 
 # What an edit, or the planner, holds is left for the next walk: nobody waits for this in a ring.
 REPLACE = text("""
-UPDATE task SET action = jsonb_set(action, '{header}', CAST(u.after AS jsonb))
-FROM unnest(CAST(:keys AS uuid[]), CAST(:buckets AS smallint[]), CAST(:before AS text[]),
-            CAST(:after AS text[])) AS u (key, bucket, before, after)
+UPDATE task SET action = jsonb_set(action, ARRAY[u.field], CAST(u.after AS jsonb))
+FROM unnest(CAST(:keys AS uuid[]), CAST(:buckets AS smallint[]), CAST(:fields AS text[]),
+            CAST(:before AS text[]), CAST(:after AS text[]))
+    AS u (key, bucket, field, before, after)
 WHERE task.key = u.key AND task.bucket = u.bucket AND task.service_id = :service_id
-    AND task.action -> 'header' = CAST(u.before AS jsonb)
+    AND task.action -> u.field = CAST(u.before AS jsonb)
     AND task.key = ANY(ARRAY(SELECT key FROM task
         WHERE key = ANY(:keys) AND service_id = :service_id FOR UPDATE SKIP LOCKED))
 """)
 
 Change = Callable[[UUID, str, str], str]
-"""(service, header, stored value) -> the value to be stored; only secret ones are asked about."""
+"""(service, what it is, stored value) -> the value to be stored; of those that are secret."""
 Place = tuple[datetime, UUID]
 
 
@@ -67,9 +70,9 @@ class Step(msgspec.Struct):
 
 
 async def piece(conn: Conn, service_id: UUID, after: Place, change: Change) -> Step:
-    """Change the secret headers of some of a service's tasks."""
+    """Change the secret headers and variables of some of a service's tasks."""
     values = {"service_id": service_id, "created_at": after[0], "after": after[1], "most": PIECE}
-    rows = (await conn.execute(HEADERS, values)).all()
+    rows = (await conn.execute(VALUES, values)).all()
     step = Step((rows[-1].created_at, rows[-1].key) if len(rows) == PIECE else None)
     changed, turn = [], Slice()
     for row in rows:
@@ -82,7 +85,8 @@ async def piece(conn: Conn, service_id: UUID, after: Place, change: Change) -> S
             "service_id": service_id,
             "keys": [row.key for row, _ in changed],
             "buckets": [row.bucket for row, _ in changed],
-            "before": [row.header for row, _ in changed],
+            "fields": ["env" if row.kind == "command" else "header" for row, _ in changed],
+            "before": [row.stored for row, _ in changed],
             "after": [new for _, new in changed],
         }
         step.changed = (await conn.execute(REPLACE, values)).rowcount
@@ -91,23 +95,24 @@ async def piece(conn: Conn, service_id: UUID, after: Place, change: Change) -> S
 
 
 def _changed(service_id: UUID, row: Any, change: Change) -> str | None:
-    """Return a task's headers as they are to be stored; None where they are so already."""
-    if row.header is None:
+    """Return a task's headers, or variables, as they are to be stored; None where they are so."""
+    if row.stored is None:
         return None
+    what: Callable[[str], str]
     try:
-        action = Http(
-            url="",
-            header=msgspec.json.decode(row.header, type=dict[str, str]),
-            secret_headers=msgspec.json.decode(row.secret_headers or "[]", type=list[str]),
-        )
+        before = msgspec.json.decode(row.stored, type=dict[str, str])
+        if row.kind == "command":
+            secret, what = Command("", before).secrets(before), variable
+        else:
+            named = msgspec.json.decode(row.named or "[]", type=list[str])
+            secret, what = Http("", header=before, secret_headers=named).secrets(before), header
     except (msgspec.DecodeError, RecursionError):  # damaged by hand: it is never sent
         return None
-    secret = action.secrets(action.header)
     after = {
-        name: change(service_id, name, value) if name in secret or is_sealed(value) else value
-        for name, value in action.header.items()
+        name: change(service_id, what(name), value) if name in secret or is_sealed(value) else value
+        for name, value in before.items()
     }
-    return None if after == action.header else msgspec.json.encode(after).decode()
+    return None if after == before else msgspec.json.encode(after).decode()
 
 
 # In the background --------------------------------------------------------------------------------
@@ -157,7 +162,7 @@ class Sealing:
 
 def sealer(vault: Vault) -> Change:
     """Return the change that seals."""
-    return lambda service, name, value: vault.seal(value, service, header(name))
+    return lambda service, what, value: vault.seal(value, service, what)
 
 
 async def seal_signing(conn: Conn, vault: Vault, service_id: UUID) -> bool:
@@ -178,7 +183,7 @@ class Given(msgspec.Struct):
     service: str
     tasks: int
     lost: int = 0
-    """What did not open with the key: headers, and the signing secret."""
+    """What did not open with the key: headers, variables, and the signing secret."""
 
 
 async def unseal(conn: Conn, vault: Vault) -> list[Given]:
@@ -188,10 +193,10 @@ async def unseal(conn: Conn, vault: Vault) -> list[Given]:
     """
     lost = 0
 
-    def opened(service: UUID, name: str, value: str) -> str:
+    def opened(service: UUID, what: str, value: str) -> str:
         nonlocal lost
         try:
-            return vault.open(value, service, header(name))
+            return vault.open(value, service, what)
         except SealError:
             lost += 1
             return LOST
@@ -214,12 +219,12 @@ async def unseal(conn: Conn, vault: Vault) -> list[Given]:
 
 
 async def give_up(conn: Conn, vault: Vault) -> list[Given]:
-    """Mark every sealed header as lost, make new signing secrets, and adopt the vault's key.
+    """Mark what is sealed as lost, make new signing secrets, and adopt the vault's key.
 
     Raises StartupError.
     """
 
-    def lost(_service: UUID, _name: str, value: str) -> str:
+    def lost(_service: UUID, _what: str, value: str) -> str:
         return LOST if is_sealed(value) else value
 
     found = []

@@ -27,10 +27,16 @@ class Returns:
         """Withdrawn, to be given back at the next look at the queue."""
         self.tasks: set[UUID] = set()
         """Recalled: what waits here of them is reconsidered at the next look."""
+        self.services: set[UUID] = set()
+        """Of which a calendar was edited: so is what waits here of tasks that name any."""
         self._clock = clock
         self._membership = membership
         self._holdings = holdings
         self._settler = settler
+
+    def awaits(self, run: Run) -> bool:
+        """Say whether a run is about to be reconsidered."""
+        return run.task_key in self.tasks or (run.service_id in self.services and _names_any(run))
 
     def withdraw_all(self) -> list[Run]:
         """Return every run that was not sent; none of them waits any more."""
@@ -48,10 +54,10 @@ class Returns:
 
     async def reconsider(self, conn: Conn) -> None:
         """Give back what is to go, and of what was recalled what its task still wants."""
-        if not self.runs and not self.tasks:
+        if not (self.runs or self.tasks or self.services):
             return
-        keys, self.tasks = self.tasks, set()
-        recalled = self._holdings.withdraw_where(lambda run: run.task_key in keys)
+        recalled = self._holdings.withdraw_where(self.awaits)
+        self.tasks, self.services = set(), set()
         returns, self.runs = self.runs, []
         try:
             await self._recalled(conn, recalled)
@@ -104,3 +110,8 @@ class Returns:
             await queue.release(conn, holder, ids, version)
         for run in runs:
             self._holdings.forget(run)
+
+
+def _names_any(run: Run) -> bool:
+    """Say whether a run is of a task that names calendars."""
+    return run.kind == "task" and run.work is not None and bool(run.work.task.bounds.calendars)

@@ -138,6 +138,8 @@ class Run(msgspec.Struct, kw_only=True, eq=False, gc=False):
     """Someone wants it to end."""
     replayed_at: int | None = None
     """It has ended before, and someone wanted it again; no rule about lateness holds for it."""
+    backfilled: bool = False
+    """Its instant had passed, and someone wanted it made up for: it skips none of its task's."""
     work: Any = None
     """Its task, made ready by the runner; None where the task is gone."""
     damaged: str | None = None
@@ -186,7 +188,7 @@ class End(msgspec.Struct, gc=False):
     """How a run ended; times in ms since 1970."""
 
     run: Run
-    state: Literal["succeeded", "failed", "expired", "cancelled"]
+    state: Literal["succeeded", "failed", "skipped", "expired", "cancelled"]
     reason: str | None
     started_at: int | None
     finished_at: int

@@ -11,8 +11,8 @@ from uuid import UUID
 import msgspec
 import structlog
 
-from scheduler import actions, config, metrics, task
-from scheduler.actions import Call, Performer
+from scheduler import actions, config, exclusions, metrics, task
+from scheduler.actions import Call, Command, Http, Performer
 from scheduler.clock import Clock
 from scheduler.db import Conn
 from scheduler.definition import Backoff, Definition, Policy
@@ -95,6 +95,8 @@ class Runner:
                 works[definition.key] = self._learn(definition)
                 if n % 50 == 49:  # a slice of the loop's time
                     await asyncio.sleep(0)
+        others = [work for key, work in works.items() if work is not None and key not in wanted]
+        await _keep_clear(conn, others)
         await self.secrets.refresh(conn, {run.service_id for run in runs})
         for run in runs:
             run.work = works[run.task_key] if run.task_key else None
@@ -149,10 +151,7 @@ class Runner:
                 return Outcome(refusal or _failed(run, "its task is gone", started))
             return await self._attempt(run, work, started)
         except asyncio.CancelledError:
-            how = CANCELLED if run.cancelled else "cut short"
-            cut = actions.Outcome(
-                succeeded=False, unknown=True, error=f"{how}; the call may have arrived"
-            )
+            cut = actions.Outcome(succeeded=False, unknown=True)
             return self._decide(run, work, cut, started)
         except Exception:
             log.exception("a run broke its runner", run=str(run.id), task=run.task_id)
@@ -174,10 +173,16 @@ class Runner:
             return End(run, "cancelled", "the task was deleted", None, now)
         if broken := work.damaged or self.secrets.broken(run.service_id):
             return _failed(run, broken, now)
+        closed = self.secrets.closed(run.service_id)
+        if closed is not None and isinstance(work.task.action, Command):
+            return _failed(run, closed, now)
         if sum(a.outcome == "unknown" for a in run.tries) >= UNKNOWN_MOST:
             return _failed(run, f"its outcome stayed unknown {UNKNOWN_MOST} times", now)
         age = work.task.policy.max_age_seconds
         untried = not run.attempts and run.replayed_at is None
+        clear = work.task.excluded if untried and run.kind == "task" else None
+        if clear is not None and clear.at(run.scheduled_for):
+            return End(run, "skipped", "calendar", None, now)
         if age is not None and untried and now - run.scheduled_for > age * 1000:
             return End(run, "expired", f"it could not start within {age:g} s", None, now)
         return None
@@ -197,15 +202,18 @@ class Runner:
         )
         run.version = work.task.version  # an edit may have come between the claim and the reading
         outcome = await work.performer.perform(work.prepared, call)
-        if outcome is None:
-            return None
-        return self._decide(run, work, outcome, started)
+        if outcome is not None:
+            return self._decide(run, work, outcome, started)
+        refusal = self._refusal(run, work, started) if run.cancelled else None
+        return Outcome(refusal) if refusal else None
 
     def _decide(
         self, run: Run, work: Work | None, outcome: actions.Outcome, started: int
     ) -> Outcome:
         now = self._clock.now_ms()
         first = _first(run, started)
+        if outcome.unknown and outcome.error is None:
+            outcome.error = f"{CANCELLED if run.cancelled else 'cut short'}; {_became(run)}"
         attempt = Attempt(
             number=len(run.attempts) + 1,
             outcome="cancelled" if outcome.unknown and run.cancelled else _word(outcome),
@@ -218,23 +226,29 @@ class Runner:
         overlapped = _overlapped(run, work, now)
         wait_s = self._wait_s(run, work, outcome)
         if run.cancelled and not outcome.succeeded and (outcome.unknown or wait_s is not None):
-            return Outcome(End(run, "cancelled", why_cancelled(run), first, now), overlapped)
+            end = End(run, "cancelled", why_cancelled(run), first, now)
+            end.response, end.truncated = self._kept(outcome)
+            return Outcome(end, overlapped)
         if wait_s is not None:
             attempt.response, attempt.truncated = _excerpt(outcome)
             # `now` is rounded down, and Retry-After is not to be undercut.
             return Outcome(Retry(run, now + math.ceil(wait_s * 1000) + 1), overlapped)
-        most = self._runs.response_max_bytes
-        body = outcome.body
         end = End(
             run,
             "succeeded" if outcome.succeeded else "failed",
             None if outcome.succeeded else outcome.error,
             first,
             now,
-            response=None if body is None else body[:most],
-            truncated=outcome.truncated or (body is not None and len(body) > most),
         )
+        end.response, end.truncated = self._kept(outcome)
         return Outcome(end, overlapped)
+
+    def _kept(self, outcome: actions.Outcome) -> tuple[bytes | None, bool]:
+        """Return what is kept of the last body, and whether there was more."""
+        most, body = self._runs.response_max_bytes, outcome.body
+        if body is None:
+            return None, outcome.truncated
+        return body[:most], outcome.truncated or len(body) > most
 
     def _wait_s(self, run: Run, work: Work | None, outcome: actions.Outcome) -> float | None:
         """Return how long to wait before the next try; None where there is none."""
@@ -244,7 +258,8 @@ class Runner:
         if outcome.succeeded or not outcome.retryable:
             return None
         policy = work.task.policy if work else Policy()
-        most = self._worker.max_retries if policy.max_retries is None else policy.max_retries
+        most = self._worker.max_retries
+        most = work.task.max_retries(most) if work else most
         most = most if run.max_retries is None else run.max_retries
         failures = sum(a.outcome == "failed" for a in run.tries)
         if failures > most:
@@ -252,6 +267,16 @@ class Runner:
         ceiling = (policy.retry_backoff or Backoff()).ceiling_s(failures - 1)
         # Full jitter: replicas and tasks that failed together do not come back together.
         return max(JITTER.uniform(0, ceiling), outcome.retry_after_s or 0.0)
+
+
+async def _keep_clear(conn: Conn, works: Iterable[Work]) -> None:
+    """Have tasks that were read before keep clear of their calendars as those stand now."""
+    stale = [work for work in works if work.task.bounds.calendars]
+    if stale:
+        names = ((work.task.service_id, work.task.bounds.calendars) for work in stale)
+        found = await exclusions.current(conn, {(s, name) for s, some in names for name in some})
+        for work in stale:
+            work.task = exclusions.with_excluded(work.task, found)
 
 
 def _word(outcome: actions.Outcome) -> Literal["succeeded", "failed", "unknown"]:
@@ -268,7 +293,12 @@ def _first(run: Run, otherwise: int | None) -> int | None:
 def why_cancelled(run: Run) -> str:
     """Return the reason of a run that someone cancelled."""
     cut = any(a.outcome in ("unknown", "cancelled") for a in run.attempts)
-    return f"{CANCELLED}; the call may have arrived" if cut else CANCELLED
+    return f"{CANCELLED}; {_became(run)}" if cut else CANCELLED
+
+
+def _became(run: Run) -> str:
+    """Return what became of an attempt of a run that was cut short."""
+    return (run.work.task.action if run.work else Http).cut
 
 
 def _failed(run: Run, reason: str, now: int) -> End:
@@ -283,7 +313,7 @@ def _overlapped(run: Run, work: Work | None, until: int) -> tuple[UUID, int, int
 
     Since it was replayed, where it was: between its end and then it stood in nobody's way.
     """
-    if work is None or run.overlap != "skip" or run.task_key is None:
+    if work is None or run.overlap != "skip" or run.backfilled or run.task_key is None:
         return None
     since = next((a.started_at for a in run.tries if a.started_at is not None), until)
     trigger = work.task.due

@@ -127,4 +127,9 @@ def header(name: str) -> str:
     return f"the header {name.lower()}"
 
 
+def variable(name: str) -> str:
+    """Return what the value of a command's variable is called."""
+    return f"the variable {name}"
+
+
 SIGNING = "the signing secret"

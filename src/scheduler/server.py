@@ -18,7 +18,8 @@ import structlog
 import uvicorn
 from litestar import Litestar
 
-from scheduler import app, disk, logs, logstore, metrics, opening, reaching, services
+from scheduler import app, disk, logs, logstore, metrics, opening, pgbinaries, reaching, services
+from scheduler.actions import command_rights
 from scheduler.actions.command import Command, CommandPerformer
 from scheduler.actions.http import Http, HttpPerformer
 from scheduler.config import Settings, secrets
@@ -209,6 +210,7 @@ class Process:
         async with contextlib.AsyncExitStack() as stack:
             if self.postgres is not None:
                 stack.enter_context(background(self._keep_postgres(self.postgres)))
+            commands = await stack.enter_async_context(self._commands())
             database = Database(self.url, self.settings.database)
             stack.push_async_callback(database.close)
             await settle_in(database, self.settings, paused=self.paused)
@@ -222,7 +224,7 @@ class Process:
             engine = Engine(
                 self.settings,
                 database,
-                {Http: HttpPerformer(outbound), Command: CommandPerformer()},
+                {Http: HttpPerformer(outbound), Command: commands},
                 gate,
                 role="serve" if self.credentials else "worker",
                 sole=self.joiners is not None and self.joiners.none(),
@@ -238,6 +240,11 @@ class Process:
             calm_collector()
             log.info("ready", **self._listening())
             yield
+
+    def _commands(self) -> CommandPerformer:
+        """Return what runs commands. Raises StartupError for settings that do not fit together."""
+        rules = command_rights.judged(self.settings.commands, postgres_user(self.settings))
+        return CommandPerformer(self.settings.commands, rules)
 
     async def _watch_disk(self, engine: Engine, stack: contextlib.AsyncExitStack) -> None:
         """Halt the engine while the embedded Postgres's disk is nearly full, from its start on.
@@ -263,7 +270,12 @@ class Process:
     async def _introduce(self, database: Database, credentials: Path) -> None:
         """Create the first service where there is none, and tell its credentials, once."""
         async with database.api.begin() as conn:
-            created = await services.bootstrap(conn, self.settings.auth, vault=database.vault)
+            created = await services.bootstrap(
+                conn,
+                self.settings.auth,
+                allow_commands=self.settings.commands.enabled,
+                vault=database.vault,
+            )
             if created is not None:
                 write_credentials(credentials, self.address, created)
         if created is not None:
@@ -321,6 +333,13 @@ def background(work: Any) -> Any:
         yield
     finally:
         running.cancel()
+
+
+def postgres_user(settings: Settings) -> int | None:
+    """Return whom the embedded Postgres runs as, where it is another user than this process's."""
+    if settings.database.url or not settings.commands.enabled:
+        return None
+    return pgbinaries.account(EmbeddedPostgres(data_dir(settings)).cluster.data).uid
 
 
 def rules(settings: Settings, url: str, own: str) -> Rules:

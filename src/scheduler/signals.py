@@ -30,7 +30,8 @@ class Signals:
     """Sends and hears hints.
 
     `on_wake(due_ms)` is called when a run may be due soon, `on_recall(task_key)` when held runs of
-    a task may be stale, `on_cancel(run_id)` when someone wants a run to end.
+    a task may be stale, `on_calendars(service_id)` when those of a service's tasks may be that name
+    calendars, `on_cancel(run_id)` when someone wants a run to end.
     """
 
     def __init__(
@@ -40,12 +41,14 @@ class Signals:
         alone: Callable[[], bool],
         on_wake: Callable[[int], None],
         on_recall: Callable[[UUID], None],
+        on_calendars: Callable[[UUID], None],
         on_cancel: Callable[[UUID], object],
     ) -> None:
         self._database = database
         self._alone = alone
         self._on_wake = on_wake
         self._on_recall = on_recall
+        self._on_calendars = on_calendars
         self._on_cancel = on_cancel
         self._name = secrets.token_hex(4)
         self._out: set[str] = set()
@@ -59,6 +62,10 @@ class Signals:
     def recall(self, task_key: UUID) -> None:
         """Tell the others that a task's held runs may be stale."""
         self._send(f"{self._name} recall {task_key}")
+
+    def calendars(self, service_id: UUID) -> None:
+        """Tell the others that a calendar of a service was edited."""
+        self._send(f"{self._name} calendars {service_id}")
 
     def cancel(self, run_id: UUID) -> None:
         """Tell the others that a run is to end."""
@@ -125,6 +132,9 @@ class Signals:
         elif kind == "recall":
             with contextlib.suppress(ValueError):
                 self._on_recall(UUID(value))
+        elif kind == "calendars":
+            with contextlib.suppress(ValueError):
+                self._on_calendars(UUID(value))
         elif kind == "cancel":
             with contextlib.suppress(ValueError):
                 self._on_cancel(UUID(value))

@@ -1,9 +1,11 @@
-"""Signing secrets: a service's column of them, and at hand where its calls are signed."""
+"""What a service's runs need of it, at hand: what signs its calls, and whether it runs commands."""
 
 import base64
 import secrets
+import shlex
 import time
 from collections.abc import Callable, Collection
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -14,11 +16,15 @@ from scheduler.db import Conn
 from scheduler.sealing import SIGNING, SealError, Vault
 
 OF = text("SELECT id, signing_secret FROM service WHERE id = ANY(:ids)")
+AT_HAND = text("SELECT id, name, allow_commands, signing_secret FROM service WHERE id = ANY(:ids)")
 SET = text("UPDATE service SET signing_secret = :secret WHERE id = :service_id")
 REPLACE = text("""
 UPDATE service SET signing_secret = :secret
 WHERE id = :service_id AND signing_secret = :before
 """)
+
+
+GONE = "its service was deleted"
 
 
 def shown_secret(secret: bytes) -> str:
@@ -47,12 +53,14 @@ async def replace(conn: Conn, service_id: UUID, before: bytes, after: bytes) -> 
 
 
 class _Known(msgspec.Struct):
-    """A service's secret as last read; `read_at` on the monotonic clock, in seconds."""
+    """A service as last read; `read_at` on the monotonic clock, in seconds."""
 
     read_at: float
     stored: bytes | None
     opened: bytes | None
     broken: str | None = None
+    closed: str | None = None
+    """Why it may not run commands, if so."""
 
 
 class Secrets:
@@ -73,8 +81,11 @@ class Secrets:
         known = self._known
         old = {k for k in service_ids if k not in known or known[k].read_at < now - self.FRESH_S}
         if old:
-            found = await stored(conn, old)
-            known.update({key: self._learn(key, now, found.get(key)) for key in old})
+            rows = {row.id: row for row in await conn.execute(AT_HAND, {"ids": list(old)})}
+            for key in old:
+                row = rows.get(key)
+                known[key] = self._learn(key, now, None if row is None else row.signing_secret)
+                known[key].closed = _closed(row)
 
     def _learn(self, service_id: UUID, now: float, raw: bytes | None) -> _Known:
         before = self._known.get(service_id)
@@ -92,7 +103,21 @@ class Secrets:
         known = self._known.get(service_id)
         return known.opened if known else None
 
+    def closed(self, service_id: UUID) -> str | None:
+        """Return why a service may not run commands, if so."""
+        known = self._known.get(service_id)
+        return known.closed if known else GONE
+
     def broken(self, service_id: UUID) -> str | None:
         """Return why a service's secret cannot be opened, if so."""
         known = self._known.get(service_id)
         return known.broken if known else None
+
+
+def _closed(row: Any) -> str | None:
+    if row is None:
+        return GONE
+    if row.allow_commands:
+        return None
+    allowing = f"`scheduler services update {shlex.quote(row.name)} --allow-commands`"
+    return f"its service may not run commands; {allowing} lets it"

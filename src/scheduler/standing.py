@@ -43,7 +43,7 @@ def awaits(
     """
     if at_once and of.due is not None:
         return True
-    at = of.coming(now, gone)
+    at = of.coming(now, gone, excluded=True)
     if at is None:
         return False
     most = of.bounds.max_runs
@@ -85,7 +85,10 @@ class Standing:
             self.recheck([run.task_key])
             return
         known = self._known.get(run.task_key) == run.version and self._alone()
-        if end.state == "succeeded" and known:
+        if end.state in ("succeeded", "skipped") and known:
+            return
+        if end.state == "skipped":  # the run before it is still the last
+            self.recheck([run.task_key])
             return
         self._known.pop(run.task_key, None)
         self._add(_tally(run, end.state))

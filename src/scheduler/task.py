@@ -1,6 +1,6 @@
 """The task: its table, a row for each, and every verb on it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -24,7 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import IntegrityError
 
-from scheduler import db
+from scheduler import db, exclusions
 from scheduler.actions import Action, Http
 from scheduler.db import Conn, metadata, times_check
 from scheduler.definition import Definition, Policy
@@ -89,6 +89,16 @@ TASK = Table(
         ),
         postgresql_using="gin",
     ),
+    Index(
+        "task_calendars",
+        text(
+            "string_to_array(('s' || substr(service_id::text, 29)) || replace("
+            "btrim((bounds -> 'calendars')::text, '[]'), ', ', "
+            "', ' || ('s' || substr(service_id::text, 29))), ', ')"
+        ),
+        postgresql_using="gin",
+        postgresql_where=text("bounds ? 'calendars'"),
+    ),
 )
 COLUMNS = """key, bucket, service_id, id, version, name, description, tags, status, trigger, action,
           policy, created_at, updated_at, bounds, paused_until"""
@@ -147,7 +157,7 @@ async def find(conn: Conn, service_id: UUID, task_id: str) -> Definition | None:
     bucket = bucket_of(service_id, task_id)
     values = {"service_id": service_id, "id": task_id, "bucket": bucket}
     row = (await conn.execute(GET, values)).first()
-    return definition(row) if row else None
+    return (await exclusions.attach(conn, [definition(row)]))[0] if row else None
 
 
 async def change(conn: Conn, task: Definition) -> None:
@@ -240,14 +250,13 @@ async def taken(conn: Conn, service_id: UUID, ids: Sequence[str]) -> list[str]:
 
 async def definitions(conn: Conn, keys: Sequence[UUID]) -> dict[UUID, Definition]:
     """Return tasks by key, of any service: the machine performs them all."""
-    rows = await conn.execute(BY_KEYS, {"keys": list(keys)})
-    return {row.key: definition(row) for row in rows}
+    return await _by_key(conn, await conn.execute(BY_KEYS, {"keys": list(keys)}))
 
 
 async def outlines(conn: Conn, service_id: UUID, keys: Sequence[UUID]) -> dict[UUID, Definition]:
     """Map a service's tasks to their definitions, but for description, header and payload."""
-    rows = await conn.execute(OUTLINES, {"keys": list(keys), "service_id": service_id})
-    return {row.key: definition(row) for row in rows}
+    values = {"keys": list(keys), "service_id": service_id}
+    return await _by_key(conn, await conn.execute(OUTLINES, values))
 
 
 async def triggers(
@@ -263,15 +272,20 @@ async def triggered(
 ) -> list[Definition]:
     """Return a service's active tasks that have a trigger, the oldest first, from `start` on."""
     values = {"service_id": service_id, "created_at": start[0], "key": start[1], "most": most}
-    return [definition(row) for row in await conn.execute(TRIGGERED, values)]
+    rows = await conn.execute(TRIGGERED, values)
+    return await exclusions.attach(conn, [definition(row) for row in rows])
 
 
 async def outlines_of_all(conn: Conn, keys: Sequence[UUID]) -> dict[UUID, Definition]:
     """Return tasks by key, of any service, but for description, header and payload: never to be
     written back, nor performed. Those may be long, and the machine reads hundreds at once.
     """
-    rows = await conn.execute(OUTLINES_OF_ALL, {"keys": list(keys)})
-    return {row.key: definition(row) for row in rows}
+    return await _by_key(conn, await conn.execute(OUTLINES_OF_ALL, {"keys": list(keys)}))
+
+
+async def _by_key(conn: Conn, rows: Iterable[Any]) -> dict[UUID, Definition]:
+    tasks = await exclusions.attach(conn, [definition(row) for row in rows])
+    return {of.key: of for of in tasks}
 
 
 async def zoned_after(conn: Conn, after: UUID, most: int) -> list[tuple[UUID, bool]]:

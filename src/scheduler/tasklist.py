@@ -13,6 +13,7 @@ from uuid import UUID
 import msgspec
 from sqlalchemy import text
 
+from scheduler import exclusions
 from scheduler.actions import Action
 from scheduler.db import Conn, walk_in_order
 from scheduler.definition import Definition
@@ -227,7 +228,7 @@ async def _read(conn: Conn, statement: str, values: dict[str, Any]) -> list[Defi
             size += sum(of.size for of in found[-len(some) :])
             if size >= PAGE_BYTES:
                 break
-    return found
+    return await exclusions.attach(conn, found)
 
 
 def _chosen(source: str, before: str = "") -> str:
@@ -254,6 +255,14 @@ async def _counted(conn: Conn, asked: _Asked) -> int | None:
     walk = COUNT_WALK if fits else TOTAL_MOST + 1
     seen, fit = await _newest(conn, asked, fits or "true", walk)
     return None if seen == walk or fit > TOTAL_MOST else fit
+
+
+async def total(conn: Conn, service_id: UUID, wanted: Filter) -> int:
+    """Return how many of a service's tasks fit, however many those are."""
+    asked = _asked(service_id, wanted)
+    await walk_in_order(conn, bitmaps=True)
+    statement = f"SELECT count(*) FROM task WHERE {_all(asked.conditions)}"
+    return int((await conn.execute(text(statement), asked.values)).scalar_one())
 
 
 async def sift(conn: Conn, service_id: UUID, wanted: Filter, keys: Sequence[UUID]) -> list[UUID]:
@@ -299,3 +308,22 @@ async def fitting(
 ) -> set[UUID]:
     """Return those of some tasks that fit the words."""
     return set(await sift(conn, service_id, Filter(words=tuple(words)), keys))
+
+
+# Those that name a calendar -----------------------------------------------------------------------
+
+CALENDARS = "(bounds -> 'calendars')"
+NAMING = text(f"""
+SELECT id FROM task
+WHERE service_id = :service_id AND bounds ? 'calendars'
+  AND {MARKED.format(mark="('s' || substr(CAST(service_id AS text), 29))", tags=CALENDARS)}
+      @> ARRAY[CAST(:marked AS text)]
+LIMIT :most
+""")
+
+
+async def naming(conn: Conn, service_id: UUID, calendar: str, most: int) -> list[str]:
+    """Return the ids of some of a service's tasks that name a calendar."""
+    marked = f's{str(service_id)[28:]}"{calendar}"'  # as the index has it
+    values = {"service_id": service_id, "marked": marked, "most": most}
+    return list((await conn.execute(NAMING, values)).scalars())

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 import msgspec
+from msgspec import UNSET, UnsetType
 from sqlalchemy import (
     Column,
     DateTime,
@@ -50,13 +51,18 @@ Version = tuple[UUID, int, int]
 """Of a task: its key, its bucket, and the version."""
 
 
-class ShownRequest(msgspec.Struct, frozen=True):
-    """What is sent to the target, but for the headers that every call carries."""
+class ShownRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What is sent to the target, but for the headers that every call carries.
 
-    method: str
-    url: str
-    header: dict[str, str]
-    payload: str | None
+    Of a command it is what the shell is given: `command` and `env`, and nothing else.
+    """
+
+    method: str | UnsetType = UNSET
+    url: str | UnsetType = UNSET
+    header: dict[str, str] | UnsetType = UNSET
+    payload: str | UnsetType | None = UNSET
+    command: str | UnsetType = UNSET
+    env: dict[str, str] | UnsetType = UNSET
 
 
 class Face(msgspec.Struct, frozen=True):
@@ -73,12 +79,14 @@ def face(of: Definition, since: Definition | None = None) -> Face:
         return Face(None, None)
     action = of.action
     if isinstance(action, Command):
-        return Face(kind_of(of.trigger), None)
+        return Face(kind_of(of.trigger), ShownRequest(command=action.command, env=action.masked()))
     header = action.masked()
-    if since is not None:
+    if since is not None and isinstance(since.action, Http):
         secret = since.action.secrets(header)
         header = {k: MASK if k in secret else v for k, v in header.items()}
-    request = ShownRequest(action.verb, mask(action.url), header, action.payload)
+    request = ShownRequest(
+        method=action.verb, url=mask(action.url), header=header, payload=action.payload
+    )
     return Face(kind_of(of.trigger), request)
 
 
@@ -135,10 +143,13 @@ async def find(conn: Conn, service_id: UUID, of: Version) -> Face | None:
 
 
 def _read(raw: str | None) -> ShownRequest | None:
+    if raw is None:
+        return None
     try:
-        return None if raw is None else msgspec.json.decode(raw, type=ShownRequest)
+        found = msgspec.json.decode(raw, type=ShownRequest)
     except (msgspec.DecodeError, RecursionError):  # damaged by hand
         return None
+    return found if found.url or found.command else None
 
 
 # Many ---------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import email.utils
 import hmac
 import time
 from collections.abc import Iterable
-from typing import Literal
+from typing import ClassVar, Literal
 from uuid import UUID
 
 import msgspec
@@ -27,6 +27,11 @@ RETRY_AFTER_MOST_S = 3600
 
 class Http(msgspec.Struct, tag_field="kind", tag="http", frozen=True, omit_defaults=True, gc=False):
     """An HTTP request to be made."""
+
+    cut: ClassVar[str] = "the call may have arrived"
+    """What became of a run that was cut short."""
+    success: ClassVar[Expected] = Expected()
+    """The statuses that are one, where the task names none."""
 
     url: str
     method: Method | None = None

@@ -129,6 +129,7 @@ def run_pairs(run: Json, now: datetime) -> Iterator[tuple[str, str]]:
     yield "Took", times.milliseconds(run.get("duration_ms"))
     request = run.get("request") or {}
     yield "Request", f"{text(request, 'method')} {text(request, 'url')}".strip()
+    yield "Command", text(request, "command")
     more = "\n(there was more than is kept)" if run.get("truncated") else ""
     yield "Response", text(run, "response") + more
 

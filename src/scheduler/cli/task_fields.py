@@ -93,7 +93,22 @@ FLAGS = (
         default=None,
         help="Default: it does not.",
     ),
-    _flag(WHAT, "command", "-c", "--command", help="A shell command, where the server has them."),
+    _flag(
+        WHAT,
+        "command",
+        "-c",
+        "--command",
+        metavar="LINE",
+        help="A line for sh, in place of a url, where the server runs commands.",
+    ),
+    _flag(
+        WHAT,
+        "env",
+        "--env",
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="A variable of the command; repeatable. An update replaces all of them.",
+    ),
     _flag(WHEN, "frequency", type=int, metavar="N", help="Every N units; with --unit."),
     _flag(
         WHEN,
@@ -103,7 +118,33 @@ FLAGS = (
         shell_complete=completers.words("second", "minute", "hour", "day", "week"),
     ),
     _flag(WHEN, "cron", metavar="'M H D M W'", help="A cron expression."),
-    _flag(WHEN, "timezone", metavar="ZONE", help="Of the cron, like Europe/Berlin; default UTC."),
+    _flag(WHEN, "rrule", metavar="RULE", help="A recurrence rule, like FREQ=DAILY;BYHOUR=9."),
+    _flag(
+        WHEN,
+        "timezone",
+        metavar="ZONE",
+        help="Of the cron or rule, like Europe/Berlin; default UTC.",
+    ),
+    _flag(
+        WHEN,
+        "dst_gap",
+        help="skip, shift or end, of a time that the clocks leave out.",
+        shell_complete=completers.words("skip", "shift", "end"),
+    ),
+    _flag(
+        WHEN,
+        "dst_overlap",
+        help="first, second or both, of a time that comes twice.",
+        shell_complete=completers.words("first", "second", "both"),
+    ),
+    _flag(
+        WHEN,
+        "calendars",
+        "--calendar",
+        multiple=True,
+        metavar="NAME",
+        help="A calendar that it keeps clear of; repeatable.",
+    ),
     _flag(
         WHEN,
         "scheduled_at",
@@ -194,14 +235,14 @@ def sent(given: dict[str, Any]) -> Fields:
     """Return the fields that flags give, and nothing for those that were not. Raises Usage."""
     fields = {k: v for k, v in given.items() if v is not None and v != ()}
     unset, text = fields.pop("unset", ()), fields.pop("json", None)
-    for name, read in (("header", _headers), ("retry_backoff", _backoff), ("payload", _content)):
+    for name, read in READ.items():
         if name in fields:
             fields[name] = read(fields[name])
     if text is not None:
         if "payload" in fields:
             raise Usage("--payload and --json are two bodies; give one")
         fields["payload"] = _json(_content(text))
-    for name in ("tags", "secret_headers"):
+    for name in ("tags", "secret_headers", "calendars"):
         if name in fields:
             fields[name] = list(fields[name])
     for name in unset:
@@ -219,6 +260,16 @@ def _headers(lines: tuple[str, ...]) -> dict[str, str]:
         if not colon or not name.strip():
             raise Usage("--header is 'NAME: VALUE', with a colon")
         found[name.strip()] = value.strip()
+    return found
+
+
+def _variables(lines: tuple[str, ...]) -> dict[str, str]:
+    found = dict[str, str]()
+    for line in lines:
+        name, equals, value = line.partition("=")
+        if not equals or not name:
+            raise Usage("--env is NAME=VALUE, with an equals sign")
+        found[name] = value
     return found
 
 
@@ -240,6 +291,15 @@ def _content(text: str) -> str:
         return read_file(text[1:]).decode()
     except UnicodeDecodeError:
         raise Usage(f"{text[1:]} is not UTF-8 text, and a payload is text") from None
+
+
+READ: dict[str, Callable[[Any], Any]] = {
+    "header": _headers,
+    "env": _variables,
+    "retry_backoff": _backoff,
+    "payload": _content,
+}
+"""How flags are read whose field is no text."""
 
 
 def _json(text: str) -> Raw:

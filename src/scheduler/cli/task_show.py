@@ -18,7 +18,7 @@ from scheduler.cli.output import JsonArray, Listing, Output
 from scheduler.cli.times import Time
 
 Json = dict[str, Any]
-HIDDEN = {"id", "task_id", "message", "service_id", "state", "status", "name", "header"}
+HIDDEN = {"id", "task_id", "message", "service_id", "state", "status", "name", "header", "env"}
 TIMES = ("scheduled_at", "start_at", "end_at", "paused_until", "created_at", "updated_at")
 HEADINGS = ("ID", "Name", "Status", "Active", "Next due", "Trigger", "Calls")
 NAMES = {"scheduled_at": "Next due", "url": "URL"}
@@ -38,10 +38,12 @@ NAMES = {"scheduled_at": "Next due", "url": "URL"}
 )
 @click.option(
     "--trigger",
-    help="interval, once, cron or none.",
-    shell_complete=completers.words("interval", "once", "cron", "none"),
+    help="interval, once, cron, rrule or none.",
+    shell_complete=completers.words("interval", "once", "cron", "rrule", "none"),
 )
-@click.option("--action", help="http.", shell_complete=completers.words("http"))
+@click.option(
+    "--action", help="http or command.", shell_complete=completers.words("http", "command")
+)
 @click.option("--tag", help="A tag that it has.")
 @click.option("-q", "--query", "q", help="Words, or their beginnings, in name and url.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Stop after so many.")
@@ -131,6 +133,8 @@ def trigger_of(task: Json) -> str:
         return f"every {task['frequency']} {task['unit']}s" if many else f"every {task['unit']}"
     if task.get("cron"):
         return f"{task['cron']} {text(task, 'timezone')}"
+    if task.get("rrule"):
+        return " ".join(f"{task['rrule']} {text(task, 'timezone')}".split())
     return "once" if task.get("scheduled_at") else "by hand"
 
 
@@ -181,6 +185,8 @@ def _pairs(task: Json, now: datetime) -> Iterator[tuple[str, str]]:
         yield name, times.beside(value, now) if field in TIMES else _value(value)
     for header, value in (task.get("header") or {}).items():
         yield "Header", f"{header}: {value}"
+    for variable, value in (task.get("env") or {}).items():
+        yield "Env", f"{variable}={value}"
 
 
 def _value(value: Any) -> str:
@@ -194,6 +200,11 @@ def _value(value: Any) -> str:
 
 
 # Executions --------------------------------------------------------------------------------------
+
+
+EXECUTION = ("Run", "Attempt", "Status", "Code", "Scheduled for", "Took", "Error", "Response")
+RESPONSE = 60
+"""Characters of a response that a row shows; `runs get` and `-o json` have all that is kept."""
 
 
 class _Executions(msgspec.Struct):
@@ -221,7 +232,7 @@ def executions(api: Api, task_id: str, count: int, page: int, output: str) -> No
         out.print_json(answer.content)
         return
     found = api.read(answer, _Executions)
-    listing = Listing("Run", "Attempt", "Status", "Code", "Scheduled for", "Took", "Error")
+    listing = Listing(*EXECUTION, spare=("Response", "Took"))
     listing.add(_execution(each) for each in found.records)
     before = found.page_number * count
     if found.total_count > before + len(found.records) and found.records:
@@ -231,7 +242,9 @@ def executions(api: Api, task_id: str, count: int, page: int, output: str) -> No
 
 def _execution(each: Json) -> list[str]:
     names = ("run_id", "attempt", "status", "status_code", "scheduled_for")
-    return [*(text(each, name) for name in names), took(each), text(each, "error")]
+    said = text(each, "response").rstrip("\n")
+    response = said if len(said) <= RESPONSE else f"{said[:RESPONSE]}…"
+    return [*(text(each, name) for name in names), took(each), text(each, "error"), response]
 
 
 def took(each: Json) -> str:

@@ -14,6 +14,8 @@ VERBS = {
     "schedule": ("task_run:schedule", "Run a task at a time of your own."),
     "scheduled": ("task_show:scheduled", "List what fires in the next 24 hours, or in a range."),
     "preview": ("task_preview:preview", "Show what a trigger yields, of a task saved or not."),
+    "explain": ("task_explain:explain", "Say why a task fires at an instant, or why not."),
+    "backfill": ("task_backfill:backfill", "Make runs for instants that have passed without one."),
     "executions": ("task_show:executions", "List a task's executions, the newest first."),
     "pause": ("task_change:pause", "Let nothing be due until you resume it."),
     "resume": ("task_change:resume", "End a pause."),

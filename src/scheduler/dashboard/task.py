@@ -12,6 +12,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath
 
 from scheduler import history, ledger, lines, task
+from scheduler.actions import Command
 from scheduler.dashboard import door, page
 from scheduler.dashboard.door import Visitor
 from scheduler.dashboard.tasks import Last, stands
@@ -25,7 +26,7 @@ from scheduler.runs import model as runs
 from scheduler.runs.api import cursor_of, read_cursor
 from scheduler.runs.model import ShownRun
 from scheduler.standing import awaits, ended_ahead, limited
-from scheduler.tasks import api, execute, preview
+from scheduler.tasks import execute, preview, written
 from scheduler.tasks.model import Spent, Task, TaskFields
 from scheduler.triggers import Cron
 
@@ -134,14 +135,13 @@ def _of_ended(run: Any, service_id: Any) -> ShownRun:
 
 def _policy(of: Definition, engine: Engine) -> dict[str, str]:
     """Return how a task's runs are performed, in words; what is the default says so."""
-    policy, most = of.policy, of.policy.max_retries
-    retries = engine.settings.worker.max_retries if most is None else most
+    policy, retries = of.policy, of.max_retries(engine.settings.worker.max_retries)
     said = {
         "Timeout": f"{of.timeout_s:.15g} s",
         "Retries": f"{retries} after the first try",
         "Overlap": of.overlap,
         "Misfire": f"{policy.misfire or 'latest'}, after {of.misfire_grace_ms / 1000:.15g} s",
-        "Success": str(of.expected),
+        "Success": f"{'exit code ' if isinstance(of.action, Command) else ''}{of.expected}",
     }
     if policy.max_age_seconds is not None:
         said["Starts within"] = f"{policy.max_age_seconds:.15g} s"
@@ -175,7 +175,7 @@ async def act_on_task(
     try:
         await _act(engine, visitor, task_id, act, fields)
     except UserError as e:
-        if e.status not in (400, 409, 429):
+        if e.status not in (400, 403, 409, 429):
             raise
         return await _task_page(task_id, request, visitor, engine, e.status, e.message)
     return page.leading(f"/dashboard/tasks/{quote(task_id, safe='')}?done={act}")
@@ -188,8 +188,8 @@ async def _act(
         nonce = fields.get("nonce") or secrets.token_hex(16)
         await execute.executed(engine, visitor.service, task_id, nonce, retry=False)
     elif act == "pause":
-        await api.changed(engine, visitor.service, task_id, TaskFields(status="paused"))
+        await written.changed(engine, visitor.service, task_id, TaskFields(status="paused"))
     elif act == "resume":
-        await api.changed(engine, visitor.service, task_id, TaskFields(status="active"))
+        await written.changed(engine, visitor.service, task_id, TaskFields(status="active"))
     else:
         raise ValidationFailed.of("act", "must be run, pause or resume")

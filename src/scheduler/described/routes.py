@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from scheduler.described.fields import INSTANT, LATER, RUN, SERVICE, TOKEN_ID
+from scheduler.described.fields import HEADERS, INSTANT, LATER, RUN, SERVICE, TOKEN_ID
 
 Json = dict[str, Any]
 
@@ -17,10 +17,15 @@ SERVERS = [{"url": "/", "description": "This scheduler"}]
 TAGS = {
     "Tasks": "What to do, and when.",
     "Runs": "The ledger: what became of every due instant, and why.",
+    "Calendars": "Days and hours in which tasks that name them are not run.",
+    "Schedules": "Tasks with an RRULE, and their events, under the names of an older program.",
     "Services": "Tenants, their tokens and limits; for who has the setting `admin.token`.",
     "Health": "Whether the process works, for whatever watches it.",
 }
-PREFIXES = {"tasks": "Tasks", "runs": "Runs", "services": "Services"}
+PREFIXES = {
+    "tasks": "Tasks", "runs": "Runs", "calendars": "Calendars", "api": "Schedules",
+    "services": "Services",
+}  # fmt: skip
 """The group of a route, by the first part of its address; any other is about health."""
 
 
@@ -33,7 +38,10 @@ def tag(path: str) -> str:
 
 PARAMETERS: dict[str, tuple[str, Any]] = {
     "task_id": ("The id of a task.", "report"),
+    "calendar": ("The name of a calendar.", "holidays"),
     "run_id": ("The id of a run, a UUID.", RUN),
+    "schedule_id": ("The id of a schedule.", "backup"),
+    "page": ("The page, from 1; what is no page is 1.", 1),
     "service": ("The id or name of a service.", "billing"),
     "status": ("Tasks of this status, or in this state.", "active"),
     "state": ("Tasks in this state.", "failed"),
@@ -47,6 +55,7 @@ PARAMETERS: dict[str, tuple[str, Any]] = {
     "count": ("How many to answer; what is no count of a task's executions is 10.", 10),
     "from": ("The beginning of the time that is asked for, included.", INSTANT),
     "to": ("The end of the time that is asked for.", LATER),
+    "at": ("The instant that is asked for.", INSTANT),
     "task": ("Runs of this task.", "report"),
     "reason": ("Runs that ended for this reason.", "overlap"),
     "kind": ("Runs of these kinds, with commas between them.", "task,manual"),
@@ -120,6 +129,24 @@ PREVIEW: Json = {
         {"at": "2027-02-01T06:30:00.000Z", "local": "2027-02-01T07:30:00.000+01:00", "note": None}
     ],
 }
+BACKFILLED: Json = {
+    "task_id": "report", "dry_run": True, "from": "2026-01-01T00:00:00.000Z",
+    "to": "2026-01-05T00:00:00.000Z", "matched": 2, "existing": 0, "excluded": 0, "forgotten": 0,
+    "lacking": 2, "first": "2026-01-01T06:30:00.000Z", "last": "2026-01-02T06:30:00.000Z",
+    "made": 0, "last_due": None, "next": None,
+}  # fmt: skip
+EXPLAINED: Json = {
+    "task_id": "report", "at": INSTANT, "local": "2027-01-31T09:00:00.000+01:00",
+    "timezone": "Europe/Berlin", "fires": False, "verdict": "rule",
+    "reason": "The trigger yields no instant at this time.",
+    "trigger": "At 07:30 on Monday through Friday, Europe/Berlin time", "matches": False,
+    "note": None,
+    "previous": {"at": "2027-01-29T06:30:00.000Z", "local": "2027-01-29T07:30:00.000+01:00",
+                 "note": None},
+    "next": {"at": "2027-02-01T06:30:00.000Z", "local": "2027-02-01T07:30:00.000+01:00",
+             "note": None},
+    "facts": [], "run": None,
+}  # fmt: skip
 SERVICE_SHOWN: Json = {
     "service_id": SERVICE, "name": "billing", "allow_commands": False, "max_tasks": 500,
     "max_runs_per_minute": None, "max_in_flight": None, "max_body_bytes": None,
@@ -138,20 +165,72 @@ SERVICE_MADE: Json = {
 ROTATED: Json = {
     **SERVICE_SHOWN, "token": "the-token-shown-once", "token_id": TOKEN_ID, "tokens": TOKENS,
 }  # fmt: skip
+CALENDAR: Json = {
+    "name": "holidays", "service_id": SERVICE, "description": "Days off.",
+    "timezone": "Europe/Berlin",
+    "dates": ["2026-05-01", {"from": "2026-12-24", "to": "2026-12-26"}],
+    "weekly": [{"days": ["SAT", "SUN"], "from": None, "to": None}], "events": 0, "ical": None,
+    "created_at": INSTANT, "updated_at": INSTANT,
+}  # fmt: skip
+EXCLUDED: Json = {
+    "from": "2026-12-23T23:00:00.000Z", "to": "2026-12-27T23:00:00.000Z",
+    "local_from": "2026-12-24T00:00:00.000+01:00", "local_to": "2026-12-28T00:00:00.000+01:00",
+}  # fmt: skip
 NIGHTLY = [
     {"id": f"nightly-{n}", "name": f"Nightly {n}", "url": "https://example.com/nightly",
      "cron": "0 3 * * *"}
     for n in (1, 2)
 ]  # fmt: skip
+SCHEDULE: Json = {
+    "id": "backup", "name": "Daily Backup", "rrule": "FREQ=DAILY;INTERVAL=1",
+    "callback_url": "https://example.com/backup", "method": "POST", "headers": HEADERS,
+    "body": '{"task":"backup"}',
+}  # fmt: skip
+SCHEDULE_SHOWN: Json = {
+    **SCHEDULE, "headers": {**HEADERS, "Authorization": "********"}, "status": "active",
+    "created_at": INSTANT, "updated_at": INSTANT,
+}  # fmt: skip
+QUEUED: Json = {
+    "time": INSTANT,
+    "status": "ready_queue",
+    "message": "Event pre-queued for ready queue",
+}
+EVENT: Json = {
+    "_id": RUN, "schedule_id": "backup", "run_time": INSTANT, "status": [QUEUED],
+    "created_at": INSTANT,
+}  # fmt: skip
+PAST: Json = {
+    **EVENT,
+    "status": [
+        QUEUED,
+        {"time": INSTANT, "status": "worker_queue", "message": "Event dispatched to worker queue"},
+        {"time": LATER, "status": "completed", "message": "Event successfully processed"},
+    ],
+}
+ONE_PAGE: Json = {"page": 1, "limit": 10, "total": 1}
 
 SENT: dict[str, Any] = {
+    "create_schedule": SCHEDULE,
+    "change_schedule": {"name": "Updated Daily Backup", "rrule": "FREQ=DAILY;INTERVAL=2"},
     "create_task": NEW,
     "create_tasks": NIGHTLY,
     "change_task": {"status": "paused", "paused_until": "2027-01-04T00:00:00+01:00"},
     "preview_new_task": {"cron": "30 7 * * MON-FRI", "timezone": "Europe/Berlin"},
     "schedule_task": {"scheduled_at": INSTANT},
+    "backfill_task": {
+        "from": "2026-01-01T00:00:00Z",
+        "to": "2026-01-05T00:00:00Z",
+        "dry_run": True,
+    },
     "replay_runs": FILTER,
     "cancel_runs": {**FILTER, "state": "scheduled"},
+    "create_calendar": {
+        "name": "holidays",
+        "timezone": "Europe/Berlin",
+        "dates": ["2026-05-01", {"from": "2026-12-24", "to": "2026-12-26"}],
+        "weekly": [{"days": ["SAT", "SUN"]}, {"days": ["MON"], "from": "22:00", "to": "06:00"}],
+    },
+    "change_calendar": {"dates": ["2026-12-25"]},
     "create_service": {"name": "billing", "max_tasks": 500},
     "change_service": {"max_tasks": 1000},
     "rotate_service": {"signing": False},
@@ -159,6 +238,13 @@ SENT: dict[str, Any] = {
 }
 """Bodies, by operation."""
 ANSWERED: dict[str, dict[str, Any]] = {
+    "create_schedule": {"201": {"id": "backup"}},
+    "list_schedules": {"200": {"schedules": [SCHEDULE_SHOWN], **ONE_PAGE}},
+    "get_schedule": {"200": SCHEDULE_SHOWN},
+    "change_schedule": {"200": {"message": "Schedule updated successfully."}},
+    "delete_schedule": {"200": {"message": "Schedule and associated events deleted."}},
+    "list_pending_events": {"200": {"events": [EVENT], **ONE_PAGE}},
+    "list_past_events": {"200": {"events": [PAST], **ONE_PAGE}},
     "create_task": {"201": {**TASK, "task_id": "report", "message": "Task created successfully"}},
     "create_tasks": {"201": {"created": 2, "ids": ["nightly-1", "nightly-2"]}},
     "list_tasks": {"200": [TASK]},
@@ -173,6 +259,8 @@ ANSWERED: dict[str, dict[str, Any]] = {
         "200": {"message": "Task scheduled successfully", "task_id": "report",
                 "scheduled_at": INSTANT, "run_id": RUN}
     },
+    "backfill_task": {"200": BACKFILLED},
+    "explain_task": {"200": EXPLAINED},
     "preview_task": {"200": PREVIEW},
     "preview_new_task": {"200": PREVIEW},
     "list_runs": {"200": {"runs": [LISTED], "next_cursor": None}},
@@ -185,6 +273,11 @@ ANSWERED: dict[str, dict[str, Any]] = {
         "200": {"from": INSTANT, "to": LATER, "checked": 1440, "missing": [], "doubled": [],
                 "next_cursor": None}
     },
+    "create_calendar": {"201": CALENDAR},
+    "list_calendars": {"200": [{k: v for k, v in CALENDAR.items() if k != "ical"}]},
+    "get_calendar": {"200": CALENDAR},
+    "change_calendar": {"200": CALENDAR},
+    "list_excluded": {"200": [EXCLUDED]},
     "create_service": {"201": SERVICE_MADE},
     "list_services": {"200": [SERVICE_SHOWN]},
     "get_service": {"200": SERVICE_WHOLE},

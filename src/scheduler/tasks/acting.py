@@ -1,4 +1,4 @@
-"""Reading what a task does: its request, and the headers that are secret."""
+"""Reading what a task does: which action a body means, and an HTTP request's fields."""
 
 from collections.abc import Collection
 from typing import Any, get_args
@@ -11,23 +11,50 @@ from scheduler.actions import Action, Command, Http
 from scheduler.actions.http import Method
 from scheduler.masking import MASK
 from scheduler.target import check_header, check_url
+from scheduler.tasks.command import read_command
 from scheduler.tasks.reading import Reader, short
 
 HEADERS_MOST = 100
 """As many as servers commonly take (Apache's LimitRequestFields)."""
 
 
+OF_HTTP = ("method", "header", "headers", "payload", "follow_redirects", "secret_headers")
+OF_COMMAND = ("env",)
+"""Fields that only mean something beside `url`, and beside `command`."""
+
+
+def means_command(reader: Reader) -> bool:
+    """Say whether the task is a command once the body is applied."""
+    fields = reader.fields
+    return bool(fields.command or (isinstance(reader.before.action, Command) and not fields.url))
+
+
 def read_action(reader: Reader) -> Action:
-    """Return the action that the body makes of the stored one."""
+    """Return the action that the body makes of the stored one.
+
+    The field of another kind makes another action, of which nothing is stored yet.
+    """
     stored, fields = reader.before.action, reader.fields
-    if fields.command or (isinstance(stored, Command) and not fields.url):
-        return _command(reader, stored if isinstance(stored, Command) else Command(""))
+    if fields.url and fields.command:
+        reader.say("command", "a task has a url or a command, and both are sent; send one of them")
+        return stored
+    if means_command(reader):
+        _check_others(reader, OF_HTTP, "an HTTP request", "command")
+        return read_command(reader, stored if isinstance(stored, Command) else Command(""))
+    _check_others(reader, OF_COMMAND, "a command", "url")
     return _http(reader, stored if isinstance(stored, Http) else Http(url=""))
 
 
-def _command(reader: Reader, stored: Command) -> Command:
-    env = reader.sent("env", stored.env) or {}
-    return Command(reader.sent("command", stored.command), env)
+def _check_others(reader: Reader, others: Collection[str], what: str, kind: str) -> None:
+    """Note the fields of another kind of action that are sent, and say something."""
+    for field in others:
+        sent = getattr(reader.fields, field)
+        if not sent or (field == "payload" and bytes(memoryview(sent)) in SAYS_NOTHING):
+            continue
+        reader.say(field, f"belongs to {what}, and this task has a {kind}; leave it out")
+
+
+SAYS_NOTHING = (b"", b"null", b'""')
 
 
 def _http(reader: Reader, stored: Http) -> Http:
@@ -47,7 +74,7 @@ def _http(reader: Reader, stored: Http) -> Http:
 def _url(reader: Reader, stored: str) -> str:
     url = reader.sent("url", stored)
     if not url:
-        reader.say("url", "is needed: http://host/path or https://host/path")
+        reader.say("url", "is needed: http://host/path or https://host/path; or a command")
         return ""
     try:
         return check_url(url)

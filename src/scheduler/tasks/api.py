@@ -8,30 +8,18 @@ from litestar.di import NamedDependency
 from litestar.openapi.spec import Schema
 from litestar.params import FromPath
 
-from scheduler import (
-    asked,
-    clock,
-    db,
-    edits,
-    executions,
-    lines,
-    planner,
-    quotas,
-    services,
-    state,
-    task,
-    versions,
-)
+from scheduler import asked, executions, task
 from scheduler.db import utc
 from scheduler.engine import Engine
 from scheduler.errors import ValidationFailed
 from scheduler.executions import Execution
 from scheduler.openapi import asks
 from scheduler.service import Service
-from scheduler.standing import awaits, ended_ahead, limited
-from scheduler.tasks import edit, listing, model
+from scheduler.tasks import listing, model, written
+from scheduler.tasks.backfill import backfill_task
 from scheduler.tasks.bulk import create_tasks
 from scheduler.tasks.execute import execute_task
+from scheduler.tasks.explain import explain_task
 from scheduler.tasks.listing import list_tasks
 from scheduler.tasks.model import CreatedTask, Task, TaskFields
 from scheduler.tasks.preview import preview_new_task, preview_task
@@ -46,30 +34,14 @@ Machine = NamedDependency[Engine]
 
 
 @post("/", summary="Create a task", operation_class=asks(TaskFields))
-@db.again
 async def create_task(
     request: AnyRequest,
     service: Caller,
     engine: Machine,
 ) -> CreatedTask:
     """Create a task, and make its first runs."""
-    fields = model.read_fields(await request.body())
-    async with engine.database.api.begin() as conn:
-        now = await services.hold(conn, service.id)
-        vault = engine.database.vault
-        made = edit.new_task(fields, service.id, now, engine.settings.tasks, vault)
-        await quotas.check_tasks(conn, service)
-        await task.create(conn, made.task)
-        earliest = await planner.create(
-            conn, made.task, now, window_ms=engine.window_ms, at_once=made.at_once
-        )
-        planned = (await limited(conn, service.id, [made.task])).get(made.task.key)
-        pending = awaits(made.task, now, planned, at_once=made.at_once)
-        await state.create(conn, [state.Row(made.task.line, made.task.created_at, pending)])
-    engine.wake(earliest)
-    engine.resume_at(made.task.paused_until)
-    spent = None if planned is None else (planned.runs, planned.until)
-    shown = model.shown(made.task, "pending" if pending else "created", now, spent)
+    made = await written.created(engine, service, model.read_fields(await request.body()))
+    shown = made.shown
     shown.message = "Task created successfully"
     return CreatedTask(task_id=shown.id, **msgspec.structs.asdict(shown))
 
@@ -96,49 +68,14 @@ async def change_task(
     engine: Machine,
 ) -> Task:
     """Change a task; what was due before the edit stays due."""
-    return await changed(engine, service, task_id, model.read_fields(await request.body()))
-
-
-@db.again
-async def changed(engine: Engine, service: Service, task_id: str, fields: TaskFields) -> Task:
-    """Change the fields sent of a task, and its future runs with it. Raises."""
-    async with engine.database.api.begin() as conn:
-        before, planned = await planner.locked(conn, service.id, task_id)
-        asked, spent = await clock.database_ms(conn), (planned.runs, planned.until)
-        gone = (await ended_ahead(conn, service.id, [before], asked)).get(before.key, ())
-        vault = engine.database.vault
-        made = edit.edited(fields, before, asked, engine.settings.tasks, spent, gone, vault)
-        await task.change(conn, made.task)
-        earliest = await edits.replan(
-            conn,
-            before,
-            made.task,
-            planned,
-            window_ms=engine.window_ms,
-            at_once=made.at_once,
-            asked=asked,
-        )
-        shown = await listing.stand(conn, made.task, engine.clock.now_ms())
-    engine.recall(made.task.key)
-    engine.wake(earliest)
-    engine.resume_at(made.task.paused_until)
-    engine.standing.recheck([made.task.key])  # its live runs may be taken back
-    return shown
+    fields = model.read_fields(await request.body())
+    return (await written.changed(engine, service, task_id, fields)).shown
 
 
 @delete("/{task_id:str}", status_code=204, summary="Delete a task and its future runs")
-@db.again
 async def delete_task(task_id: FromPath[str], service: Caller, engine: Machine) -> None:
     """Delete a task; what runs ends and is recorded, what is overdue ends cancelled."""
-    async with engine.database.api.begin() as conn:
-        of, _ = await planner.locked(conn, service.id, task_id)
-        now = utc(await clock.database_ms(conn))
-        await lines.remove(conn, of.line, now)
-        await planner.remove(conn, of.line)
-        await versions.keep(conn, of, None, now)
-        await task.remove(conn, of.line)
-        await state.remove(conn, of.line)
-    engine.recall(of.key)
+    await written.removed(engine, service, task_id)
 
 
 class Executions(msgspec.Struct):
@@ -200,5 +137,7 @@ router = Router(
         list_scheduled,
         preview_task,
         preview_new_task,
+        backfill_task,
+        explain_task,
     ],
 )

@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -23,14 +25,28 @@ from scheduler import asked, db, planner, planning, quotas, services, state, tas
 from scheduler.clock import Slice
 from scheduler.db import Conn
 from scheduler.engine import Engine
-from scheduler.errors import DETAILS_MOST, Conflict, Detail, InvalidRequest, ValidationFailed
+from scheduler.errors import (
+    DETAILS_MOST,
+    Conflict,
+    Detail,
+    Forbidden,
+    InvalidRequest,
+    UserError,
+    ValidationFailed,
+)
+from scheduler.judge import Unjudged, Verdicts
 from scheduler.planning import FirstPlan, Planned
 from scheduler.service import Service
 from scheduler.standing import awaits
-from scheduler.tasks import edit, model
+from scheduler.tasks import edit, model, written
 from scheduler.tasks.edit import Edit
+from scheduler.tasks.keeping import with_calendars_each
+from scheduler.tasks.permission import check_command
 
 MOST = 10_000
+JUDGE_S = 10.0
+"""CPU time that judging the rules of one body may take."""
+Part = bytes | msgspec.Raw
 SPACE = re.compile(r"[ \t\r\n]*")
 INSERT_AT_ONCE = 50
 """Encoding the parameters of one statement holds the loop: 500 rows held it for 9 ms."""
@@ -71,10 +87,13 @@ async def create_tasks(
     """Create up to 10,000 tasks: a JSON array, or a task a line as application/x-ndjson."""
     lined = "ndjson" in request.headers.get("content-type", "")
     body = await request.body()
-    parts = _lines(body) if lined else await _elements(body)
+    parts = partial(_lines, body) if lined else (await _elements(body)).__iter__
+    verdicts = Verdicts(engine.clock.now_ms())
+    if _may_name_a_rule(body):
+        await _judge(parts(), service, engine, verdicts)
     async with engine.database.api.begin() as conn:
         now = await services.hold(conn, service.id)
-        made = await _read(parts, service, now, engine)
+        made = await _read(parts(), service, now, engine, verdicts)
         await quotas.check_tasks(conn, service, len(made))
         ids = [new.task.id for new in made]
         earliest = await _write(conn, service, made, now, engine.window_ms)
@@ -87,10 +106,10 @@ def _lines(body: bytes) -> Iterator[bytes]:
     return (found[0] for found in re.finditer(rb"\S[^\n]*", body))
 
 
-async def _elements(body: bytes) -> Iterator[msgspec.Raw]:
+async def _elements(body: bytes) -> list[msgspec.Raw]:
     """Return the texts of a JSON array's elements: its values are read one at a time, later."""
     try:
-        return iter(asked.body(body, list[msgspec.Raw]))
+        return asked.body(body, list[msgspec.Raw])
     except InvalidRequest as e:
         place = await _broken(body)
         raise e if place is None else _refused(place, e) from None
@@ -128,8 +147,39 @@ def _refused(place: int, e: InvalidRequest) -> InvalidRequest:
     return InvalidRequest(f"[{place}] {e.message.removeprefix('the body ')}")
 
 
+def _may_name_a_rule(part: bytes) -> bool:
+    """Say whether the word rrule may be in a part of the body: its letters may be escaped."""
+    return b"rrule" in part or b"\\u00" in part
+
+
+async def _judge(
+    parts: Iterator[Part], service: Service, engine: Engine, verdicts: Verdicts
+) -> None:
+    """Have the rules of the parts judged, equal ones once. Raises where they take too long.
+
+    All else that is wrong with the parts is found, and said, when they are read.
+    """
+    turn, most = Slice(), engine.settings.tasks
+    for place, part in enumerate(islice(parts, MOST)):
+        await turn.give_way()
+        if not _may_name_a_rule(bytes(part)):
+            continue
+        try:
+            edit.new_task(model.read_fields(part), service.id, verdicts.now, most, None, verdicts)
+        except Unjudged as e:
+            ask = e.ask
+        except UserError:
+            continue
+        else:
+            continue
+        await verdicts.hear(engine.judge, service.id, ask)
+        if verdicts.cpu_s > JUDGE_S:
+            message = f"the rules up to here take more than {JUDGE_S:.0f} s of CPU time; send fewer"
+            raise ValidationFailed.of(f"[{place}].rrule", message)
+
+
 async def _read(
-    parts: Iterator[bytes | msgspec.Raw], service: Service, now: int, engine: Engine
+    parts: Iterator[Part], service: Service, now: int, engine: Engine, verdicts: Verdicts
 ) -> list[Edit]:
     """Return what each part makes. Raises ValidationFailed with everything that is wrong."""
     turn, made, wrong = Slice(), list[Edit](), list[Detail]()
@@ -139,11 +189,16 @@ async def _read(
         if place >= MOST:
             raise ValidationFailed.of("body", f"holds more than {MOST} tasks; send several")
         try:
-            new = edit.new_task(model.read_fields(part), service.id, now, most, vault)
+            fields = model.read_fields(part)
+            new = edit.new_task(fields, service.id, now, most, vault, verdicts)
+            written.check_known(engine, new.task)
+            check_command(new.task, service, engine.settings.commands)
         except ValidationFailed as e:
             wrong += [_placed(place, detail) for detail in e.details]
         except InvalidRequest as e:
             raise _refused(place, e) from None
+        except Forbidden as e:
+            raise Forbidden(f"[{place}]: {e.message}") from None
         else:
             before = places.setdefault(new.task.id, place)
             if before != place:
@@ -184,6 +239,7 @@ async def _write(
         await turn.give_way()
         some = [left.pop(task_id) for task_id in ordered[start : start + INSERT_AT_ONCE]]
         await _check_free(conn, service, some, places)
+        await _keep_clear(conn, some, places)
         plans, standing = list[FirstPlan](), list[state.Row]()
         for new in some:
             first = planning.first_plan(new.task, now, window_ms=window_ms, at_once=new.at_once)
@@ -209,3 +265,11 @@ async def _check_free(
     if taken:
         first = min(taken, key=places.__getitem__)
         raise Conflict(f"[{places[first]}]: there is a task {first} already")
+
+
+async def _keep_clear(conn: Conn, some: Sequence[Edit], places: dict[str, int]) -> None:
+    """Have tasks keep clear of the calendars that they name. Raises ValidationFailed."""
+    fields = {new.task.id: f"[{places[new.task.id]}].calendars" for new in some}
+    found = await with_calendars_each(conn, [new.task for new in some], fields)
+    for new, of in zip(some, found, strict=True):
+        new.task = of

@@ -13,6 +13,7 @@ from scheduler.actions.http import Http
 from scheduler.db import utc
 from scheduler.definition import Definition, Policy
 from scheduler.errors import ValidationFailed
+from scheduler.judge import Verdicts
 from scheduler.run import bucket_of
 from scheduler.sealing import Vault
 from scheduler.tasks.acting import read_action
@@ -44,11 +45,16 @@ class Edit(msgspec.Struct):
 
 
 def new_task(
-    fields: TaskFields, service_id: UUID, now: int, most: config.Tasks, vault: Vault | None = None
+    fields: TaskFields,
+    service_id: UUID,
+    now: int,
+    most: config.Tasks,
+    vault: Vault | None = None,
+    verdicts: Verdicts | None = None,
 ) -> Edit:
     """Return the task that a body describes; its secrets are sealed, where it is to be stored.
 
-    Raises ValidationFailed with every wrong field.
+    Raises ValidationFailed with every wrong field, and Unjudged where `verdicts` lacks its RRULE.
     """
     task_id = fields.id if isinstance(fields.id, str) and fields.id else str(uuid.uuid4())
     blank = Definition(
@@ -67,7 +73,7 @@ def new_task(
         created_at=utc(now),
         updated_at=utc(now),
     )
-    reader = Reader(fields, blank, now, most)
+    reader = Reader(fields, blank, now, most, verdicts=verdicts)
     _check_id(reader, task_id)
     return _read(reader, vault)
 
@@ -80,14 +86,16 @@ def edited(
     spent: Spent | None = None,
     gone: Collection[int] = (),
     vault: Vault | None = None,
+    verdicts: Verdicts | None = None,
 ) -> Edit:
     """Return a task as an edit leaves it, its secrets sealed.
 
-    Raises ValidationFailed with every wrong field.
+    Raises ValidationFailed with every wrong field, and Unjudged where `verdicts` lacks its RRULE.
     What a GET answers may be sent back whole, and changes nothing; where the task has `max_runs`,
     `spent` tells what GET answered, and where instants ended before they came, `gone`.
     """
-    edit = _read(Reader(fields, before, now, most, new=False, spent=spent, gone=gone), vault)
+    reader = Reader(fields, before, now, most, new=False, spent=spent, gone=gone, verdicts=verdicts)
+    edit = _read(reader, vault)
     edit.task = msgspec.structs.replace(
         edit.task, version=before.version + 1, updated_at=utc(now), damaged=None
     )

@@ -23,6 +23,7 @@ from scheduler.run import NewRun, Run, run_id
 from scheduler.runs import model as runs
 from scheduler.runs.model import ShownRun
 from scheduler.service import Service
+from scheduler.tasks.permission import check_command
 
 WAIT_SLACK_S = 0.5
 """Past a task's timeout, so that a run that timed out is still answered as ended."""
@@ -89,6 +90,7 @@ async def executed(
             now = engine.clock.now_ms()
             if await runs.find(conn, service_id, made, now):
                 return of, made, None
+            check_command(of, service, engine.settings.commands)
             await _check_executable(conn, of, engine)
             await quotas.check_in_flight(conn, service)
             await quotas.take_runs(conn, service)

@@ -7,7 +7,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from scheduler import asked
-from scheduler.actions import Command, Http
+from scheduler.actions import Action, Command, Http
 from scheduler.db import rfc3339
 from scheduler.definition import Backoff, Definition, Status
 from scheduler.errors import ValidationFailed
@@ -189,8 +189,6 @@ def shown(
     interval = of.trigger if isinstance(of.trigger, Interval) else None
     cron = of.trigger if isinstance(of.trigger, Cron) else None
     rrule = of.trigger if isinstance(of.trigger, Rrule) else None
-    http = of.action if isinstance(of.action, Http) else None
-    command = of.action if isinstance(of.action, Command) else None
     status = standing(of, now)
     return Task(
         id=of.id,
@@ -201,21 +199,14 @@ def shown(
         status=status,
         state="failed" if of.damaged else state,
         scheduled_at=rfc3339(next_due(of, now, spent, gone)),
-        url=http.url or None if http else None,
-        method=http.verb if http else None,
-        header=http.masked() if http else None,
-        payload=http.payload if http else None,
-        follow_redirects=http.follow_redirects if http else None,
-        secret_headers=http.secret_headers if http else None,
-        command=command.command if command else None,
-        env=command.masked() if command else None,
+        **_action_shown(of.action),
         frequency=interval.frequency if interval else None,
         unit=interval.unit if interval else None,
         cron=cron.expression if cron else None,
         rrule=rrule.text if rrule else None,
         timezone=getattr(of.trigger, "timezone", None),
-        dst_gap=rrule.dst_gap if rrule else None,
-        dst_overlap=rrule.dst_overlap if rrule else None,
+        dst_gap=getattr(of.trigger, "dst_gap", None),
+        dst_overlap=getattr(of.trigger, "dst_overlap", None),
         calendars=list(of.bounds.calendars),
         start_at=rfc3339(of.bounds.start_at),
         end_at=rfc3339(of.bounds.end_at),
@@ -236,6 +227,21 @@ def shown(
         updated_at=rfc3339(of.updated_at),
         message=of.damaged or UNSET,
     )
+
+
+def _action_shown(of: Action) -> dict[str, Any]:
+    http = of if isinstance(of, Http) else None
+    command = of if isinstance(of, Command) else None
+    return {
+        "url": http.url or None if http else None,
+        "method": http.verb if http else None,
+        "header": http.masked() if http else None,
+        "payload": http.payload if http else None,
+        "follow_redirects": http.follow_redirects if http else None,
+        "secret_headers": http.secret_headers if http else None,
+        "command": command.command if command else None,
+        "env": command.masked() if command else None,
+    }
 
 
 def _backoff_shown(backoff: Backoff | None) -> ShownBackoff | None:
@@ -267,6 +273,8 @@ def next_due(
     if at is None:
         return None
     most = of.bounds.max_runs
-    if most is not None and spent is not None and spent[0] >= most and at > spent[1]:
-        return None
-    return at
+    if most is None or spent is None or at <= spent[1]:
+        return at
+    # What a calendar excludes uses them up as well.
+    needed = of.instants.count(spent[1], at) if of.excluded and of.instants else 1
+    return at if spent[0] + needed <= most else None

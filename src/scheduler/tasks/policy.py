@@ -4,11 +4,16 @@ from itertools import islice
 
 from msgspec import UNSET
 
+from scheduler.actions import Command
 from scheduler.definition import MOST_CONCURRENT, Backoff, Policy
 from scheduler.errors import DETAILS_MOST
+from scheduler.tasks.acting import means_command
 from scheduler.tasks.reading import Reader
 
 RANGES_MOST = 50
+STATUSES = (100, 599)
+EXIT_CODES = (0, 255)
+"""What a target answers, and with what a command ends."""
 
 
 def read_policy(reader: Reader) -> Policy:
@@ -51,25 +56,27 @@ def _backoff(reader: Reader, stored: Backoff | None) -> Backoff | None:
 def _expected(
     reader: Reader, stored: tuple[tuple[int, int], ...] | None
 ) -> tuple[tuple[int, int], ...] | None:
-    sent = reader.fields.expected_status
+    sent, is_command = reader.fields.expected_status, means_command(reader)
     if sent is UNSET:
-        return stored
+        # The answers of a target are no exit codes: another kind of action begins anew.
+        return stored if isinstance(reader.before.action, Command) == is_command else None
     if sent is None:
         return None
     parts = sent if isinstance(sent, list) else str(sent).split(",", RANGES_MOST)
     try:
         if 0 < len(parts) <= RANGES_MOST:
-            return tuple(_status_range(str(part)) for part in parts)
+            bounds = EXIT_CODES if is_command else STATUSES
+            return tuple(_status_range(str(part), *bounds) for part in parts)
     except ValueError:
         pass
-    most = f"{RANGES_MOST} of them at most"
-    reader.say("expected_status", f'must be like 200, "200-299" or [200, "300-399"], {most}')
+    like = '0, "0-3" or [0, "64-78"]' if is_command else '200, "200-299" or [200, "300-399"]'
+    reader.say("expected_status", f"must be like {like}, {RANGES_MOST} of them at most")
     return None
 
 
-def _status_range(text: str) -> tuple[int, int]:
+def _status_range(text: str, least: int, most: int) -> tuple[int, int]:
     low, dash, high = text.strip().partition("-")
     first, last = int(low), int(high if dash else low)
-    if not 100 <= first <= last <= 599:
+    if not least <= first <= last <= most:
         raise ValueError(text)
     return first, last

@@ -9,6 +9,7 @@ from scheduler import asked, config
 from scheduler.db import FIRST
 from scheduler.definition import Definition
 from scheduler.errors import Detail
+from scheduler.judge import Verdicts
 from scheduler.tasks.model import Spent, TaskFields
 
 
@@ -16,7 +17,7 @@ class Reader:
     """Reads the fields of a body against the task as it stands, and gathers what is wrong.
 
     A field that is not sent is what is stored; `now` is in ms since 1970, `most` what a task may
-    hold.
+    hold, `verdicts` the rules that were judged.
     """
 
     def __init__(
@@ -29,6 +30,7 @@ class Reader:
         new: bool = True,
         spent: Spent | None = None,
         gone: Collection[int] = (),
+        verdicts: Verdicts | None = None,
     ) -> None:
         self.fields = fields
         self.before = before
@@ -37,6 +39,7 @@ class Reader:
         self.new = new
         self.spent = spent
         self.gone = gone
+        self.verdicts = verdicts or Verdicts(now)
         self.wrong: list[Detail] = []
 
     def say(self, field: str, message: str) -> None:

@@ -21,6 +21,7 @@ from scheduler.service import Service
 from scheduler.tasks import edit, listing
 from scheduler.tasks.execute import check_enabled
 from scheduler.tasks.model import TaskFields
+from scheduler.tasks.permission import check_command
 from scheduler.triggers import Once
 
 AnyRequest = Request[Any, Any, Any]
@@ -59,6 +60,7 @@ async def schedule_task(
     at = _at(await request.body())
     async with engine.database.api.begin() as conn:
         of, planned = await planner.locked(conn, service.id, task_id)
+        check_command(of, service, engine.settings.commands)
         check_enabled(of)
         moves = of.trigger is None or isinstance(of.trigger, Once)
         if moves:

@@ -6,16 +6,22 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from scheduler import asked
+from scheduler.db import ms
 from scheduler.definition import Definition, Status
+from scheduler.judging import Ask
+from scheduler.tasks.keeping import read_calendars
 from scheduler.tasks.model import STATES, next_due, standing
 from scheduler.tasks.reading import Reader, short
 from scheduler.triggers import UNIT_MS, Bounds, Cron, Interval, Once, Rrule, Trigger
 from scheduler.triggers.pattern import pattern
+from scheduler.triggers.rrule import DstGap, DstOverlap
 from scheduler.triggers.zones import check_zone
 
 MOST_RUNS = 1_000_000_000
 JITTER_MOST_S = 86_400
 
+WALL: dict[str, type[Cron | Rrule]] = {"cron": Cron, "rrule": Rrule}
+"""Triggers that keep to the clock on some wall, by their fields."""
 At = int | UnsetType | None
 """A `scheduled_at` as it was sent: in ms since 1970, None for null."""
 
@@ -81,6 +87,7 @@ def _bounds(reader: Reader) -> Bounds:
         end_at=stored.end_at if end is UNSET else end,
         max_runs=reader.number("max_runs", stored.max_runs, 1, MOST_RUNS),
         jitter_ms=round((jitter or 0) * 1000),
+        calendars=read_calendars(reader),
     )
     if (
         bounds.start_at is not None
@@ -104,56 +111,97 @@ def _trigger(reader: Reader, bounds: Bounds) -> tuple[Trigger | None, bool]:
     """Return the trigger, and whether the edit asks for a run now."""
     fields, stored, at = reader.fields, reader.before.trigger, reader.time("scheduled_at")
     every = fields.frequency is not UNSET and fields.frequency is not None
-    if fields.cron:
-        if every:
-            reader.say("cron", "frequency and cron are two triggers; send one, and the other null")
-            return stored, False
+    named = ["frequency"] * every + [name for name in WALL if getattr(fields, name)]
+    if len(named) > 1:
+        number = "two" if len(named) == 2 else "three"
+        both = f"{', '.join(named[:-1])} and {named[-1]} are {number} triggers"
+        reader.say(named[-1], f"{both}; send one, and null for what is left")
+        return stored, False
+    if named and not every:
         if fields.unit:
-            reader.say("unit", "goes with frequency, not with cron; leave it out, or send null")
-        return _cron(reader, fields.cron.strip(), bounds, at), False
-    if fields.rrule or (isinstance(stored, Rrule) and fields.rrule is UNSET and not every):
-        return _rrule(reader, stored), False
-    # A time that the cron does not name is a trigger of its own, and replaces it.
+            reader.say(
+                "unit", f"goes with frequency, not with {named[0]}; leave it out, or send null"
+            )
+        return _on_the_wall(reader, named[0], bounds, at), False
+    kind = next((name for name, of in WALL.items() if isinstance(stored, of)), None)
+    # A time that is no instant of the stored trigger is one of its own, and replaces it.
     kept = at is UNSET or at is None or _names(reader.before, at)
-    if isinstance(stored, Cron) and fields.cron is UNSET and not (every or fields.unit) and kept:
-        return _cron(reader, stored.expression, bounds, at), False
+    stays = kind is not None and getattr(fields, kind) is UNSET
+    if kind is not None and stays and kept and not (every or fields.unit):
+        return _on_the_wall(reader, kind, bounds, at), False
     return _interval_or_once(reader, bounds, at)
 
 
-def _rrule(reader: Reader, stored: Trigger | None) -> Rrule | None:
-    was = stored if isinstance(stored, Rrule) else None
-    text = reader.sent("rrule", was.text if was else None)
+def _on_the_wall(reader: Reader, kind: str, bounds: Bounds, at: At) -> Cron | Rrule | None:
+    """Return the cron, or the RRULE, as it is sent or stored."""
+    made = _cron(reader) if kind == "cron" else _rrule(reader)
+    if made is None or at is UNSET or at is None or _names(reader.before, at):
+        return made
+    after = msgspec.structs.replace(reader.before, trigger=made, bounds=bounds).instants
+    if after is None or after.next(reader.now) != at:
+        reader.say("scheduled_at", f"is a second trigger beside {kind}; leave it out, or send null")
+    return made
+
+
+def _cron(reader: Reader) -> Cron | None:
+    stored = reader.before.trigger
+    was = stored if isinstance(stored, Cron) else None
+    text = reader.sent("cron", was.expression if was else None).strip()
     zone = reader.sent("timezone", was.timezone if was else None) or "UTC"
-    start = was.start if was else reader.now // 1000 * 1000
-    return Rrule(text, check_zone(zone), start)
-
-
-def _cron(reader: Reader, text: str, bounds: Bounds, at: At) -> Cron | None:
-    before, stored = reader.before, reader.before.trigger
-    zone = reader.sent("timezone", stored.timezone if isinstance(stored, Cron) else None) or "UTC"
+    gap, overlap = _dst(reader, was, "end")
     wrong = len(reader.wrong)
     for field, check, value in (("cron", pattern, text), ("timezone", check_zone, zone)):
         try:
             check(value)
         except ValueError as e:
             reader.say(field, str(e))
-    if len(reader.wrong) > wrong:
+    return Cron(text, zone, gap, overlap) if len(reader.wrong) == wrong else None
+
+
+def _rrule(reader: Reader) -> Rrule | None:
+    """Return the rule; what is not stored was judged, and has its start from then.
+
+    A time zone that was not sent, or is what GET answers, gives way to one that the text names.
+    """
+    before, stored = reader.before, reader.before.trigger
+    was = stored if isinstance(stored, Rrule) else None
+    text = reader.sent("rrule", was.text if was else None)
+    zone = reader.sent("timezone", was.timezone if was else None) or None
+    gap, overlap = _dst(reader, was, "shift")
+    if was is not None and (text, zone, gap, overlap) == (
+        was.text, was.timezone, was.dst_gap, was.dst_overlap,
+    ):  # fmt: skip
+        return was
+    start = reader.verdicts.start
+    if was is not None:  # kept, however the rule is edited
+        start = was.start or ms(before.created_at) // 1000 * 1000
+    try:
+        field = "timezone"
+        if zone is not None:
+            check_zone(zone)
+        field = "rrule"
+        kept = was is not None and zone == was.timezone
+        return reader.verdicts.rule(Ask(text, zone, start, gap, overlap, fallback=kept))
+    except ValueError as e:
+        reader.say(field, str(e))
         return None
-    made = Cron(text, zone)
-    if at is not UNSET and at is not None and not _names(before, at):
-        after = msgspec.structs.replace(before, trigger=made, bounds=bounds).instants
-        if after is None or after.next(reader.now) != at:
-            reader.say(
-                "scheduled_at", "is a second trigger beside cron; leave it out, or send null"
-            )
-    return made
+
+
+def _dst(reader: Reader, was: Cron | Rrule | None, gap: DstGap) -> tuple[DstGap, DstOverlap]:
+    """Return what becomes of times that do not exist, or come twice; `gap` is the default."""
+    stored = (was.dst_gap, was.dst_overlap) if was else (None, None)
+    sent = reader.word("dst_gap", stored[0], get_args(DstGap))
+    return sent or gap, reader.word("dst_overlap", stored[1], get_args(DstOverlap)) or "first"
 
 
 def _interval_or_once(reader: Reader, bounds: Bounds, at: At) -> tuple[Trigger | None, bool]:
     stored = reader.before.trigger
     was = stored if isinstance(stored, Interval) else None
     if (reader.fields.timezone or "UTC") != "UTC":
-        reader.say("timezone", "goes with cron; leave it out, or send null")
+        reader.say("timezone", "goes with cron and rrule; leave it out, or send null")
+    for field in ("dst_gap", "dst_overlap"):
+        if getattr(reader.fields, field):
+            reader.say(field, "goes with cron and rrule; leave it out, or send null")
     frequency = reader.sent("frequency", was.frequency if was else None)
     unit = reader.sent("unit", was.unit if was else None) or None
     if frequency is None and unit is not None and reader.fields.unit is not UNSET:

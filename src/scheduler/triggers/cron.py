@@ -1,23 +1,35 @@
 """By the calendar and the clock on the wall: a cron expression in a time zone.
 
-Daylight saving, as Debian's cron and cronsim have it: a fixed time (five fields, neither the
-minute nor the hour beginning with a star) that the clock leaps over is due at the end of the gap,
-one that comes twice is due the first time, and instants that meet are one. Everything else, six
-fields too, is due whenever the wall clock shows a match: it follows elapsed time.
+Daylight saving: a fixed time (five fields, neither the minute nor the hour beginning with a star)
+that the clock leaps over is due as `dst_gap` says, one that comes twice as `dst_overlap` says, and
+instants that meet are one. Unless told otherwise, at the end of the gap and the first time, as
+Debian's cron and cronsim have it. Everything else, six fields too, is due whenever the wall clock
+shows a match: it follows elapsed time.
 
 A question costs about 10 µs, and 30 µs for each year that it spans, however often it is due.
 """
 
 from collections.abc import Iterator
 from datetime import date
+from typing import NamedTuple
 
 import msgspec
 
 from scheduler.triggers.pattern import EPOCH_DAY, Pattern, pattern
+from scheduler.triggers.rrule import DstGap, DstOverlap
 from scheduler.triggers.zones import CEILING, DAY, FLOOR, Stretch, check_zone, stretch_at
 
 NAMED_MOST = 3
 """How many wall times a note names."""
+TIMES = {"first": "the first time", "second": "the second time", "both": "both times"}
+
+
+class Gap(NamedTuple):
+    """Wall times [first, end) that the clock leaps over at the instant `at`, in seconds."""
+
+    at: int
+    first: int
+    end: int
 
 
 class Cron(msgspec.Struct, tag_field="kind", tag="cron", frozen=True, gc=False):
@@ -25,6 +37,10 @@ class Cron(msgspec.Struct, tag_field="kind", tag="cron", frozen=True, gc=False):
 
     expression: str
     timezone: str = "UTC"
+    dst_gap: DstGap = "end"
+    """Of a fixed time that does not exist: not due, as much later as the clock leaps, or due when
+    the clock has leapt."""
+    dst_overlap: DstOverlap = "first"
 
     def __post_init__(self) -> None:
         pattern(self.expression)
@@ -35,13 +51,16 @@ class Cron(msgspec.Struct, tag_field="kind", tag="cron", frozen=True, gc=False):
         rule, at = pattern(self.expression), max(after // 1000 + 1, FLOOR)
         while at < CEILING:
             stretch = stretch_at(self.timezone, at)
-            if at == stretch.start and _leapt(rule, stretch):
-                return at * 1000
-            wall = rule.first(max(at + stretch.offset, _begin(rule, stretch)))
+            wall = rule.first(max(at + stretch.offset, self._begin(rule, stretch)))
+            found = [] if wall is None else [wall - stretch.offset]
+            if wall is not None and wall >= self._end(rule, stretch):
+                found = []
+            leapt = self._leapt(rule, stretch, at, stretch.end)
+            found += [] if leapt is None else [leapt]
+            if found:
+                return min(found) * 1000
             if wall is None:
                 return None
-            if wall < stretch.end + stretch.offset:
-                return (wall - stretch.offset) * 1000
             # No clock is two days off: until then there is nothing in any other stretch either, but
             # for what was behind us here, and comes again there.
             at = stretch.end if self._goes_back(stretch, at) else max(stretch.end, wall - 2 * DAY)
@@ -53,12 +72,14 @@ class Cron(msgspec.Struct, tag_field="kind", tag="cron", frozen=True, gc=False):
         at = min(until // 1000, CEILING - 1)
         while at >= least:
             stretch = stretch_at(self.timezone, at)
-            wall = rule.last(at + stretch.offset + 1)
-            if wall is not None and wall >= _begin(rule, stretch):
-                found = wall - stretch.offset
-                return found * 1000 if found >= least else None
-            if _leapt(rule, stretch):
-                return stretch.start * 1000 if stretch.start >= least else None
+            wall = rule.last(min(at + stretch.offset + 1, self._end(rule, stretch)))
+            found = [] if wall is None else [wall - stretch.offset]
+            if wall is not None and wall < self._begin(rule, stretch):
+                found = []
+            leapt = self._last_leapt(rule, stretch, at)
+            found += [] if leapt is None else [leapt]
+            if found:
+                return max(found) * 1000 if max(found) >= least else None
             if wall is None:
                 return None
             came_before = at + stretch.offset + 1 < stretch.fresh
@@ -71,11 +92,15 @@ class Cron(msgspec.Struct, tag_field="kind", tag="cron", frozen=True, gc=False):
         end, total = min(until // 1000 + 1, CEILING), 0
         while at < end:
             stretch = stretch_at(self.timezone, at)
-            start = max(at + stretch.offset, _begin(rule, stretch))
-            total += rule.count(start, min(end, stretch.end) + stretch.offset)
-            if at == stretch.start and _leapt(rule, stretch):
-                # Where the gap's end is named as well, the two are one.
-                total += rule.first(at + stretch.offset) != at + stretch.offset
+            low = max(at + stretch.offset, self._begin(rule, stretch))
+            cut = min(end, stretch.end)
+            high = min(cut + stretch.offset, self._end(rule, stretch))
+            total += rule.count(low, high)
+            leapt = self._leapt(rule, stretch, at, cut)
+            while leapt is not None:
+                wall = leapt + stretch.offset  # where it is named as well, the two are one
+                total += not (low <= wall < high and rule.first(wall) == wall)
+                leapt = self._leapt(rule, stretch, leapt + 1, cut)
             at = stretch.end
         return total
 
@@ -96,14 +121,13 @@ class Cron(msgspec.Struct, tag_field="kind", tag="cron", frozen=True, gc=False):
         stretch = stretch_at(self.timezone, second)
         wall = second + stretch.offset
         if rule.fixed:
-            if second == stretch.start and _leapt(rule, stretch):
-                names, many = _lost(rule, stretch, wall // DAY)
-                return f"{names}; {'fire once, at' if many else 'fires at'} {_face(wall)}"
-            twice, times = self._comes_again(stretch, wall), "the first time"
+            if self._leapt(rule, stretch, second, second + 1) is not None:
+                return self._late(rule, second, wall)
+            twice, times = self._comes_twice(stretch, wall), TIMES[self.dst_overlap]
         elif rule.hourly:
             return None  # it follows elapsed time, and nobody expects another
         else:
-            twice, times = wall < stretch.fresh or self._comes_again(stretch, wall), "both times"
+            twice, times = self._comes_twice(stretch, wall), "both times"
         if twice:
             return f"{_face(wall)} comes twice on this day; fires {times}"
         return self._dropped(rule, stretch, second)
@@ -113,15 +137,76 @@ class Cron(msgspec.Struct, tag_field="kind", tag="cron", frozen=True, gc=False):
         after = stretch_at(self.timezone, min(stretch.end, CEILING - 1))
         return after.start + after.offset < at + stretch.offset
 
-    def _comes_again(self, stretch: Stretch, wall: int) -> bool:
-        """Say whether the clock is put back at the end of a stretch, behind a wall time."""
-        after = stretch_at(self.timezone, min(stretch.end, CEILING - 1))
-        return after.start + after.offset <= wall < after.fresh
+    def _comes_twice(self, stretch: Stretch, wall: int) -> bool:
+        """Say whether the clock shows a wall time of a stretch a second time, or has done so."""
+        return wall < stretch.fresh or wall >= _again(self.timezone, stretch)
+
+    def _begin(self, rule: Pattern, stretch: Stretch) -> int:
+        """Return the wall time from which on a stretch's matches count."""
+        once = rule.fixed and self.dst_overlap == "first"
+        return stretch.fresh if once else stretch.start + stretch.offset
+
+    def _end(self, rule: Pattern, stretch: Stretch) -> int:
+        """Return the wall time before which a stretch's matches count."""
+        if rule.fixed and self.dst_overlap == "second":
+            return _again(self.timezone, stretch)
+        return stretch.end + stretch.offset
+
+    def _leapt(self, rule: Pattern, stretch: Stretch, at: int, end: int) -> int | None:
+        """Return the first instant in [at, end), a part of a stretch, that a leap has moved there.
+
+        A fixed time may lie in the gap before the stretch.
+        """
+        gap = self._gap(rule, stretch)
+        if gap is None:
+            return None
+        if self.dst_gap == "end":
+            wall = rule.first(gap.first) if at <= gap.at < end else None
+            return gap.at if wall is not None and wall < gap.end else None
+        wall = rule.first(gap.first + max(at - gap.at, 0))
+        if wall is None or wall >= gap.end:
+            return None
+        found = gap.at + wall - gap.first
+        return found if found < end else None
+
+    def _last_leapt(self, rule: Pattern, stretch: Stretch, at: int) -> int | None:
+        """Return the last instant of a stretch up to `at` that a leap has moved there."""
+        gap = self._gap(rule, stretch)
+        if gap is None or self.dst_gap == "end":
+            return self._leapt(rule, stretch, stretch.start, at + 1)
+        wall = rule.last(min(gap.first + at - gap.at + 1, gap.end))
+        if wall is None or wall < gap.first:
+            return None
+        found = gap.at + wall - gap.first
+        return found if found >= stretch.start else None
+
+    def _gap(self, rule: Pattern, stretch: Stretch) -> Gap | None:
+        """Return the gap whose fixed times are due in a stretch, if any."""
+        if not rule.fixed or self.dst_gap == "skip":
+            return None
+        before = stretch
+        if stretch.missing == stretch.start + stretch.offset:  # it may be cut off from its gap
+            before = stretch_at(self.timezone, max(stretch.start - 1, FLOOR))
+            if before.offset != stretch.offset:
+                return None
+        end = before.start + before.offset
+        return None if before.missing == end else Gap(before.start, before.missing, end)
+
+    def _late(self, rule: Pattern, second: int, wall: int) -> str:
+        """Return which wall times that never were make an instant due."""
+        before = stretch_at(self.timezone, second)
+        gap = self._gap(rule, before)
+        if gap is None or self.dst_gap == "end":
+            names, many = _lost(rule, before, wall // DAY)
+            return f"{names}; {'fire once, at' if many else 'fires at'} {_face(wall)}"
+        lost = gap.first + second - gap.at
+        return f"{_face(lost)} does not exist on {_on(lost, wall)}; fires at {_face(wall)}"
 
     def _dropped(self, rule: Pattern, stretch: Stretch, second: int) -> str | None:
         """Return which wall times between the instant before and this one never were."""
         start = stretch.start + stretch.offset
-        if rule.fixed or not rule.count(stretch.missing, start):
+        kept = rule.fixed and self.dst_gap != "skip"
+        if kept or not rule.count(stretch.missing, start):
             return None
         if rule.first(start) != second + stretch.offset:
             return None  # another instant stands between
@@ -129,18 +214,15 @@ class Cron(msgspec.Struct, tag_field="kind", tag="cron", frozen=True, gc=False):
         return f"before it, {names}; {'are' if many else 'is'} dropped"
 
 
-def _begin(rule: Pattern, stretch: Stretch) -> int:
-    """Return the wall time from which on a stretch's matches count."""
-    return stretch.fresh if rule.fixed else stretch.start + stretch.offset
+def _again(zone: str, stretch: Stretch) -> int:
+    """Return the wall time of a stretch from which on the clock shows all once more after it.
 
-
-def _leapt(rule: Pattern, stretch: Stretch) -> bool:
-    """Say whether a fixed time lies in the gap before a stretch, and so is due at its start."""
-    end = stretch.start + stretch.offset
-    if not rule.fixed or stretch.missing == end:
-        return False
-    wall = rule.first(stretch.missing)
-    return wall is not None and wall < end
+    That is its end, where the clock is not put back there.
+    """
+    after = stretch_at(zone, min(stretch.end, CEILING - 1))
+    if after.offset == stretch.offset and after.end < stretch.end + DAY:  # it was cut in two
+        after = stretch_at(zone, min(after.end, CEILING - 1))
+    return min(stretch.end + stretch.offset, after.start + after.offset)
 
 
 def _lost(rule: Pattern, stretch: Stretch, today: int) -> tuple[str, bool]:
@@ -153,9 +235,14 @@ def _lost(rule: Pattern, stretch: Stretch, today: int) -> tuple[str, bool]:
     if count > NAMED_MOST:
         names.append(f"{count - NAMED_MOST} more")
     listed = " and ".join([", ".join(names[:-1]), names[-1]] if count > 1 else names)
-    day = stretch.missing // DAY
-    on = "this day" if day == today else date.fromordinal(day + EPOCH_DAY).isoformat()
+    on = _on(stretch.missing, today * DAY)
     return f"{listed} {'do' if count > 1 else 'does'} not exist on {on}", count > 1
+
+
+def _on(wall: int, today: int) -> str:
+    """Return the day of a wall time, as one says it on the day of another."""
+    day = wall // DAY
+    return "this day" if day == today // DAY else date.fromordinal(day + EPOCH_DAY).isoformat()
 
 
 def _face(wall: int) -> str:

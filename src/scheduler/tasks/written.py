@@ -1,0 +1,212 @@
+"""Writing a task: what a body makes of it, its row, its plan and its first runs in one go.
+
+A rule that nobody has judged is judged first, and no connection to the database is held meanwhile:
+reading the body raises Unjudged, the transaction is given up, and begun again with the verdict.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import msgspec
+
+from scheduler import clock, db, edits, lines, planner, quotas, services, state, task, versions
+from scheduler.actions import Command
+from scheduler.db import utc
+from scheduler.definition import Definition
+from scheduler.engine import Engine
+from scheduler.errors import Conflict, Unavailable
+from scheduler.judge import Unjudged, Verdicts
+from scheduler.service import Service
+from scheduler.standing import awaits, ended_ahead, limited
+from scheduler.tasks import edit, listing, model
+from scheduler.tasks.edit import Edit
+from scheduler.tasks.keeping import with_calendars
+from scheduler.tasks.model import Task, TaskFields
+from scheduler.tasks.permission import check_command, check_edit
+from scheduler.triggers import Cron, Rrule
+
+TRIES = 6
+"""How often a rule may become another one while it is judged."""
+KNOWN_SINCE = (0, 3)
+"""The version from which on replicas know all that a task can be."""
+
+T = TypeVar("T")
+
+
+class Written(msgspec.Struct):
+    """A task as it was written, and as it is answered."""
+
+    of: Definition
+    shown: Task
+
+
+async def created(engine: Engine, service: Service, fields: TaskFields) -> Written:
+    """Create a task, and make its first runs. Raises."""
+
+    async def create(verdicts: Verdicts) -> Written:
+        return await _create(engine, service, fields, verdicts)
+
+    return await _judged(engine, service, create)
+
+
+def _any(_of: Definition) -> None:
+    """Let every task be changed."""
+
+
+async def changed(
+    engine: Engine,
+    service: Service,
+    task_id: str,
+    fields: TaskFields,
+    *,
+    check: Callable[[Definition], None] = _any,
+) -> Written:
+    """Change the fields sent of a task, and its future runs with it. Raises.
+
+    `check` is asked about the task as it stands, which nobody else changes meanwhile; it raises
+    where it is not one to be changed.
+    """
+
+    async def change(verdicts: Verdicts) -> Written:
+        return await _change(engine, service, task_id, fields, check, verdicts)
+
+    return await _judged(engine, service, change)
+
+
+async def drafted(engine: Engine, service: Service, fields: TaskFields, now: int) -> Edit:
+    """Return what a body makes of a task that is not to be stored, at `now` (ms). Raises."""
+
+    async def draft(verdicts: Verdicts) -> Edit:
+        most = engine.settings.tasks
+        return edit.new_task(fields, service.id, now, most, verdicts=verdicts)
+
+    return await _judged(engine, service, draft)
+
+
+def check_known(engine: Engine, after: Definition, before: Definition | None = None) -> None:
+    """Raise Unavailable where an older replica would take the task for damaged.
+
+    It would set it aside, and fail a run of it. What a task was before already is let pass.
+    """
+    new = _news(after) - (_news(before) if before is not None else set())
+    older = engine.membership.older_than(KNOWN_SINCE) if new else None
+    if older is not None:
+        raise Unavailable(
+            f"a replica of version {older} still runs, and knows no {min(new)}; send this again "
+            "when it is stopped"
+        )
+
+
+def _news(of: Definition) -> set[str]:
+    """Return what of a task the version before this one does not know."""
+    trigger, found = of.trigger, set[str]()
+    if isinstance(trigger, Rrule):
+        found.add("RRULE")
+    if isinstance(trigger, Cron) and (trigger.dst_gap, trigger.dst_overlap) != ("end", "first"):
+        found.add("dst_gap and dst_overlap")
+    if isinstance(of.action, Command):
+        found.add("command")
+    if of.bounds.calendars:
+        found.add("calendars")
+    return found
+
+
+async def _judged(engine: Engine, service: Service, work: Callable[[Verdicts], Awaitable[T]]) -> T:
+    """Do something with a body, and have its rules judged whenever it turns out to need that."""
+    verdicts = Verdicts(engine.clock.now_ms())
+    for number in range(TRIES):
+        if number < TRIES // 2:  # a rule begins when its task is created, not when it was sent
+            verdicts.begin(engine.clock.now_ms())
+        try:
+            return await work(verdicts)
+        except Unjudged as e:
+            ask = e.ask
+        await verdicts.hear(engine.judge, service.id, ask)
+    raise Conflict("the task was changed again and again meanwhile; send this again")
+
+
+@db.again
+async def _create(
+    engine: Engine, service: Service, fields: TaskFields, verdicts: Verdicts
+) -> Written:
+    async with engine.database.api.begin() as conn:
+        now = await services.hold(conn, service.id)
+        vault = engine.database.vault
+        made = edit.new_task(fields, service.id, now, engine.settings.tasks, vault, verdicts)
+        check_command(made.task, service, engine.settings.commands)
+        check_known(engine, made.task)
+        made.task = await with_calendars(conn, made.task)
+        await quotas.check_tasks(conn, service)
+        await task.create(conn, made.task)
+        earliest = await planner.create(
+            conn, made.task, now, window_ms=engine.window_ms, at_once=made.at_once
+        )
+        planned = (await limited(conn, service.id, [made.task])).get(made.task.key)
+        pending = awaits(made.task, now, planned, at_once=made.at_once)
+        await state.create(conn, [state.Row(made.task.line, made.task.created_at, pending)])
+    engine.wake(earliest)
+    engine.resume_at(made.task.paused_until)
+    spent = None if planned is None else (planned.runs, planned.until)
+    shown = model.shown(made.task, "pending" if pending else "created", now, spent)
+    return Written(made.task, shown)
+
+
+@db.again
+async def _change(
+    engine: Engine,
+    service: Service,
+    task_id: str,
+    fields: TaskFields,
+    check: Callable[[Definition], None],
+    verdicts: Verdicts,
+) -> Written:
+    async with engine.database.api.begin() as conn:
+        before, planned = await planner.locked(conn, service.id, task_id)
+        check(before)
+        asked, spent = await clock.database_ms(conn), (planned.runs, planned.until)
+        gone = (await ended_ahead(conn, service.id, [before], asked)).get(before.key, ())
+        vault, most = engine.database.vault, engine.settings.tasks
+        made = edit.edited(fields, before, asked, most, spent, gone, vault, verdicts)
+        check_edit(before, made.task, service, engine.settings.commands)
+        check_known(engine, made.task, before)
+        made.task = await with_calendars(conn, made.task, before.bounds.calendars)
+        await task.change(conn, made.task)
+        earliest = await edits.replan(
+            conn,
+            before,
+            made.task,
+            planned,
+            window_ms=engine.window_ms,
+            at_once=made.at_once,
+            asked=asked,
+        )
+        shown = await listing.stand(conn, made.task, engine.clock.now_ms())
+    engine.recall(made.task.key)
+    engine.wake(earliest)
+    engine.resume_at(made.task.paused_until)
+    engine.standing.recheck([made.task.key])  # its live runs may be taken back
+    return Written(made.task, shown)
+
+
+@db.again
+async def removed(
+    engine: Engine,
+    service: Service,
+    task_id: str,
+    *,
+    check: Callable[[Definition], None] = _any,
+) -> None:
+    """Delete a task; what runs ends and is recorded, what is overdue ends cancelled.
+
+    Raises; `check` is asked as for `changed`.
+    """
+    async with engine.database.api.begin() as conn:
+        of, _ = await planner.locked(conn, service.id, task_id)
+        check(of)
+        now = utc(await clock.database_ms(conn))
+        await lines.remove(conn, of.line, now)
+        await planner.remove(conn, of.line)
+        await versions.keep(conn, of, None, now)
+        await task.remove(conn, of.line)
+        await state.remove(conn, of.line)
+    engine.recall(of.key)
