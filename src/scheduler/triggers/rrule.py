@@ -18,13 +18,12 @@ from scheduler.triggers.rrule_clock import DstGap, DstOverlap, stretch_in
 from scheduler.triggers.rrule_notes import note_of
 from scheduler.triggers.rrule_parts import Costly
 from scheduler.triggers.rrule_set import Place, Recurrence, compiled, ends_of
-from scheduler.triggers.rrule_text import Text, read_text
+from scheduler.triggers.rrule_text import SHORT, Text, read_text
 from scheduler.triggers.rrule_words import words
 from scheduler.triggers.zones import CEILING, check_zone
 
 COMPILED_MOST = 20_000
-LIGHT = 64
-"""As many dates make a set light; the others are not kept by the thousand."""
+"""So many rules are kept ready; only a few of those with a long text."""
 
 
 class Rrule(msgspec.Struct, tag_field="kind", tag="rrule", frozen=True, gc=False):
@@ -100,9 +99,7 @@ def _place(rule: Rrule, text: Text) -> Place:
 
 
 def _recurrence(rule: Rrule) -> Recurrence:
-    text = read_text(rule.text)
-    dates = len(text.rdates) + len(text.exdates)
-    return _light(rule) if dates <= LIGHT else _heavy(rule)
+    return _short(rule) if len(rule.text) <= SHORT else _long(rule)
 
 
 def _compiled(rule: Rrule) -> Recurrence:
@@ -110,8 +107,8 @@ def _compiled(rule: Rrule) -> Recurrence:
     return compiled(text, _place(rule, text), rule.ends)
 
 
-_light = lru_cache(COMPILED_MOST)(_compiled)
-_heavy = lru_cache(128)(_compiled)
+_short = lru_cache(COMPILED_MOST)(_compiled)
+_long = lru_cache(128)(_compiled)
 
 
 def read_rrule(

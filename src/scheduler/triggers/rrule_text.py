@@ -13,6 +13,8 @@ from scheduler.triggers.rrule_parts import READERS, Parts, read_parts
 from scheduler.triggers.zones import DAY, check_zone
 
 LONGEST = 65_536
+SHORT = 2000
+"""What is read from texts up to this length is kept by the thousand."""
 LINES_MOST = 1100
 RULES_MOST = 10
 """RRULE and EXRULE together."""
@@ -51,9 +53,12 @@ class Text(NamedTuple):
     exdates: tuple[Stamp, ...]
 
 
-@lru_cache(20_000)
 def read_text(text: str) -> Text:
     """Return what a text says; shared, never changed. Raises ValueError with what is wrong."""
+    return _short(text) if len(text) <= SHORT else _long(text)
+
+
+def _read(text: str) -> Text:
     found = _Reader()
     for line in _lines(text):
         found.read(line)
@@ -68,6 +73,10 @@ def read_text(text: str) -> Text:
         tuple(found.rdates),
         tuple(found.exdates),
     )
+
+
+_short = lru_cache(20_000)(_read)
+_long = lru_cache(128)(_read)
 
 
 def _lines(text: str) -> list[str]:
@@ -128,7 +137,6 @@ class _Reader:
             (self.rules if name == "RRULE" else self.exrules).append(_parsed(name, rest))
 
 
-@lru_cache(20_000)
 def _parsed(name: str, value: str) -> Parts:
     try:
         return read_parts(value)
