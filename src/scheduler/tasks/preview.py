@@ -18,6 +18,7 @@ from scheduler.errors import ValidationFailed
 from scheduler.openapi import asks, whole
 from scheduler.service import Service
 from scheduler.tasks import model, written
+from scheduler.tasks.keeping import with_calendars
 from scheduler.tasks.model import Spent, TaskFields
 from scheduler.triggers import Bounds, Cron, Interval, Once, Rrule
 from scheduler.triggers.zones import local
@@ -102,6 +103,9 @@ async def preview_new_task(
     async with engine.database.api.connect() as conn:
         now = await clock.database_ms(conn)
     made = (await written.drafted(engine, service, named, now)).task
+    if made.bounds.calendars:
+        async with engine.database.api.connect() as conn:
+            made = await with_calendars(conn, made)
     unshifted = msgspec.structs.replace(made.bounds, jitter_ms=0)
     of = msgspec.structs.replace(made, bounds=unshifted)
     return await _preview(of, request, now, (0, now), described=made)
@@ -166,6 +170,10 @@ def _occurrence(of: Definition, zone: str, at: int) -> Occurrence:
     note = None
     if isinstance(of.trigger, Cron | Rrule):
         note = of.trigger.note(at - of.bounds.offset(of.key))
+    stretch = of.excluded.at(at) if of.excluded else None
+    if stretch:
+        suppressed = f"skipped: calendar {stretch.name}"
+        note = f"{note}; {suppressed}" if note else suppressed
     return Occurrence(rfc3339(at) or "", local(zone, at), note)
 
 

@@ -9,6 +9,7 @@ from scheduler import asked
 from scheduler.db import ms
 from scheduler.definition import Definition, Status
 from scheduler.judging import Ask
+from scheduler.tasks.keeping import read_calendars
 from scheduler.tasks.model import STATES, next_due, standing
 from scheduler.tasks.reading import Reader, short
 from scheduler.triggers import UNIT_MS, Bounds, Cron, Interval, Once, Rrule, Trigger
@@ -86,6 +87,7 @@ def _bounds(reader: Reader) -> Bounds:
         end_at=stored.end_at if end is UNSET else end,
         max_runs=reader.number("max_runs", stored.max_runs, 1, MOST_RUNS),
         jitter_ms=round((jitter or 0) * 1000),
+        calendars=read_calendars(reader),
     )
     if (
         bounds.start_at is not None

@@ -20,6 +20,7 @@ from scheduler.service import Service
 from scheduler.standing import awaits, ended_ahead, limited
 from scheduler.tasks import edit, listing, model
 from scheduler.tasks.edit import Edit
+from scheduler.tasks.keeping import with_calendars
 from scheduler.tasks.model import Task, TaskFields
 from scheduler.tasks.permission import check_command, check_edit
 from scheduler.triggers import Cron, Rrule
@@ -134,6 +135,7 @@ async def _create(
         made = edit.new_task(fields, service.id, now, engine.settings.tasks, vault, verdicts)
         check_command(made.task, service, engine.settings.commands)
         check_known(engine, made.task)
+        made.task = await with_calendars(conn, made.task)
         await quotas.check_tasks(conn, service)
         await task.create(conn, made.task)
         earliest = await planner.create(
@@ -167,6 +169,7 @@ async def _change(
         made = edit.edited(fields, before, asked, most, spent, gone, vault, verdicts)
         check_edit(before, made.task, service, engine.settings.commands)
         check_known(engine, made.task, before)
+        made.task = await with_calendars(conn, made.task, before.bounds.calendars)
         await task.change(conn, made.task)
         earliest = await edits.replan(
             conn,
