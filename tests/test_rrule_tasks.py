@@ -274,7 +274,7 @@ async def test_a_description_names_what_is_not_the_default(alice):
 
 async def test_a_rule_that_is_not_saved_is_shown_from_this_moment_on(alice):
     shown = (await alice.post("/tasks/preview?count=3", json=DAILY)).json()
-    assert shown["timezone"] == "UTC" and "FREQ=DAILY" in shown["description"]
+    assert shown["timezone"] == "UTC" and shown["description"].startswith("Every day at ")
     days = [time_of(one["at"]) for one in shown["occurrences"]]
     assert [b - a for a, b in itertools.pairwise(days)] == [timedelta(days=1)] * 2
     assert timedelta(hours=23) < days[0] - datetime.now(UTC) <= timedelta(days=1)

@@ -88,7 +88,7 @@ async def create_tasks(
     lined = "ndjson" in request.headers.get("content-type", "")
     body = await request.body()
     parts = partial(_lines, body) if lined else (await _elements(body)).__iter__
-    verdicts = Verdicts(engine.clock.now_ms())
+    verdicts = Verdicts(int(engine.clock.earliest_ms()))
     if _may_name_a_rule(body):
         await _judge(parts(), service, engine, verdicts)
     async with engine.database.api.begin() as conn:

@@ -80,7 +80,7 @@ async def drafted(engine: Engine, service: Service, fields: TaskFields, now: int
         most = engine.settings.tasks
         return edit.new_task(fields, service.id, now, most, verdicts=verdicts)
 
-    return await _judged(engine, service, draft)
+    return await _judged(engine, service, draft, now)
 
 
 def check_known(engine: Engine, after: Definition, before: Definition | None = None) -> None:
@@ -111,18 +111,31 @@ def _news(of: Definition) -> set[str]:
     return found
 
 
-async def _judged(engine: Engine, service: Service, work: Callable[[Verdicts], Awaitable[T]]) -> T:
-    """Do something with a body, and have its rules judged whenever it turns out to need that."""
-    verdicts = Verdicts(engine.clock.now_ms())
+async def _judged(
+    engine: Engine,
+    service: Service,
+    work: Callable[[Verdicts], Awaitable[T]],
+    now: int | None = None,
+) -> T:
+    """Do something with a body, and have its rules judged whenever it turns out to need that.
+
+    A rule that names no start begins at `now` (ms), else in the second in which it is written.
+    """
+    verdicts = Verdicts(_earliest(engine) if now is None else now)
     for number in range(TRIES):
-        if number < TRIES // 2:  # a rule begins when its task is created, not when it was sent
-            verdicts.begin(engine.clock.now_ms())
+        if now is None and number < TRIES // 2:  # judging may have taken a while
+            verdicts.begin(_earliest(engine))
         try:
             return await work(verdicts)
         except Unjudged as e:
             ask = e.ask
         await verdicts.hear(engine.judge, service.id, ask)
     raise Conflict("the task was changed again and again meanwhile; send this again")
+
+
+def _earliest(engine: Engine) -> int:
+    """Return a time (ms) that has come: a rule that began later would be due at once."""
+    return int(engine.clock.earliest_ms())
 
 
 @db.again
