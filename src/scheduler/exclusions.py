@@ -126,8 +126,8 @@ async def get(conn: Conn, service_id: UUID, name: str, *, lock: bool = False) ->
 async def change(conn: Conn, of: Stored, now: int) -> Stored:
     """Write a calendar as an edit made it; it is locked."""
     values = {"id": of.key, "service_id": of.service_id, "description": of.description}
-    values |= {"definition": _json(of.rules), "ical": of.ical, "now": utc(now)}
-    await conn.execute(UPDATE, values)
+    rules = {"definition": _json(of.rules), "ical": of.ical}
+    await conn.execute(UPDATE, {**values, **rules, "now": utc(now)})
     return msgspec.structs.replace(of, version=of.version + 1, updated_at=now)
 
 

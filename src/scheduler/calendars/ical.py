@@ -103,29 +103,32 @@ def _found(text: str) -> Iterator[Found | None]:
             continue
         word, _, name = line.partition(":")
         word, name = word.strip().upper(), name.strip().upper()
-        if word == "BEGIN":
-            if not inside and name != "VCALENDAR":
-                raise Refused(f"line {number}: must begin with BEGIN:VCALENDAR")
-            inside.append(name)
-            if len(inside) > DEPTH_MOST:
-                raise Refused(f"line {number}: is nested more than {DEPTH_MOST} deep")
+        if word == "BEGIN" or not inside:
+            _open(inside, number, name if word == "BEGIN" else "")
             if inside == ["VCALENDAR", "VEVENT"]:
                 event = Found(number, [])
-        elif not inside:
-            raise Refused(f"line {number}: must begin with BEGIN:VCALENDAR")
         elif word == "END":
             if name != inside.pop():
                 raise Refused(f"line {number}: ends {name[:40]}, which did not begin there")
-            if event is not None and len(inside) == 1:
+            if event is not None and inside == ["VCALENDAR"]:
                 yield event
                 event = None
-        elif event is not None and len(inside) == 2 and READ.match(line):
+        elif event is not None and inside[2:] == [] and READ.match(line):
             event.lines.append(line)
             event.size += len(line)
             if event.size > EVENT_MOST:
                 raise Refused(f"line {number}: an event's times take more than {EVENT_MOST} bytes")
     if inside:
         raise Refused(f"ends before END:{inside[-1][:40]}")
+
+
+def _open(inside: list[str], number: int, name: str) -> None:
+    """Go into a component; the outermost must be a VCALENDAR."""
+    if not inside and name != "VCALENDAR":
+        raise Refused(f"line {number}: must begin with BEGIN:VCALENDAR")
+    inside.append(name)
+    if len(inside) > DEPTH_MOST:
+        raise Refused(f"line {number}: is nested more than {DEPTH_MOST} deep")
 
 
 def _unfolded(text: str) -> Iterator[tuple[int, str]]:
@@ -225,7 +228,7 @@ def _end(event: Any, start: int, clock: ZoneInfo, *, dated: bool) -> int:
     if lasts is not None:
         if lasts.dt < timedelta(0):
             raise Refused("DURATION must not be negative")
-        return start + int(lasts.dt.total_seconds())
+        return _known(start + int(lasts.dt.total_seconds()))
     return start + DAY if dated else start  # RFC 5545, 3.6.1
 
 
@@ -241,13 +244,14 @@ def _rule(rule: Any, clock: ZoneInfo) -> str:
         each = until[0]
         wall = _wall(each, clock) + (0 if isinstance(each, datetime) else DAY - 1)
         rule["UNTIL"] = [(EPOCH + timedelta(seconds=wall)).replace(tzinfo=UTC)]
-    return "RRULE:" + rule.to_ical().decode()
+    text: str = rule.to_ical().decode()
+    return f"RRULE:{text}"
 
 
 def _until(at: Any, until: Any, clock: ZoneInfo) -> int:
     """Return the end of a PERIOD, which is a time or a duration."""
     if isinstance(until, timedelta):
-        return _wall(at, clock) + int(until.total_seconds())
+        return _known(_wall(at, clock) + int(until.total_seconds()))
     return _wall(until, clock)
 
 
@@ -261,9 +265,12 @@ def _wall(at: Any, clock: ZoneInfo) -> int:
     if not isinstance(at, date):
         raise Refused("has a time where a date, or a date and time, belongs")
     if not isinstance(at, datetime):
-        return (at - EPOCH.date()).days * DAY
+        return _known((at - EPOCH.date()).days * DAY)
     face = at.replace(tzinfo=None) if at.tzinfo is None else at.astimezone(clock)
-    wall = int((face.replace(tzinfo=None) - EPOCH).total_seconds())
+    return _known(int((face.replace(tzinfo=None) - EPOCH).total_seconds()))
+
+
+def _known(wall: int) -> int:
     if not FLOOR <= wall <= CEILING:
         raise Refused("has a year that is not from 3 to 9997")
     return wall
@@ -314,12 +321,8 @@ def _settled(read: list[Read]) -> list[Event]:
     for each in read:
         gone = replaced.get(each.uid, set()) if each.replaces is None else set()
         for event in each.events:
-            if event.rule is not None and gone:
-                event = msgspec.structs.replace(
-                    event, without=tuple(sorted(gone.union(event.without)))
-                )
-            elif event.start in gone:
+            if event.end <= event.start or (event.rule is None and event.start in gone):
                 continue
-            if event.end > event.start:
-                events.append(event)
+            without = tuple(sorted(gone.union(event.without))) if event.rule else ()
+            events.append(msgspec.structs.replace(event, without=without))
     return events

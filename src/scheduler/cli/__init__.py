@@ -23,6 +23,7 @@ COMMANDS = {
     "tasks": ("tasks:tasks_group", "Create, list, change and run tasks."),
     "schedules": ("schedules:schedules_group", "Tasks with an RRULE, and their events."),
     "runs": ("runs:runs_group", "What ran, what is to come, and why not."),
+    "calendars": ("calendars:calendars_group", "Days and hours in which tasks are not run."),
     "services": ("services:services_group", "Create, list and change services."),
     "config": ("config:config_group", "Show the settings in force, or write a file of them."),
     "doctor": ("doctor:doctor", "Say what is wrong with this installation, and what to do."),

@@ -184,7 +184,7 @@ TASKS = {
     "Explained.trigger": said("The trigger in words.", "At 02:30 every day, Europe/Berlin time"),
     "matches": said("Whether the trigger yields the instant, whatever else stands against it.",
                     True),
-    "note": said("What daylight saving did to it.",
+    "note": said("What daylight saving or a calendar did to it.",
                  "02:30 does not exist on this day; fires at 03:00"),
     "previous": said("The instant of the trigger before it, within its bounds.", None),
     "Explained.next": said("The instant of the trigger after it, within its bounds.", None),
@@ -314,6 +314,39 @@ SERVICES = {
               "limits", "usage", "created_at", "updated_at"),
 }  # fmt: skip
 
+CALENDARS = {
+    "calendars": said("Names of calendars: what they exclude is not run.", ["holidays"]),
+    "TaskFields.calendars": said("Names of the service's calendars: what they exclude is not run.",
+                                 ["holidays"], maxItems=20),
+    "CalendarFields.name": said("1 to 64 letters, digits, - and _; it stays.", "holidays"),
+    "Calendar.name": said("What tasks call it.", "holidays"),
+    "CalendarFields.description": said("What it is for; 10,000 characters at most.", "Days off."),
+    "Calendar.description": said("What it is for.", "Days off."),
+    "CalendarFields.timezone": said("The IANA zone of its days and hours.", "Europe/Berlin",
+                                    default="UTC"),
+    "Calendar.timezone": said("The IANA zone of its days and hours.", "Europe/Berlin"),
+    "CalendarFields.dates": said("Days, and ranges of days with both ends.", ["2026-12-25"],
+                                 maxItems=1000),
+    "Calendar.dates": said("Days, and ranges of days with both ends.", ["2026-12-25"]),
+    "CalendarFields.weekly": said("Parts of each week.", [{"days": ["SAT", "SUN"]}], maxItems=50),
+    "Calendar.weekly": said("Parts of each week.", [{"days": ["SAT", "SUN"]}]),
+    "CalendarFields.ical": said("An iCalendar file (RFC 5545): what lies in its events is "
+                                "excluded. 262,144 characters and 2,000 events at most.", None),
+    "Calendar.ical": said("The file as it was sent; left out in lists.", None),
+    "Calendar.events": said("How many times are read from the file; one that recurs is one.", 0),
+    "Dates.from": said("The first day.", "2026-12-24"),
+    "Dates.to": said("The last day.", "2026-12-26"),
+    "days": said("MON, TUE, WED, THU, FRI, SAT, SUN.", ["SAT", "SUN"], minItems=1),
+    "Week.from": said("From this time of the day on; null for midnight.", "22:00"),
+    "Week.to": said("Until this time, on the next day where it is not later.", "06:00"),
+    "Stretch.from": said("Its beginning, excluded.", INSTANT, format="date-time"),
+    "Stretch.to": said("Its end, which is not.", LATER, format="date-time"),
+    "local_from": said("The beginning in the zone of the calendar.",
+                       "2027-01-31T09:00:00.000+01:00"),
+    "local_to": said("The end in the zone of the calendar.", "2027-01-31T09:00:00.412+01:00"),
+    **ignored("CalendarFields", "service_id", "events", "created_at", "updated_at"),
+}  # fmt: skip
+
 HEADERS = {"Authorization": "Bearer abc123", "Content-Type": "application/json"}
 SCHEDULES = {
     "ScheduleFields.id": said("1 to 64 letters, digits, - and _; chosen at creation, else a UUID. "
@@ -366,7 +399,9 @@ REQUESTS = {
     "ShownRequest.command": said("Of a command: the line for `sh -c`.", "echo hello"),
     "ShownRequest.payload": said("The body.", '{"month": "last"}'),
 }
-FIELDS: dict[str, Json] = {**TASKS, **RUNS, **SERVICES, **SCHEDULES, **REQUESTS}
+FIELDS: dict[str, Json] = {
+    **TASKS, **RUNS, **SERVICES, **CALENDARS, **SCHEDULES, **REQUESTS,
+}  # fmt: skip
 
 TIMES = {
     "Backfill": ("from", "to"),
@@ -376,8 +411,12 @@ TIMES = {
 """Times that are sent: RFC 3339 with an offset, or the empty text for none."""
 SCHEMAS = {
     "Backfilled": "What has no run of a task's instants that have passed, and what was made.",
+    "Calendar": "Times in which tasks that name it are not run.",
     "CreatedSchedule": "A schedule just created.",
     "CreatedTask": "A task just created.",
+    "Dates": "Days from the first to the last.",
+    "Stretch": "A time that is excluded.",
+    "Week": "A part of some days of each week; without times all of the day.",
     "CreatedTasks": "What a bulk create made.",
     "Deleted": "What a deletion answers.",
     "Done": "How many runs a filter meant, and what became of them.",

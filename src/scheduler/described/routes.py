@@ -17,11 +17,15 @@ SERVERS = [{"url": "/", "description": "This scheduler"}]
 TAGS = {
     "Tasks": "What to do, and when.",
     "Runs": "The ledger: what became of every due instant, and why.",
+    "Calendars": "Days and hours in which tasks that name them are not run.",
     "Schedules": "Tasks with an RRULE, and their events, under the names of an older program.",
     "Services": "Tenants, their tokens and limits; for who has the setting `admin.token`.",
     "Health": "Whether the process works, for whatever watches it.",
 }
-PREFIXES = {"tasks": "Tasks", "runs": "Runs", "api": "Schedules", "services": "Services"}
+PREFIXES = {
+    "tasks": "Tasks", "runs": "Runs", "calendars": "Calendars", "api": "Schedules",
+    "services": "Services",
+}  # fmt: skip
 """The group of a route, by the first part of its address; any other is about health."""
 
 
@@ -34,6 +38,7 @@ def tag(path: str) -> str:
 
 PARAMETERS: dict[str, tuple[str, Any]] = {
     "task_id": ("The id of a task.", "report"),
+    "calendar": ("The name of a calendar.", "holidays"),
     "run_id": ("The id of a run, a UUID.", RUN),
     "schedule_id": ("The id of a schedule.", "backup"),
     "page": ("The page, from 1; what is no page is 1.", 1),
@@ -160,6 +165,17 @@ SERVICE_MADE: Json = {
 ROTATED: Json = {
     **SERVICE_SHOWN, "token": "the-token-shown-once", "token_id": TOKEN_ID, "tokens": TOKENS,
 }  # fmt: skip
+CALENDAR: Json = {
+    "name": "holidays", "service_id": SERVICE, "description": "Days off.",
+    "timezone": "Europe/Berlin",
+    "dates": ["2026-05-01", {"from": "2026-12-24", "to": "2026-12-26"}],
+    "weekly": [{"days": ["SAT", "SUN"], "from": None, "to": None}], "events": 0, "ical": None,
+    "created_at": INSTANT, "updated_at": INSTANT,
+}  # fmt: skip
+EXCLUDED: Json = {
+    "from": "2026-12-23T23:00:00.000Z", "to": "2026-12-27T23:00:00.000Z",
+    "local_from": "2026-12-24T00:00:00.000+01:00", "local_to": "2026-12-28T00:00:00.000+01:00",
+}  # fmt: skip
 NIGHTLY = [
     {"id": f"nightly-{n}", "name": f"Nightly {n}", "url": "https://example.com/nightly",
      "cron": "0 3 * * *"}
@@ -208,6 +224,13 @@ SENT: dict[str, Any] = {
     },
     "replay_runs": FILTER,
     "cancel_runs": {**FILTER, "state": "scheduled"},
+    "create_calendar": {
+        "name": "holidays",
+        "timezone": "Europe/Berlin",
+        "dates": ["2026-05-01", {"from": "2026-12-24", "to": "2026-12-26"}],
+        "weekly": [{"days": ["SAT", "SUN"]}, {"days": ["MON"], "from": "22:00", "to": "06:00"}],
+    },
+    "change_calendar": {"dates": ["2026-12-25"]},
     "create_service": {"name": "billing", "max_tasks": 500},
     "change_service": {"max_tasks": 1000},
     "rotate_service": {"signing": False},
@@ -250,6 +273,11 @@ ANSWERED: dict[str, dict[str, Any]] = {
         "200": {"from": INSTANT, "to": LATER, "checked": 1440, "missing": [], "doubled": [],
                 "next_cursor": None}
     },
+    "create_calendar": {"201": CALENDAR},
+    "list_calendars": {"200": [{k: v for k, v in CALENDAR.items() if k != "ical"}]},
+    "get_calendar": {"200": CALENDAR},
+    "change_calendar": {"200": CALENDAR},
+    "list_excluded": {"200": [EXCLUDED]},
     "create_service": {"201": SERVICE_MADE},
     "list_services": {"200": [SERVICE_SHOWN]},
     "get_service": {"200": SERVICE_WHOLE},

@@ -40,6 +40,7 @@ from scheduler.service import Service
 from scheduler.standing import awaits
 from scheduler.tasks import edit, model, written
 from scheduler.tasks.edit import Edit
+from scheduler.tasks.keeping import with_calendars_each
 from scheduler.tasks.permission import check_command
 
 MOST = 10_000
@@ -238,6 +239,7 @@ async def _write(
         await turn.give_way()
         some = [left.pop(task_id) for task_id in ordered[start : start + INSERT_AT_ONCE]]
         await _check_free(conn, service, some, places)
+        await _keep_clear(conn, some, places)
         plans, standing = list[FirstPlan](), list[state.Row]()
         for new in some:
             first = planning.first_plan(new.task, now, window_ms=window_ms, at_once=new.at_once)
@@ -263,3 +265,11 @@ async def _check_free(
     if taken:
         first = min(taken, key=places.__getitem__)
         raise Conflict(f"[{places[first]}]: there is a task {first} already")
+
+
+async def _keep_clear(conn: Conn, some: Sequence[Edit], places: dict[str, int]) -> None:
+    """Have tasks keep clear of the calendars that they name. Raises ValidationFailed."""
+    fields = {new.task.id: f"[{places[new.task.id]}].calendars" for new in some}
+    found = await with_calendars_each(conn, [new.task for new in some], fields)
+    for new, of in zip(some, found, strict=True):
+        new.task = of

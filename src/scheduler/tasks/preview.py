@@ -18,6 +18,7 @@ from scheduler.errors import ValidationFailed
 from scheduler.openapi import asks, whole
 from scheduler.service import Service
 from scheduler.tasks import model, written
+from scheduler.tasks.keeping import with_calendars
 from scheduler.tasks.model import Spent, TaskFields
 from scheduler.triggers import Bounds, Cron, Interval, Once, Rrule
 from scheduler.triggers.zones import local
@@ -25,6 +26,13 @@ from scheduler.triggers.zones import local
 COUNT = 10
 BUDGET_S = 2.0
 """CPU time that a preview may take in all: it shares the loop with runs that are due."""
+
+GAPS = {
+    "skip": "is left out",
+    "shift": "is as much later as the clock leaps",
+    "end": "is due when the clock has leapt",
+}
+OVERLAPS = {"first": "the first time", "second": "the second time", "both": "both times"}
 
 AnyRequest = Request[Any, Any, Any]
 Caller = NamedDependency[Service]
@@ -95,6 +103,9 @@ async def preview_new_task(
     async with engine.database.api.connect() as conn:
         now = await clock.database_ms(conn)
     made = (await written.drafted(engine, service, named, now)).task
+    if made.bounds.calendars:
+        async with engine.database.api.connect() as conn:
+            made = await with_calendars(conn, made)
     unshifted = msgspec.structs.replace(made.bounds, jitter_ms=0)
     of = msgspec.structs.replace(made, bounds=unshifted)
     return await _preview(of, request, now, (0, now), described=made)
@@ -159,6 +170,10 @@ def _occurrence(of: Definition, zone: str, at: int) -> Occurrence:
     note = None
     if isinstance(of.trigger, Cron | Rrule):
         note = of.trigger.note(at - of.bounds.offset(of.key))
+    stretch = of.excluded.at(at) if of.excluded else None
+    if stretch:
+        suppressed = f"skipped: calendar {stretch.name}"
+        note = f"{note}; {suppressed}" if note else suppressed
     return Occurrence(rfc3339(at) or "", local(zone, at), note)
 
 
@@ -168,12 +183,22 @@ def describe(of: Definition) -> str:
     if trigger is None:
         return "By hand only"
     if isinstance(trigger, Cron | Rrule):
-        said = f"{trigger.explain()}, {trigger.timezone} time"
+        said = f"{trigger.explain()}, {trigger.timezone} time" + _dst(trigger)
     elif isinstance(trigger, Interval):
         said = f"Every {_so_many(trigger.frequency, trigger.unit)}"
     else:
         said = f"Once, at {rfc3339(trigger.at)}"
     return said + _bounded(of.bounds, once=isinstance(trigger, Once))
+
+
+def _dst(trigger: Cron | Rrule) -> str:
+    """Return in words what a trigger makes of daylight saving, where that is not the default."""
+    words = ""
+    if trigger.dst_gap != ("end" if isinstance(trigger, Cron) else "shift"):
+        words += f", a time that does not exist {GAPS[trigger.dst_gap]}"
+    if trigger.dst_overlap != "first":
+        words += f", one that comes twice is due {OVERLAPS[trigger.dst_overlap]}"
+    return words
 
 
 def _bounded(bounds: Bounds, *, once: bool) -> str:

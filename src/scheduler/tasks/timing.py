@@ -9,6 +9,7 @@ from scheduler import asked
 from scheduler.db import ms
 from scheduler.definition import Definition, Status
 from scheduler.judging import Ask
+from scheduler.tasks.keeping import read_calendars
 from scheduler.tasks.model import STATES, next_due, standing
 from scheduler.tasks.reading import Reader, short
 from scheduler.triggers import UNIT_MS, Bounds, Cron, Interval, Once, Rrule, Trigger
@@ -86,6 +87,7 @@ def _bounds(reader: Reader) -> Bounds:
         end_at=stored.end_at if end is UNSET else end,
         max_runs=reader.number("max_runs", stored.max_runs, 1, MOST_RUNS),
         jitter_ms=round((jitter or 0) * 1000),
+        calendars=read_calendars(reader),
     )
     if (
         bounds.start_at is not None
@@ -157,7 +159,10 @@ def _cron(reader: Reader) -> Cron | None:
 
 
 def _rrule(reader: Reader) -> Rrule | None:
-    """Return the rule; what is not stored was judged, and has its start from then."""
+    """Return the rule; what is not stored was judged, and has its start from then.
+
+    A time zone that was not sent, or is what GET answers, gives way to one that the text names.
+    """
     before, stored = reader.before, reader.before.trigger
     was = stored if isinstance(stored, Rrule) else None
     text = reader.sent("rrule", was.text if was else None)
@@ -175,13 +180,11 @@ def _rrule(reader: Reader) -> Rrule | None:
         if zone is not None:
             check_zone(zone)
         field = "rrule"
-        made = reader.verdicts.rule(Ask(text, zone, start, gap, overlap))
+        kept = was is not None and zone == was.timezone
+        return reader.verdicts.rule(Ask(text, zone, start, gap, overlap, fallback=kept))
     except ValueError as e:
         reader.say(field, str(e))
         return None
-    if reader.fields.timezone and reader.fields.rrule is UNSET and made.timezone != zone:
-        reader.say("timezone", f"the rule is written in {made.timezone}; change it in rrule")
-    return made
 
 
 def _dst(reader: Reader, was: Cron | Rrule | None, gap: DstGap) -> tuple[DstGap, DstOverlap]:

@@ -20,11 +20,12 @@ from scheduler.service import Service
 from scheduler.standing import awaits, ended_ahead, limited
 from scheduler.tasks import edit, listing, model
 from scheduler.tasks.edit import Edit
+from scheduler.tasks.keeping import with_calendars
 from scheduler.tasks.model import Task, TaskFields
 from scheduler.tasks.permission import check_command, check_edit
 from scheduler.triggers import Cron, Rrule
 
-TRIES = 5
+TRIES = 6
 """How often a rule may become another one while it is judged."""
 KNOWN_SINCE = (0, 3)
 """The version from which on replicas know all that a task can be."""
@@ -113,7 +114,9 @@ def _news(of: Definition) -> set[str]:
 async def _judged(engine: Engine, service: Service, work: Callable[[Verdicts], Awaitable[T]]) -> T:
     """Do something with a body, and have its rules judged whenever it turns out to need that."""
     verdicts = Verdicts(engine.clock.now_ms())
-    for _ in range(TRIES):
+    for number in range(TRIES):
+        if number < TRIES // 2:  # a rule begins when its task is created, not when it was sent
+            verdicts.begin(engine.clock.now_ms())
         try:
             return await work(verdicts)
         except Unjudged as e:
@@ -132,6 +135,7 @@ async def _create(
         made = edit.new_task(fields, service.id, now, engine.settings.tasks, vault, verdicts)
         check_command(made.task, service, engine.settings.commands)
         check_known(engine, made.task)
+        made.task = await with_calendars(conn, made.task)
         await quotas.check_tasks(conn, service)
         await task.create(conn, made.task)
         earliest = await planner.create(
@@ -165,6 +169,7 @@ async def _change(
         made = edit.edited(fields, before, asked, most, spent, gone, vault, verdicts)
         check_edit(before, made.task, service, engine.settings.commands)
         check_known(engine, made.task, before)
+        made.task = await with_calendars(conn, made.task, before.bounds.calendars)
         await task.change(conn, made.task)
         earliest = await edits.replan(
             conn,
