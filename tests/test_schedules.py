@@ -5,8 +5,6 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import pytest
-
 from conftest import RunApp, eventually
 from receiver import Answer
 from scheduler.clock import Slice
@@ -126,32 +124,32 @@ async def test_a_missing_field_is_named_and_nothing_is_made(alice, receiver):
     assert (await alice.get("/api/schedules")).json()["total"] == 0
 
 
-@pytest.mark.parametrize(
-    ("wrong", "field", "said"),
-    [
-        ({"callback_url": "ftp://x"}, "callback_url", "http"),
-        ({"callback_url": 5}, "callback_url", "Expected `str | null`"),
-        ({"method": "FETCH"}, "method", "must be one of GET"),
-        ({"headers": {"A\n": "b"}}, "headers.A\n", ""),
-        ({"headers": {"A": 1}}, "headers.A", "must be a string"),
-        ({"headers": {"Authorization": "********"}}, "headers.Authorization", "no stored value"),
-        ({"headers": "A: b"}, "headers", "Expected"),
-        ({"body": 5}, "body", "must be a text"),
-        ({"body": "x" * 300_000}, "body", "at most"),
-        ({"name": "n" * 201}, "name", "200"),
-        ({"status": "asleep"}, "status", "must be active"),
-        ({"url": "http://x"}, "url", "calls it callback_url"),
-        ({"payload": "x"}, "payload", "calls it body"),
-        ({"max_retries": 1}, "max_retries", "PATCH /tasks/{id}"),
-        ({"cron": "* * * * *"}, "cron", "PATCH /tasks/{id}"),
-        ({"callback_uri": "http://x"}, "callback_uri", "did you mean callback_url?"),
-    ],
-)
-async def test_a_wrong_field_is_named_as_this_face_calls_it(alice, receiver, wrong, field, said):
+WRONG: list[tuple[dict[str, Any], str, str]] = [
+    ({"callback_url": "ftp://x"}, "callback_url", "http"),
+    ({"callback_url": 5}, "callback_url", "Expected `str | null`"),
+    ({"method": "FETCH"}, "method", "must be one of GET"),
+    ({"headers": {"A\n": "b"}}, "headers.A\n", ""),
+    ({"headers": {"A": 1}}, "headers.A", "must be a string"),
+    ({"headers": {"Authorization": "********"}}, "headers.Authorization", "no stored value"),
+    ({"headers": "A: b"}, "headers", "Expected"),
+    ({"body": 5}, "body", "must be a text"),
+    ({"body": "x" * 300_000}, "body", "at most"),
+    ({"name": "n" * 201}, "name", "200"),
+    ({"status": "asleep"}, "status", "must be active"),
+    ({"url": "http://x"}, "url", "calls it callback_url"),
+    ({"payload": "x"}, "payload", "calls it body"),
+    ({"max_retries": 1}, "max_retries", "PATCH /tasks/{id}"),
+    ({"cron": "* * * * *"}, "cron", "PATCH /tasks/{id}"),
+    ({"callback_uri": "http://x"}, "callback_uri", "did you mean callback_url?"),
+]
+
+
+async def test_a_wrong_field_is_named_as_this_face_calls_it(alice, receiver):
     body = schedule(receiver.url)
-    assert said in refused(await alice.post("/api/schedules", json={**body, **wrong}), field)
     made = await created(alice, body)
-    assert said in refused(await alice.put(f"/api/schedules/{made}", json=wrong), field)
+    for wrong, field, said in WRONG:
+        assert said in refused(await alice.post("/api/schedules", json={**body, **wrong}), field)
+        assert said in refused(await alice.put(f"/api/schedules/{made}", json=wrong), field)
 
 
 async def test_an_update_takes_nothing_away_that_a_schedule_needs(alice, receiver):
@@ -165,9 +163,9 @@ async def test_an_update_takes_nothing_away_that_a_schedule_needs(alice, receive
     assert (shown["headers"], shown["body"], shown["method"]) == ({}, None, "POST")
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b"null", b"{", b'"x"', b"\xff"])
-async def test_a_body_that_is_none_is_refused(alice, body):
-    assert (await alice.post("/api/schedules", content=body)).status_code == 400
+async def test_a_body_that_is_none_is_refused(alice):
+    for body in (b"", b"[]", b"null", b"{", b'"x"', b"\xff"):
+        assert (await alice.post("/api/schedules", content=body)).status_code == 400
 
 
 async def test_the_others_see_nothing_of_a_schedule(alice, bob, receiver):
@@ -224,12 +222,12 @@ async def test_schedules_are_listed_the_newest_first_in_pages(alice, receiver):
     assert (beyond["schedules"], beyond["total"]) == ([], 12)
 
 
-@pytest.mark.parametrize("bad", ["0", "-1", "x", "1.5", "", "²", " 3"])
-async def test_a_bad_page_is_1_and_a_bad_limit_10(alice, receiver, bad):
+async def test_a_bad_page_is_1_and_a_bad_limit_10(alice, receiver):
     made = await created(alice, schedule(receiver.url))
     for path in ("", f"/{made}/events/pending", f"/{made}/events/history"):
-        found = await alice.get(f"/api/schedules{path}", params={"page": bad, "limit": bad})
-        assert (found.json()["page"], found.json()["limit"]) == (1, 10)
+        for bad in ("0", "-1", "x", "1.5", "", "²", " 3"):
+            found = await alice.get(f"/api/schedules{path}", params={"page": bad, "limit": bad})
+            assert (found.json()["page"], found.json()["limit"]) == (1, 10)
         found = await alice.get(f"/api/schedules{path}?limit=5000&page=99999999999999999999999")
         assert found.status_code == 200
         assert found.json()["limit"] == 1000
@@ -457,35 +455,38 @@ async def test_an_extra_run_stands_at_its_time_among_those_to_come(alice, receiv
         assert [each for page in pages for each in page] == whole["events"]
 
 
-@pytest.mark.parametrize(
-    ("change", "minutes"),
-    [
-        ({}, range(1, 11)),
-        ({"max_runs": 3}, range(1, 4)),
-        ({"end_at": 250}, range(1, 5)),
-        ({"start_at": 400}, range(7, 11)),
-        ({"status": "paused"}, range(0)),
-        ({"paused_until": 400}, range(7, 11)),
-        ({"paused_until": 400, "max_runs": 8}, range(7, 9)),
-        ({"paused_until": 3600}, range(0)),
-        ({"status": "disabled"}, range(0)),
-    ],
-)
-async def test_what_is_to_come_follows_bounds_and_pauses(alice, receiver, change, minutes):
+BOUNDS: list[tuple[dict[str, Any], range]] = [
+    ({}, range(1, 11)),
+    ({"max_runs": 3}, range(1, 4)),
+    ({"end_at": 250}, range(1, 5)),
+    ({"start_at": 400}, range(7, 11)),
+    ({"status": "paused"}, range(0)),
+    ({"paused_until": 400}, range(7, 11)),
+    ({"paused_until": 400, "max_runs": 8}, range(7, 9)),
+    ({"paused_until": 3600}, range(0)),
+    ({"status": "disabled"}, range(0)),
+]
+"""What is changed, times in seconds; and which minutes, from 1, have an event then."""
+
+
+async def test_what_is_to_come_follows_bounds_and_pauses(alice, receiver):
     first = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=55)
     rule = f"DTSTART:{first:%Y%m%dT%H%M%SZ}\nRRULE:FREQ=MINUTELY"
-    made = await created(alice, schedule(receiver.url, rule))
     times = {"end_at", "start_at", "paused_until"}
-    sent = {
-        k: text(first + timedelta(seconds=v - 60)) if k in times else v for k, v in change.items()
-    }
-    answer = await alice.patch(f"/tasks/{made}", json=sent)
-    assert answer.status_code == 200, answer.text
-    found = await listed(alice, made, "pending", limit=100)
-    assert [at(each["run_time"]) for each in found["events"]] == [
-        first + timedelta(minutes=n - 1) for n in minutes
-    ]
-    assert found["total"] == len(minutes)
+    for change, minutes in BOUNDS:
+        made = await created(alice, schedule(receiver.url, rule))
+        sent = {
+            k: text(first + timedelta(seconds=v - 60)) if k in times else v
+            for k, v in change.items()
+        }
+        answer = await alice.patch(f"/tasks/{made}", json=sent)
+        assert answer.status_code == 200, answer.text
+        found = await listed(alice, made, "pending", limit=100)
+        found_at = [at(each["run_time"]) for each in found["events"]]
+        wanted = [first + timedelta(minutes=n - 1) for n in minutes]
+        # The eleventh comes into sight while this goes on.
+        assert found_at[: len(wanted)] == wanted, change
+        assert found["total"] == len(found_at) <= len(wanted) + (10 in minutes)
 
 
 async def test_an_edit_moves_what_is_to_come_and_keeps_what_ran(alice, receiver):
@@ -534,11 +535,11 @@ async def test_a_page_far_ahead_costs_a_page(monkeypatch):
     assert walked <= 3 * events.AT_ONCE
 
 
-@pytest.mark.parametrize("first", [0, 1, 59, 60, 61, 199, 200, 599, 600, 700])
-async def test_every_page_of_what_is_to_come_is_the_right_one(first):
-    found, total = await page(600_000, first, 7)
-    assert found == [1000 * n for n in range(first + 1, min(first + 8, 601))]
-    assert total == 600
+async def test_every_page_of_what_is_to_come_is_the_right_one():
+    for first in (0, 1, 59, 60, 61, 199, 200, 599, 600, 700):
+        found, total = await page(600_000, first, 7)
+        assert found == [1000 * n for n in range(first + 1, min(first + 8, 601))]
+        assert total == 600
 
 
 async def test_what_is_seen_ahead_has_an_end():
