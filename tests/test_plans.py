@@ -16,6 +16,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from conftest import url_of
 from scheduler import (
     config,
+    exclusions,
     executions,
     history,
     ledger,
@@ -40,7 +41,7 @@ MOST = 45_000
 
 FILL = f"""
 INSERT INTO task (key, bucket, service_id, id, version, name, description, tags, status, trigger,
-                  action, policy, created_at, updated_at)
+                  action, policy, created_at, updated_at, bounds)
 SELECT md5('t' || n)::uuid, 1, '{ALICE}', 't' || n, 1,
        'task ' || n || CASE WHEN n % 1000 = 0 THEN ' seldom' ELSE '' END, NULL,
        CASE WHEN n % 1000 = 0 THEN '["rare","often"]' WHEN n % 2 = 0 THEN '["often"]'
@@ -49,8 +50,12 @@ SELECT md5('t' || n)::uuid, 1, '{ALICE}', 't' || n, 1,
        CASE WHEN n % 800 = 0 THEN '{{"kind":"once","at":0}}' WHEN n % 4 = 0 THEN NULL
             ELSE '{{"kind":"interval","frequency":1,"unit":"day","anchor":0}}' END::jsonb,
        '{{"kind":"http","url":"http://example.com/path"}}', '{{}}',
-       now() - n * interval '1 ms', now()
+       now() - n * interval '1 ms', now(),
+       CASE WHEN n % 1000 = 0 THEN '{{"calendars":["often","rare"]}}' END::jsonb
 FROM generate_series(1, {TASKS}) AS n;
+INSERT INTO calendar (id, service_id, name, version, definition, created_at, updated_at)
+SELECT md5('c' || n)::uuid, '{ALICE}', CASE n WHEN 1 THEN 'often' ELSE 'c' || n END, 1, '{{}}',
+       now(), now() FROM generate_series(1, 2000) AS n;
 INSERT INTO task (key, bucket, service_id, id, version, name, description, tags, status, trigger,
                   action, policy, created_at, updated_at)
 SELECT md5('b' || n)::uuid, 1, '{BOB}', 'b' || n, 1, 'nothing like it', NULL, '[]', 'active', NULL,
@@ -90,7 +95,7 @@ async def filled(postgres: Any, maintenance: Any, template: str) -> AsyncIterato
         if statement.strip():
             await conn.execute(statement)
     await conn.execute("VACUUM ANALYZE task")
-    for table in ("history", "run", "task_state", "task_version"):
+    for table in ("calendar", "history", "run", "task_state", "task_version"):
         await conn.execute(f"VACUUM ANALYZE {table}")
     await conn.close()
     database = Database(url, config.Database())
@@ -321,6 +326,14 @@ async def asked(conn: Conn, what: str) -> None:
         step = await resealing.piece(conn, ALICE, resealing.START, lambda *_: "")
         assert step.after and not step.changed
         await resealing.piece(conn, ALICE, step.after, lambda *_: "")
+    elif what == "a calendar's tasks":
+        assert len(await tasklist.naming(conn, ALICE, "rare", 4)) == 4
+        assert not await tasklist.naming(conn, BOB, "rare", 4)
+        assert not await tasklist.naming(conn, ALICE, "rar", 4)
+    elif what == "calendars":
+        await exclusions.page(conn, ALICE, offset=0, most=100)
+        await exclusions.held(conn, ALICE, ["often", "c7"])
+        await exclusions.current(conn, {(ALICE, f"c{n}") for n in range(2, 22)})
     elif what == "old versions":
         await versions.prune(conn, utc(now))
     else:
@@ -338,6 +351,8 @@ async def asked(conn: Conn, what: str) -> None:
         "verify",
         "replaced versions",
         "old versions",
+        "a calendar's tasks",
+        "calendars",
         "headers",
         "pending",
         "failed",
