@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import uvloop
 
-from bench import backlog, burst, by_hand, creating, idle, lists, memory, report, steady
+from bench import backlog, burst, by_hand, creating, idle, lists, memory, report, rrules, steady
 from bench.machine import Meter, about
 from bench.product import Product
 from bench.sink import Sink
@@ -41,6 +41,7 @@ class Sizes(NamedTuple):
     crowded_s: int = 20
     listed_tasks: int = 1_000_000
     listed_runs: int = 10_000_000
+    ruled: int = 10_000
 
 
 QUICK = Sizes(
@@ -58,6 +59,7 @@ QUICK = Sizes(
     crowded_s=4,
     listed_tasks=100_000,
     listed_runs=1_000_000,
+    ruled=500,
 )
 
 
@@ -91,6 +93,7 @@ class Bench:
         await self._alone(
             "lists", lambda p: lists.lists(p, sink, sizes.listed_tasks, sizes.listed_runs)
         )
+        await self._alone("rrules", lambda _: rrules.planned(sizes.ruled))
         await self._alone("start", self._start)
         await self._alone("downtime", lambda p: backlog.downtime(p, sink, sizes.missed))
         await self._alone("crowded", self._crowded)

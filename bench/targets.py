@@ -109,6 +109,12 @@ TARGETS: dict[str, list[Target]] = {
     "lists": [
         Target("first page of the slowest list, p50, ms", "50", _at("slowest_p50"), _just(50))
     ],
+    "rrules": [
+        Target("the oldest DTSTART / one of yesterday, at most", "1.5", _at("flat"), _just(1.5)),
+        Target(
+            "10,000 daily rules, a task and tick, µs", "50", _at("daily", "50_years"), _just(50)
+        ),
+    ],
     "start": [Target("second start, s", "3", _at("second_s"), _just(3))],
     "create": [
         Target("bulk, tasks per second", "5,000", _at("bulk", "per_s"), _just(5000), at_least=True),

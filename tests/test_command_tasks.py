@@ -1,7 +1,10 @@
 """Tasks that are commands: what is taken and answered, who may have them, and what is secret."""
 
 import json
+import os
+import tempfile
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -9,7 +12,7 @@ import httpx
 import msgspec
 import pytest
 
-from conftest import App, RunApp
+from conftest import App, RunApp, eventually
 from scheduler import config, resealing, sealing, service, services
 from scheduler.actions import Action, Command, Http
 from scheduler.admin import acts
@@ -19,19 +22,26 @@ from scheduler.errors import Forbidden
 from scheduler.resealing import Sealing
 from scheduler.tasks import edit, permission
 from scheduler.tasks.model import TaskFields
+from test_pages import field, signed_in
 
 GOOD = {"id": "c", "name": "c", "command": "echo hello"}
 WEB = {"id": "w", "name": "w", "url": "http://127.0.0.1:9/"}
 PLANTED = "planted-7c11fe"
 OF_HTTP = ("url", "method", "header", "payload", "follow_redirects", "secret_headers")
-SWITCHED_ON = {"COMMANDS_ENABLED": "true", "COMMANDS_SAME_USER": "true"}
 
 
 @pytest.fixture
 async def app(run_app: RunApp) -> AsyncIterator[App]:
     """The program with commands; alice, the first service, may run them, and bob may not."""
-    async with run_app(**SWITCHED_ON) as started:
-        yield started
+    with tempfile.TemporaryDirectory(prefix="commands") as folder:
+        Path(folder).chmod(0o755)  # they are run by somebody else
+        settings = {
+            "COMMANDS_ENABLED": "true",
+            "COMMANDS_SAME_USER": str(os.geteuid() != 0).lower(),
+            "COMMANDS_DIRECTORY": f"{folder}/runs",
+        }
+        async with run_app(**settings) as started:
+            yield started
 
 
 async def made(client: httpx.AsyncClient, body: Any = None, **more: Any) -> dict[str, Any]:
@@ -333,3 +343,100 @@ async def test_what_was_stored_open_is_sealed_and_by_the_operators_word_opened(a
     assert all(PLANTED not in row["action"] for row in rows)
     env = json.loads(rows[0]["action"])["env"]
     assert Command("", env).opened(vault, owner).env == {"API_TOKEN": PLANTED, "LANG": "C"}
+
+
+# What ran ----------------------------------------------------------------------------------------
+
+
+async def executed(client: httpx.AsyncClient, task_id: str = "c") -> dict[str, Any]:
+    """A run by hand, as it ended."""
+    done = await client.post(f"/tasks/{task_id}/execute")
+    assert done.status_code == 200, done.text
+    found: dict[str, Any] = (await client.get(f"/runs/{done.json()['run_id']}")).json()
+    return found
+
+
+async def test_a_run_shows_the_command_that_ran_whatever_became_of_it_since(alice):
+    env = {"API_TOKEN": PLANTED, "WHO": "me"}
+    await made(alice, command="echo $WHO ${#API_TOKEN}", env=env)
+    ran = await executed(alice)
+    assert (ran["state"], ran["response"]) == ("succeeded", f"me {len(PLANTED)}\n")
+    request = {"command": "echo $WHO ${#API_TOKEN}", "env": {"API_TOKEN": "********", "WHO": "me"}}
+    assert ran["request"] == request
+    (execution,) = (await alice.get("/tasks/c/executions")).json()["records"]
+    assert (execution["status_code"], execution["response"]) == (0, ran["response"])
+    await alice.patch("/tasks/c", json={"command": "true", "env": None})
+    await alice.patch("/tasks/c", json={"url": WEB["url"], "method": "PUT"})
+    again = (await alice.get(f"/runs/{ran['id']}")).json()
+    assert again["request"] == request
+    await alice.delete("/tasks/c")
+    assert (await alice.get(f"/runs/{ran['id']}")).json()["request"] == request
+
+
+async def test_a_command_that_fails_is_not_tried_again_and_its_exit_code_shows(alice):
+    await made(alice, command="echo no; exit 3", scheduled_at="2025-12-01T15:00:00Z")
+
+    async def ended() -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = (await alice.get("/runs?task=c&state=failed")).json()["runs"]
+        assert found
+        return found
+
+    (run,) = await eventually(ended)
+    assert [attempt["status_code"] for attempt in run["attempts"]] == [3]
+    assert (await got(alice))["state"] == "failed"
+    await alice.patch("/tasks/c", json={"expected_status": [3]})
+    assert (await executed(alice))["state"] == "succeeded"
+
+
+async def test_what_falls_due_where_it_may_not_any_more_fails_with_the_reason(app, alice):
+    await made(alice, frequency=1, unit="second", overlap="allow")
+    await allow(app, "alice", allowed=False)
+
+    async def told() -> None:
+        found = (await alice.get("/runs?task=c&state=failed")).json()["runs"]
+        assert any("--allow-commands" in run["reason"] for run in found)
+
+    await eventually(told, 10)
+
+
+async def test_neither_the_line_nor_the_environment_reaches_the_log(app, alice, capfd):
+    await made(alice, command=f"echo {PLANTED}; exit 1", env={"A": PLANTED, "B_TOKEN": PLANTED})
+    refused(
+        await alice.post("/tasks", json={**GOOD, "id": "d", "command": f"{PLANTED}\0"}), "command"
+    )
+    await executed(alice)
+    assert PLANTED not in "".join(capfd.readouterr())
+
+
+# Pages -------------------------------------------------------------------------------------------
+
+
+async def test_pages_show_what_a_command_is_and_what_it_said(app, alice):
+    hostile = "<script>alert(1)</script> \u202e &amp;"
+    await made(alice, command=f"echo '{hostile}'; exit 3", name=hostile,
+               env={"API_TOKEN": PLANTED, "LANG": "<b>C</b>"})  # fmt: skip
+    run = await executed(alice)
+    async with signed_in(app) as visitor:
+        pages = [await visitor.get(path) for path in
+                 ("/dashboard", "/dashboard/tasks/c", f"/dashboard/runs/{run['id']}")]  # fmt: skip
+    for answer in pages:
+        assert answer.status_code == 200, answer.text
+        assert "<script>alert" not in answer.text and "<b>C" not in answer.text
+        assert "&lt;script&gt;alert(1)" in answer.text and "U+202E" in answer.text
+        assert PLANTED not in answer.text
+    _, of_task, of_run = (answer.text for answer in pages)
+    for text in (of_task, of_run):
+        assert "<dt>Command</dt>" in text and "API_TOKEN" in text and "********" in text
+        assert "&lt;b&gt;C&lt;/b&gt;" in text and "<dt>Call</dt>" not in text
+    assert "exit code 0" in of_task and "0 after the first try" in of_task
+    assert "exit 3" in of_run and "Request</h2>" not in of_run
+
+
+async def test_run_now_says_on_the_page_why_a_command_may_not(app, alice):
+    await made(alice)
+    await allow(app, "alice", allowed=False)
+    async with signed_in(app) as visitor:
+        shown = await visitor.get("/dashboard/tasks/c")
+        fields = {"form": field(shown.text, "form"), "nonce": field(shown.text, "nonce")}
+        answer = await visitor.post("/dashboard/tasks/c/run", data=fields)
+    assert answer.status_code == 403 and "--allow-commands" in answer.text

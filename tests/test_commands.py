@@ -329,6 +329,22 @@ def test_the_user_of_the_embedded_postgres_refuses_to_start():
         judge(postgres=61000)
 
 
+async def test_a_directory_that_is_not_the_servers_refuses_to_start(run_app, place, open_folder):
+    settings = {**switched_on(place), "COMMANDS_DIRECTORY": str(open_folder)}
+    with pytest.raises(StartupError, match=r"commands\.directory .* nobody else may write to"):
+        async with run_app(**settings):
+            pass
+
+
+@needs_root
+async def test_a_directory_that_commands_may_not_enter_refuses_to_start(run_app, place):
+    (place / "closed").mkdir(0o700)
+    settings = {**switched_on(place), "COMMANDS_DIRECTORY": str(place / "closed" / "runs")}
+    with pytest.raises(StartupError, match=r"may not enter .*closed"):
+        async with run_app(**settings):
+            pass
+
+
 @pytest.mark.skipif(ROOT, reason="root has no need of it")
 def test_a_server_that_is_not_root_needs_to_be_told():
     with pytest.raises(StartupError, match=r"commands\.same_user"):

@@ -161,9 +161,10 @@ async def test_one_that_ignores_sigterm_is_killed(place):
         "nohup setsid sh -c 'sleep {} & sleep {} & wait' > /dev/null 2>&1 &",
     ],
 )
-async def test_what_became_a_daemon_ends_with_its_run(place, daemon):
+@pytest.mark.parametrize("user", ["", pytest.param("daemon", marks=needs_root)])
+async def test_what_became_a_daemon_ends_with_its_run(place, daemon, user):
     marked = mark()
-    async with performing(place) as (_, run):
+    async with performing(place, user=user) as (_, run):
         found = await run(daemon.replace("{}", marked) + " sleep 0.2; echo started")
 
         assert found.body == b"started\n"
@@ -295,9 +296,10 @@ def no_child(process: psutil.Process) -> None:
 # Processes that are killed -----------------------------------------------------------------------
 
 
-async def test_a_supervisor_that_is_killed_takes_its_run_with_it(place):
+@pytest.mark.parametrize("user", ["", pytest.param("daemon", marks=needs_root)])
+async def test_a_supervisor_that_is_killed_takes_its_run_with_it(place, user):
     marked = mark()
-    async with performing(place) as (performer, run):
+    async with performing(place, user=user) as (performer, run):
         running = asyncio.ensure_future(run(f"setsid sleep {marked} & sleep {marked}"))
         await eventually(lambda: at_work(marked, 2))
         for supervisor in psutil.Process(performer.host.pid).children():

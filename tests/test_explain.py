@@ -12,9 +12,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from conftest import eventually
+from conftest import App, eventually
 from receiver import Receiver
-from scheduler import planning
+from scheduler import exclusions, planning
 from scheduler.clock import Slice
 from scheduler.db import ms, utc
 from scheduler.definition import Definition
@@ -22,6 +22,7 @@ from scheduler.planning import Planned
 from scheduler.run import run_id
 from scheduler.tasks import reasons
 from scheduler.triggers import Bounds, Cron, Interval, Once
+from scheduler.triggers.calendar import Rules
 from test_backfill import backfill, hourly, stamp
 from test_dispatcher import arrived
 from test_ledger import create
@@ -119,6 +120,44 @@ async def test_an_rrule_is_explained_as_well(alice, receiver):
     assert of(found) == (True, "due")
     assert found["next"]["at"] == "2027-07-02T10:00:00.000Z"
     assert of(await explain(alice, "2027-07-01T12:00:00+01:00")) == (False, "rule")
+
+
+async def test_a_calendar_that_excludes_an_instant_is_named_before_it_comes_and_after(
+    app, alice, receiver, conn
+):
+    at = await hourly(alice, receiver)
+    await keep_clear(app, conn, at - 5 * DAY, at + 40 * HOUR)
+    found = await explain(alice, at + HOUR)
+    assert of(found) == (False, "calendar")
+    assert "holidays" in found["reason"]
+    assert found["next"]["note"] == "skipped: calendar holidays"
+    assert of(await explain(alice, at + 80 * HOUR)) == (True, "due")
+    made = await backfill(alice, at - 4 * HOUR, at - HOUR)
+    assert (made["matched"], made["excluded"], made["made"]) == (4, 4, 0)
+    row = "UPDATE task SET created_at = $1, updated_at = $1"
+    await conn.execute(row, utc(at - 4 * HOUR - 60_000))
+    assert of(await explain(alice, at - HOUR)) == (False, "calendar")
+
+
+async def test_a_run_that_a_calendar_will_keep_from_starting_does_not_fire(
+    app, alice, receiver, conn
+):
+    at = now_ms() + 30_000
+    await create(alice, id="t", url=receiver.url, scheduled_at=stamp(at))
+    assert of(await explain(alice, at)) == (True, "scheduled")
+    await keep_clear(app, conn, at - DAY, at + DAY)
+    found = await explain(alice, at)
+    assert of(found) == (False, "calendar")
+    assert found["run"]["state"] == "scheduled"
+
+
+async def keep_clear(app: App, conn: asyncpg.Connection, since: int, until: int) -> None:
+    """Have the task keep clear of a calendar that excludes these days."""
+    row = await conn.fetchrow("SELECT service_id FROM task WHERE id = 't'")
+    async with app.database.api.begin() as c:
+        rules = Rules(dates=((since // DAY, until // DAY),))
+        await exclusions.create(c, row["service_id"], "holidays", rules, now=now_ms())
+    await conn.execute("""UPDATE task SET bounds = '{"calendars": ["holidays"]}'""")
 
 
 # Daylight saving: in 2027 the clock leaps on 28 March, and is put back on 31 October -------------

@@ -27,8 +27,10 @@ from scheduler import (
     versions,
 )
 from scheduler.db import Conn, Database, utc
+from scheduler.definition import Definition
 from scheduler.ledger import Query
 from scheduler.run import Line
+from scheduler.schedules import events
 from scheduler.tasklist import LOOK, Filter
 from scheduler.tasks import listing
 from test_queue import ALICE, BOB, now_ms
@@ -304,6 +306,10 @@ async def test_words_are_found_by_their_index_whatever_is_around_them(filled, na
             assert [each.id for each in page.tasks] == ["t5"], words
 
 
+async def _task(conn: Conn) -> Definition:
+    return (await task.definitions(conn, [T1]))[T1]
+
+
 async def asked(conn: Conn, what: str) -> None:
     line = Line(T1, 1, ALICE)
     now = now_ms()
@@ -334,6 +340,16 @@ async def asked(conn: Conn, what: str) -> None:
         await exclusions.page(conn, ALICE, offset=0, most=100)
         await exclusions.held(conn, ALICE, ["often", "c7"])
         await exclusions.current(conn, {(ALICE, f"c{n}") for n in range(2, 22)})
+    elif what == "schedules":
+        wanted = Filter(trigger="once")
+        assert (await tasklist.page(conn, ALICE, wanted, offset=0, count=11)).tasks
+        assert await tasklist.total(conn, ALICE, wanted)
+    elif what == "pending events":
+        found, total = await events.pending(conn, await _task(conn), now, 0, offset=0, count=10)
+        assert len(found) == total == 1
+    elif what == "past events":
+        found, total = await events.past(conn, await _task(conn), 0, offset=40_000, count=10)
+        assert len(found) == 10 and total > 40_000
     elif what == "old versions":
         await versions.prune(conn, utc(now))
     else:
@@ -349,6 +365,9 @@ async def asked(conn: Conn, what: str) -> None:
         "ended ahead",
         "running",
         "verify",
+        "schedules",
+        "pending events",
+        "past events",
         "replaced versions",
         "old versions",
         "a calendar's tasks",

@@ -51,11 +51,14 @@ class Verdicts:
     """
 
     def __init__(self, now: int = 0) -> None:
-        self.now = now
-        self.start = now // 1000 * 1000
+        self.begin(now)
         self.cpu_s = 0.0
         """What judging them took in all, in seconds; nothing for what was known."""
         self._known: dict[Ask, Answer] = {}
+
+    def begin(self, now: int) -> None:
+        """Have new rules that name no start begin now (ms since 1970)."""
+        self.now, self.start = now, now // 1000 * 1000
 
     def rule(self, ask: Ask) -> Rrule:
         """Return a rule. Raises ValueError with the reason against it, and Unjudged."""

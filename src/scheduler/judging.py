@@ -25,6 +25,7 @@ LIMIT_S = 0.1
 """CPU time that one rule may take."""
 MEMORY_BYTES = 512 << 20
 NICE = 5
+FILES = 1 << 16
 PR_SET_PDEATHSIG = 1
 SIZE = struct.Struct(">I")
 
@@ -37,6 +38,8 @@ class Ask(msgspec.Struct, frozen=True):
     start: int
     dst_gap: DstGap
     dst_overlap: DstOverlap
+    fallback: bool = False
+    """The time zone holds only where the text names none."""
 
 
 class Question(msgspec.Struct):
@@ -81,7 +84,12 @@ def judged(question: Question, limit_s: float = LIMIT_S) -> Answer:
 
 def _read(question: Question) -> Rrule:
     of = question.ask
-    rule = read_rrule(of.text, of.timezone, of.start, of.dst_gap, of.dst_overlap)
+    try:
+        rule = read_rrule(of.text, of.timezone, of.start, of.dst_gap, of.dst_overlap)
+    except ValueError:
+        if not of.fallback:
+            raise
+        rule = read_rrule(of.text, None, of.start, of.dst_gap, of.dst_overlap)
     return judge(rule, question.now)
 
 
@@ -91,6 +99,7 @@ def _spent(_signal: int, _frame: FrameType | None) -> Never:
 
 def main() -> None:
     """Answer until nobody asks any more."""
+    os.closerange(3, FILES)  # of the parent's none is meant for it
     os.nice(NICE)
     with suppress(OSError, AttributeError):  # elsewhere than on Linux the end of input must do
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -258,10 +258,8 @@ class Runner:
         if outcome.succeeded or not outcome.retryable:
             return None
         policy = work.task.policy if work else Policy()
-        most = policy.max_retries
-        if most is None:
-            is_command = work is not None and isinstance(work.task.action, Command)
-            most = 0 if is_command else self._worker.max_retries
+        most = self._worker.max_retries
+        most = work.task.max_retries(most) if work else most
         most = most if run.max_retries is None else run.max_retries
         failures = sum(a.outcome == "failed" for a in run.tries)
         if failures > most:

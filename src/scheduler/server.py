@@ -243,12 +243,8 @@ class Process:
 
     def _commands(self) -> CommandPerformer:
         """Return what runs commands. Raises StartupError for settings that do not fit together."""
-        taken = None
-        if not self.settings.database.url:
-            data = EmbeddedPostgres(data_dir(self.settings)).cluster.data
-            taken = pgbinaries.account(data).uid
-        commands = self.settings.commands
-        return CommandPerformer(commands, command_rights.judged(commands, taken))
+        rules = command_rights.judged(self.settings.commands, postgres_user(self.settings))
+        return CommandPerformer(self.settings.commands, rules)
 
     async def _watch_disk(self, engine: Engine, stack: contextlib.AsyncExitStack) -> None:
         """Halt the engine while the embedded Postgres's disk is nearly full, from its start on.
@@ -337,6 +333,13 @@ def background(work: Any) -> Any:
         yield
     finally:
         running.cancel()
+
+
+def postgres_user(settings: Settings) -> int | None:
+    """Return whom the embedded Postgres runs as, where it is another user than this process's."""
+    if settings.database.url or not settings.commands.enabled:
+        return None
+    return pgbinaries.account(EmbeddedPostgres(data_dir(settings)).cluster.data).uid
 
 
 def rules(settings: Settings, url: str, own: str) -> Rules:

@@ -9,10 +9,12 @@ from uuid import UUID
 import msgspec
 
 from scheduler import config, sealing
+from scheduler.actions import command_rights
 from scheduler.actions.command_host import Host, HostError
 from scheduler.actions.outcome import Call, Expected, Outcome
 from scheduler.confined.job import Job, Result, Rules
 from scheduler.db import rfc3339
+from scheduler.errors import StartupError
 from scheduler.masking import MASK, is_hidden
 from scheduler.sealing import Vault
 
@@ -110,7 +112,11 @@ class CommandPerformer:
 
     async def __aenter__(self) -> Self:
         if self._host is not None:
-            await self._host.start()
+            command_rights.prepare(self._host.rules)
+            try:
+                await self._host.start()
+            except HostError as e:
+                raise StartupError(str(e)) from None
         return self
 
     async def __aexit__(self, *_: object) -> None:

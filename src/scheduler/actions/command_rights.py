@@ -3,9 +3,10 @@
 import os
 import pwd
 import tempfile
+from pathlib import Path
 
 from scheduler import config
-from scheduler.confined import rights
+from scheduler.confined import rights, slots
 from scheduler.confined.job import Limits, Rules
 from scheduler.errors import StartupError
 
@@ -16,22 +17,18 @@ ROOTS = "/var/tmp/scheduler-commands"  # noqa: S108  (made, and then checked to 
 def judged(settings: config.Commands, postgres: int | None) -> Rules | str:
     """Return the rules of commands, or a sentence where they are switched off.
 
-    `postgres` is the user of the embedded Postgres, who is nobody for a command to be. Where they
-    run as the server's own user, this process is closed to them. Raises StartupError.
+    `postgres` is the user of the embedded Postgres, who is nobody for a command to be. Raises
+    StartupError.
     """
     if not settings.enabled:
         return OFF
-    root = os.geteuid() == 0
+    if rights.PRCTL is None:
+        raise StartupError("commands.enabled: commands need Linux, for its prctl(2)")
+    root, uid = os.geteuid() == 0, None
     if root:
         uid = _user(settings.user, postgres)
     else:
-        uid = None
         _check_same_user(settings)
-    try:
-        if not root:
-            rights.close_to_others()
-    except OSError as e:
-        raise StartupError(f"commands.enabled: commands need Linux: {e.strerror}") from None
     numbers = range(settings.first_id, settings.first_id + settings.ids)
     if root and postgres in numbers:
         raise StartupError(
@@ -42,6 +39,23 @@ def judged(settings: config.Commands, postgres: int | None) -> Rules | str:
     # The second half of the ids is for those who end what runs as the first half.
     slots = settings.ids // 2
     return Rules(directory, settings.first_id, slots, root, uid, _limits(settings))
+
+
+def prepare(rules: Rules) -> None:
+    """Make the directory of commands, and close this process to them. Raises StartupError."""
+    setting = "commands.directory (COMMANDS_DIRECTORY)"
+    try:
+        slots.check(rules.directory)
+        if not rules.drops:
+            rights.close_to_others()
+    except OSError as e:
+        raise StartupError(f"{setting}: {e.filename or ''} {e.strerror or e}") from None
+    closed = [place for place in Path(rules.directory).parents if not place.stat().st_mode & 0o001]
+    if rules.drops and closed:
+        raise StartupError(
+            f"{setting}: commands run as users who may not enter {closed[-1]}; name a directory "
+            f"elsewhere, or open that one with chmod o+x"
+        )
 
 
 def _user(name: str, postgres: int | None) -> int | None:

@@ -141,7 +141,7 @@ def _policy(of: Definition, engine: Engine) -> dict[str, str]:
         "Retries": f"{retries} after the first try",
         "Overlap": of.overlap,
         "Misfire": f"{policy.misfire or 'latest'}, after {of.misfire_grace_ms / 1000:.15g} s",
-        "Success": "exit code 0" if isinstance(of.action, Command) else str(of.expected),
+        "Success": f"{'exit code ' if isinstance(of.action, Command) else ''}{of.expected}",
     }
     if policy.max_age_seconds is not None:
         said["Starts within"] = f"{policy.max_age_seconds:.15g} s"

@@ -184,7 +184,7 @@ TASKS = {
     "Explained.trigger": said("The trigger in words.", "At 02:30 every day, Europe/Berlin time"),
     "matches": said("Whether the trigger yields the instant, whatever else stands against it.",
                     True),
-    "note": said("What daylight saving did to it.",
+    "note": said("What daylight saving or a calendar did to it.",
                  "02:30 does not exist on this day; fires at 03:00"),
     "previous": said("The instant of the trigger before it, within its bounds.", None),
     "Explained.next": said("The instant of the trigger after it, within its bounds.", None),

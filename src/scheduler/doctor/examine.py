@@ -30,6 +30,7 @@ async def examine(loaded: Loaded, credentials: Path | None = None) -> list[Findi
     file = credentials or base / home.CREDENTIALS
     found += await checked("port", partial(_one, machine.port, settings), "")
     found += await checked("credentials", partial(_one, machine.api, file), "")
+    found += machine.commands(settings)
     found += machine.egress(settings, url or "")
     found += await checked("names", partial(_one, machine.names), "look at /etc/resolv.conf")
     return found

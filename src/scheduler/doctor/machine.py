@@ -10,6 +10,7 @@ import httpx
 import msgspec
 
 from scheduler import home, reaching, server
+from scheduler.actions import command_rights
 from scheduler.config import Loaded, Settings
 from scheduler.doctor.finding import Finding, fail, ok, warn, words
 from scheduler.embedded import EmbeddedPostgres
@@ -40,6 +41,19 @@ def disk(base: Path, least: int) -> Finding:
     if usage.free < usage.total * FULL:
         return warn("disk", told, "make room, or lower HISTORY_RETENTION_DAYS")
     return ok("disk", told)
+
+
+def commands(wanted: Settings) -> list[Finding]:
+    """Say as whom commands would run here; nothing where they are off."""
+    try:
+        rules = command_rights.judged(wanted.commands, server.postgres_user(wanted))
+        if isinstance(rules, str):
+            return []
+        command_rights.prepare(rules)
+    except StartupError as e:
+        return [fail("commands", str(e), "see docs/commands.md")]
+    who = "users of their own" if rules.alone else f"user {rules.uid}"
+    return [ok("commands", f"run as {who if rules.drops else 'the user of this process'}")]
 
 
 async def port(wanted: Settings) -> Finding:

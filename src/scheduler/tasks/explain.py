@@ -19,6 +19,7 @@ from scheduler.history import Finished
 from scheduler.openapi import asks
 from scheduler.planning import Planned
 from scheduler.run import Started
+from scheduler.runs import model as runs
 from scheduler.service import Service
 from scheduler.tasks import reasons
 from scheduler.tasks.preview import describe
@@ -72,7 +73,7 @@ class Explained(msgspec.Struct, kw_only=True):
     matches: bool
     """The trigger yields the instant, whatever else stands against it."""
     note: str | None
-    """What daylight saving did to it."""
+    """What daylight saving or a calendar did to it."""
     previous: NearInstant | None
     next: NearInstant | None
     facts: list[str]
@@ -117,7 +118,7 @@ async def explain_task(
         trigger=describe(of), matches=reasons.names(of, at),
         note=_note(of, at) if reasons.names(of, at) else None,
         previous=_near(of, _before(of, at)), next=_near(of, _after(of, at)),
-        facts=facts, run=None if run is None else _shown(run, now),
+        facts=facts, run=None if run is None else _shown(of, run, now),
     )  # fmt: skip
 
 
@@ -146,19 +147,19 @@ async def _finding(
     if isinstance(row, Finished) and row.state == "skipped":
         return reasons.of_gap(of, row)
     if row is not None:
-        return reasons.of_run(row, now)
+        return reasons.of_run(of, row, now)
     kept = await ledger.kept_from(conn)
     return await reasons.without_row(of, planned, now, at, kept, Slice())
 
 
-def _shown(run: Started | Finished, now: int) -> ExplainedRun:
+def _shown(of: Definition, run: Started | Finished, now: int) -> ExplainedRun:
     started = finished = count = first = last = reason = None
     if isinstance(run, Finished):
         state, reason = run.state, run.reason
         started, finished = run.started_at, run.finished_at
         count, first, last = run.gap or (None, None, None)
     else:
-        state = reasons.of_run(run, now).verdict
+        state = runs.of_live(run, of.service_id, now).state
         started = next((a.started_at for a in run.attempts if a.started_at is not None), None)
     return ExplainedRun(
         id=str(run.id), state=state, reason=reason, started_at=rfc3339(started),
@@ -193,9 +194,12 @@ def _near(of: Definition, at: int | None) -> NearInstant | None:
 
 
 def _note(of: Definition, at: int) -> str | None:
+    notes = list[str | None]()
     if isinstance(of.trigger, Cron | Rrule):
-        return of.trigger.note(at - reasons.offset_of(of))
-    return None
+        notes.append(of.trigger.note(at - reasons.offset_of(of)))
+    stretch = of.excluded.at(at) if of.excluded else None
+    notes.append(f"skipped: calendar {stretch.name}" if stretch else None)
+    return "; ".join(note for note in notes if note) or None
 
 
 async def _facts(conn: Conn, of: Definition, finding: Finding, now: int, at: int) -> list[str]:

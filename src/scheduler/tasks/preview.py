@@ -27,6 +27,13 @@ COUNT = 10
 BUDGET_S = 2.0
 """CPU time that a preview may take in all: it shares the loop with runs that are due."""
 
+GAPS = {
+    "skip": "is left out",
+    "shift": "is as much later as the clock leaps",
+    "end": "is due when the clock has leapt",
+}
+OVERLAPS = {"first": "the first time", "second": "the second time", "both": "both times"}
+
 AnyRequest = Request[Any, Any, Any]
 Caller = NamedDependency[Service]
 Machine = NamedDependency[Engine]
@@ -176,12 +183,22 @@ def describe(of: Definition) -> str:
     if trigger is None:
         return "By hand only"
     if isinstance(trigger, Cron | Rrule):
-        said = f"{trigger.explain()}, {trigger.timezone} time"
+        said = f"{trigger.explain()}, {trigger.timezone} time" + _dst(trigger)
     elif isinstance(trigger, Interval):
         said = f"Every {_so_many(trigger.frequency, trigger.unit)}"
     else:
         said = f"Once, at {rfc3339(trigger.at)}"
     return said + _bounded(of.bounds, once=isinstance(trigger, Once))
+
+
+def _dst(trigger: Cron | Rrule) -> str:
+    """Return in words what a trigger makes of daylight saving, where that is not the default."""
+    words = ""
+    if trigger.dst_gap != ("end" if isinstance(trigger, Cron) else "shift"):
+        words += f", a time that does not exist {GAPS[trigger.dst_gap]}"
+    if trigger.dst_overlap != "first":
+        words += f", one that comes twice is due {OVERLAPS[trigger.dst_overlap]}"
+    return words
 
 
 def _bounded(bounds: Bounds, *, once: bool) -> str:

@@ -86,11 +86,17 @@ def by_status(of: Definition, at: int) -> Finding | None:
         until = "" if of.paused_until is None else f" until {rfc3339(of.paused_until)}"
         said = f"The task is paused{until}: what passes meanwhile is not run and not caught up."
         return Finding(False, "paused", said)
-    excluded = of.excluded.until(at) if of.excluded is not None else None
-    if excluded is not None:
-        said = f"A calendar that the task keeps clear of excludes it, until {rfc3339(excluded)}."
-        return Finding(False, "calendar", said)
-    return None
+    return by_calendar(of, at)
+
+
+def by_calendar(of: Definition, at: int) -> Finding | None:
+    """Return which of its calendars keeps a task from running at an instant, or None."""
+    stretch = of.excluded.at(at) if of.excluded is not None else None
+    if stretch is None:
+        return None
+    until = rfc3339(stretch.end)
+    said = f"Calendar {stretch.name}, which the task keeps clear of, excludes it until {until}."
+    return Finding(False, "calendar", said)
 
 
 async def foreseen(of: Definition, planned: Planned, now: int, at: int, turn: Slice) -> Finding:
@@ -141,9 +147,13 @@ SKIPPED = {
 }
 
 
-def of_run(run: Started | Finished, now: int) -> Finding:
+def of_run(of: Definition, run: Started | Finished, now: int) -> Finding:
     """Return what a run says of its instant."""
     if isinstance(run, Started):
+        untried = not run.attempts and not run.replayed and run.due > now
+        excluded = by_calendar(of, run.scheduled_for) if untried else None
+        if excluded is not None:
+            return excluded
         state = "running" if run.claimed and run.due <= now else "scheduled"
         state = "retrying" if state == "scheduled" and run.attempts else state
         due = f", for {rfc3339(run.due)}" if state != "running" else ""

@@ -159,7 +159,10 @@ def _cron(reader: Reader) -> Cron | None:
 
 
 def _rrule(reader: Reader) -> Rrule | None:
-    """Return the rule; what is not stored was judged, and has its start from then."""
+    """Return the rule; what is not stored was judged, and has its start from then.
+
+    A time zone that was not sent, or is what GET answers, gives way to one that the text names.
+    """
     before, stored = reader.before, reader.before.trigger
     was = stored if isinstance(stored, Rrule) else None
     text = reader.sent("rrule", was.text if was else None)
@@ -177,13 +180,11 @@ def _rrule(reader: Reader) -> Rrule | None:
         if zone is not None:
             check_zone(zone)
         field = "rrule"
-        made = reader.verdicts.rule(Ask(text, zone, start, gap, overlap))
+        kept = was is not None and zone == was.timezone
+        return reader.verdicts.rule(Ask(text, zone, start, gap, overlap, fallback=kept))
     except ValueError as e:
         reader.say(field, str(e))
         return None
-    if reader.fields.timezone and reader.fields.rrule is UNSET and made.timezone != zone:
-        reader.say("timezone", f"the rule is written in {made.timezone}; change it in rrule")
-    return made
 
 
 def _dst(reader: Reader, was: Cron | Rrule | None, gap: DstGap) -> tuple[DstGap, DstOverlap]:

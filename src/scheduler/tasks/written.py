@@ -25,7 +25,7 @@ from scheduler.tasks.model import Task, TaskFields
 from scheduler.tasks.permission import check_command, check_edit
 from scheduler.triggers import Cron, Rrule
 
-TRIES = 5
+TRIES = 6
 """How often a rule may become another one while it is judged."""
 KNOWN_SINCE = (0, 3)
 """The version from which on replicas know all that a task can be."""
@@ -114,7 +114,9 @@ def _news(of: Definition) -> set[str]:
 async def _judged(engine: Engine, service: Service, work: Callable[[Verdicts], Awaitable[T]]) -> T:
     """Do something with a body, and have its rules judged whenever it turns out to need that."""
     verdicts = Verdicts(engine.clock.now_ms())
-    for _ in range(TRIES):
+    for number in range(TRIES):
+        if number < TRIES // 2:  # a rule begins when its task is created, not when it was sent
+            verdicts.begin(engine.clock.now_ms())
         try:
             return await work(verdicts)
         except Unjudged as e:

@@ -1,17 +1,30 @@
-"""By an RRULE (RFC 5545, 3.8.5): recurrence rules, dates, and exceptions, on a wall clock."""
+"""By an RRULE (RFC 5545, 3.8.5): recurrence rules, dates, and exceptions, on a wall clock.
+
+A rule of DAILY or more keeps to the wall clock: `dst_gap` and `dst_overlap` say what becomes of a
+time that does not exist, or comes twice. HOURLY, MINUTELY and SECONDLY follow elapsed time, and
+their other parts are tested on the wall clock of each step.
+
+A question is arithmetic from DTSTART, and tables of the year in question: it costs the same
+however long ago DTSTART lies. One that takes too many steps is given up (`Costly`).
+"""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
-from typing import Literal
-from zoneinfo import ZoneInfo
+from functools import lru_cache
 
 import msgspec
-from dateutil.rrule import rrule, rruleset, rrulestr
 
-from scheduler.db import Instant
+from scheduler.db import FIRST, Instant
+from scheduler.triggers.rrule_clock import DstGap, DstOverlap, stretch_in
+from scheduler.triggers.rrule_notes import note_of
+from scheduler.triggers.rrule_parts import Costly
+from scheduler.triggers.rrule_set import Place, Recurrence, compiled, ends_of
+from scheduler.triggers.rrule_text import Text, read_text
+from scheduler.triggers.rrule_words import words
+from scheduler.triggers.zones import CEILING, check_zone
 
-DstGap = Literal["skip", "shift", "end"]
-DstOverlap = Literal["first", "second", "both"]
+COMPILED_MOST = 20_000
+LIGHT = 64
+"""As many dates make a set light; the others are not kept by the thousand."""
 
 
 class Rrule(msgspec.Struct, tag_field="kind", tag="rrule", frozen=True, gc=False):
@@ -25,57 +38,127 @@ class Rrule(msgspec.Struct, tag_field="kind", tag="rrule", frozen=True, gc=False
     """DTSTART (ms since 1970) where the text names none."""
     dst_gap: DstGap = "shift"
     dst_overlap: DstOverlap = "first"
+    ends: tuple[int | None, ...] = ()
+    """Where COUNT ends each RRULE, then each EXRULE (s); sought each time where it is empty."""
+
+    def __post_init__(self) -> None:
+        text = read_text(self.text)
+        zone = zone_of(text)
+        if zone is not None and zone != self.timezone:
+            raise ValueError(f"is in the time zone {zone}, and not in {self.timezone}")
+        if zone is None:
+            check_zone(self.timezone)
+        rules = (*text.rules, *text.exrules)
+        if self.ends and len(self.ends) != len(rules):
+            raise ValueError("has not one end for each of its rules")
+        if not self.ends and any(parts.count is not None for parts in rules):
+            compiled(text, _place(self, text), (CEILING,) * len(rules))  # COUNT takes time
+        else:
+            _recurrence(self)
 
     def next(self, after: int) -> int | None:
-        """Return the first instant later than `after`."""
-        found = self._rule.after(datetime.fromtimestamp(after / 1000, UTC))
-        return None if found is None else round(found.timestamp() * 1000)
+        """Return the first instant later than `after`. Raises Costly."""
+        found = _recurrence(self).first(after // 1000 + 1)
+        return None if found is None else found * 1000
 
     def last(self, after: int, until: int) -> int | None:
-        """Return the last instant in (after, until]."""
-        found = None
-        for at in self.between(after, until):
-            found = at
-        return found
+        """Return the last instant in (after, until]. Raises Costly."""
+        found = _recurrence(self).last(until // 1000 + 1)
+        return None if found is None or found * 1000 <= after else found * 1000
 
     def count(self, after: int, until: int) -> int:
-        """Return how many instants lie in (after, until]."""
-        return sum(1 for _ in self.between(after, until))
+        """Return how many instants lie in (after, until]. Raises Costly."""
+        return _recurrence(self).within(after // 1000 + 1, until // 1000 + 1)
 
     def between(self, after: int, until: int) -> Iterator[int]:
         """Yield the instants in (after, until], the earliest first."""
-        at = self.next(after)
-        while at is not None and at <= until:
-            yield at
-            at = self.next(at)
+        for at in _recurrence(self).walk(after // 1000 + 1, until // 1000 + 1):
+            yield at * 1000
 
     def explain(self) -> str:
         """Return the rule in words."""
-        return self.text
+        text = read_text(self.text)
+        return words(text, _place(self, text).start)
 
-    def note(self, at: int) -> str | None:  # noqa: ARG002
+    def note(self, at: int) -> str | None:
         """Return what daylight saving did to an instant (ms); None where it did nothing."""
-        return None
+        return note_of(_recurrence(self), at // 1000)
 
-    @property
-    def _rule(self) -> rrule | rruleset:
-        start = datetime.fromtimestamp(self.start / 1000, ZoneInfo(self.timezone))
-        return rrulestr(self.text, dtstart=start, tzids=ZoneInfo)
+
+def zone_of(text: Text) -> str | None:
+    """Return the zone that a text names for its wall clock."""
+    return None if text.start is None else text.start.zone
+
+
+def _place(rule: Rrule, text: Text) -> Place:
+    if text.start is not None:
+        wall = text.start.wall
+    else:
+        at = rule.start // 1000
+        wall = at + stretch_in(rule.timezone, at).offset
+    return Place(rule.timezone, wall, rule.dst_gap, rule.dst_overlap)
+
+
+def _recurrence(rule: Rrule) -> Recurrence:
+    text = read_text(rule.text)
+    dates = len(text.rdates) + len(text.exdates)
+    return _light(rule) if dates <= LIGHT else _heavy(rule)
+
+
+def _compiled(rule: Rrule) -> Recurrence:
+    text = read_text(rule.text)
+    return compiled(text, _place(rule, text), rule.ends)
+
+
+_light = lru_cache(COMPILED_MOST)(_compiled)
+_heavy = lru_cache(128)(_compiled)
 
 
 def read_rrule(
-    text: str, timezone: str | None, start_ms: int, dst_gap: DstGap, dst_overlap: DstOverlap
+    text: str,
+    timezone: str | None,
+    start: int,
+    dst_gap: DstGap = "shift",
+    dst_overlap: DstOverlap = "first",
 ) -> Rrule:
-    """Return what a text says, expanding nothing. Raises ValueError with the reason."""
-    if "INTERVAL=0" in text:
-        raise ValueError("INTERVAL must be 1 or more")
-    found = Rrule(text, timezone or "UTC", start_ms, dst_gap, dst_overlap)
-    _ = found._rule  # noqa: SLF001
-    return found
+    """Return the rule that a text says; `start` (ms) is DTSTART where it names none.
+
+    `timezone` is that which was sent beside it, if any. Raises ValueError.
+    """
+    zone = zone_of(read_text(text))
+    if zone is not None and timezone is not None and timezone != zone:
+        raise ValueError(
+            f"has the time zone {zone} in DTSTART, and timezone is {timezone}; leave out timezone,"
+            " or the TZID or Z of DTSTART"
+        )
+    start -= start % 1000
+    return Rrule(text, zone or timezone or "UTC", start, dst_gap, dst_overlap)
 
 
 def judge(rule: Rrule, now: int) -> Rrule:
-    """Return a rule completed for storage. Raises ValueError where it has no instant at all."""
-    if rule.next(0) is None and rule.next(now) is None:
-        raise ValueError("has no instant at all")
-    return rule
+    """Return a rule with what is to be stored beside it. Pure.
+
+    Raises ValueError where it has no instant, or costs too much to expand from `now` (ms) on.
+    """
+    text = read_text(rule.text)
+    try:
+        made = msgspec.structs.replace(rule, ends=ends_of(text, _place(rule, text)))
+        if made.next(FIRST) is None:
+            raise ValueError(_why_never(text))
+        _recurrence(made).prove(now // 1000)
+    except Costly as e:
+        raise ValueError(f"costs too much to expand: {e}") from None
+    return made
+
+
+def _why_never(text: Text) -> str:
+    if any(parts in text.exrules for parts in text.rules):
+        return "has no instant: an EXRULE takes away what its equal, the RRULE, names"
+    if text.exrules or text.exdates:
+        return "has no instant: EXRULE and EXDATE take away all of them"
+    if any(parts.until is not None for parts in text.rules):
+        return "has no instant: none lies between DTSTART and UNTIL"
+    return "has no instant: no day and time is all that its parts name, like 30 February"
+
+
+__all__ = ["Costly", "DstGap", "DstOverlap", "Rrule", "judge", "read_rrule"]
