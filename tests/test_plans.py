@@ -310,6 +310,15 @@ async def _task(conn: Conn) -> Definition:
     return (await task.definitions(conn, [T1]))[T1]
 
 
+async def calendars_asked(conn: Conn) -> None:
+    assert len(await tasklist.naming(conn, ALICE, "rare", 4)) == 4
+    assert not await tasklist.naming(conn, BOB, "rare", 4)
+    assert not await tasklist.naming(conn, ALICE, "rar", 4)
+    await exclusions.page(conn, ALICE, offset=0, most=100)
+    await exclusions.held(conn, ALICE, ["often", "c7"])
+    await exclusions.current(conn, {(ALICE, f"c{n}") for n in range(2, 22)})
+
+
 async def asked(conn: Conn, what: str) -> None:
     line = Line(T1, 1, ALICE)
     now = now_ms()
@@ -332,14 +341,8 @@ async def asked(conn: Conn, what: str) -> None:
         step = await resealing.piece(conn, ALICE, resealing.START, lambda *_: "")
         assert step.after and not step.changed
         await resealing.piece(conn, ALICE, step.after, lambda *_: "")
-    elif what == "a calendar's tasks":
-        assert len(await tasklist.naming(conn, ALICE, "rare", 4)) == 4
-        assert not await tasklist.naming(conn, BOB, "rare", 4)
-        assert not await tasklist.naming(conn, ALICE, "rar", 4)
     elif what == "calendars":
-        await exclusions.page(conn, ALICE, offset=0, most=100)
-        await exclusions.held(conn, ALICE, ["often", "c7"])
-        await exclusions.current(conn, {(ALICE, f"c{n}") for n in range(2, 22)})
+        await calendars_asked(conn)
     elif what == "schedules":
         wanted = Filter(trigger="once")
         assert (await tasklist.page(conn, ALICE, wanted, offset=0, count=11)).tasks
@@ -370,7 +373,6 @@ async def asked(conn: Conn, what: str) -> None:
         "past events",
         "replaced versions",
         "old versions",
-        "a calendar's tasks",
         "calendars",
         "headers",
         "pending",
