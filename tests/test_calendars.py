@@ -8,6 +8,8 @@ import pytest
 
 from conftest import App, eventually
 from receiver import Receiver
+from scheduler.cli import cli
+from test_cli_tasks import running, told
 from test_ledger import create
 from test_verify import verified
 
@@ -398,3 +400,61 @@ async def test_a_services_calendars_go_with_it(run_app, conn):
             assert (await admin.delete("/services/bob")).status_code == 204
     left = await conn.fetch("SELECT service_id FROM calendar")
     assert [str(row["service_id"]) for row in left] == [app.ids["alice"]]
+
+
+# The command line --------------------------------------------------------------------------------
+
+
+async def test_the_command_line_makes_shows_changes_and_deletes_them(app: App, tmp_path):
+    calendars = running(app, cli, "calendars")
+    file = tmp_path / "holidays.ics"
+    file.write_text(FILE)
+    made = told(
+        await calendars(
+            "create", "closed", "--date", "2026-05-01", "--date", "2026-12-24/2026-12-26",
+            "--weekly", "sat,SUN", "--weekly", "FRI-MON 22:00-06:00", "--ical", str(file),
+            "--timezone", "Europe/Berlin", "-o", "json",
+        )
+    )  # fmt: skip
+    assert made["dates"] == ["2026-05-01", {"from": "2026-12-24", "to": "2026-12-26"}]
+    assert made["weekly"] == [
+        {"days": ["SAT", "SUN"], "from": None, "to": None},
+        {"days": ["MON", "FRI", "SAT", "SUN"], "from": "22:00", "to": "06:00"},
+    ]
+    assert (made["events"], made["timezone"]) == (1, "Europe/Berlin")
+
+    assert "SAT,SUN, MON,FRI,SAT,SUN 22:00-06:00" in (await calendars("get", "closed")).output
+    assert "Europe/Berlin" in (await calendars("list")).output
+    changed = await calendars(
+        "update", "closed", "--weekly", "SUN", "--unset", "ical", "-o", "json"
+    )
+    assert told(changed)["events"] == 0
+    wanted = ("--from", "2026-12-24T00:00:00Z", "--to", "2026-12-26T00:00:00Z")
+    (first,) = told(await calendars("excluded", "closed", *wanted, "-o", "json"))
+    assert (first["from"], first["to"]) == ("2026-12-24T00:00:00.000Z", "2026-12-26T00:00:00.000Z")
+
+    tasks = running(app, cli, "tasks")
+    words = ("create", "t", "-n", "t", "--url", "http://x", "--cron", "0 9 * * *")
+    task = told(await tasks(*words, "--calendar", "closed", "-o", "json"))
+    assert task["calendars"] == ["closed"]
+    refused = await calendars("delete", "closed", "--yes")
+    assert (refused.exit_code, "tasks keep clear of closed: t" in refused.output) == (1, True)
+    await tasks("delete", "t")
+    assert (await calendars("delete", "closed", "--yes")).output == "closed is deleted.\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("create", "c", "--weekly", "MON 9-17"), "--weekly is days and perhaps hours"),
+        (("create", "c", "--weekly", "MON-FOO"), "knows the days MON, TUE"),
+        (("create", "c", "--ical", "/nowhere.ics"), "cannot be read"),
+        (("create", "c", "--date", "tomorrow"), "2026-12-25"),
+        (("update", "c"), "update what?"),
+        (("get", "c"), "there is no calendar c"),
+    ],
+)
+async def test_the_command_line_says_what_would_be_right(app: App, words, said):
+    result = await running(app, cli, "calendars")(*words)
+    assert result.exit_code in (1, 2)
+    assert said in result.output

@@ -14,7 +14,7 @@ from scheduler.calendars.ical import Refused, read_events
 from scheduler.definition import Definition, Policy
 from scheduler.triggers import Bounds, Interval
 from scheduler.triggers.calendar import Event, Rules, Weekly, merged
-from scheduler.triggers.excluded import BLOCK_MS, TRIES, Calendar, Excluded
+from scheduler.triggers.excluded import TRIES, Calendar, Excluded
 from test_queue import definition
 
 HOUR, DAY = 3_600_000, 86_400_000
@@ -94,25 +94,24 @@ def test_an_instant_is_excluded_where_a_clock_there_shows_it(rules, numbers):
         assert (found is not None) == by_the_clock(rules, instant), instant
         if found:
             assert found.start <= instant < found.end
-            assert found.end % BLOCK_MS == 0 or not by_the_clock(rules, found.end) or True
             assert by_the_clock(rules, found.start)
             assert by_the_clock(rules, found.end - 1000)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(RULES, st.integers(0, 10**6), st.integers(1, 3 * DAY), st.integers(0, 10**6))
 def test_the_next_and_the_last_that_are_clear(rules, every, anchor, number):
     every = every % (36 * 60) * 60_000 + 60_000
     of = Interval(every // 1000, "second", anchor)
     start = near(rules, number)
     excluded = Excluded(Calendar(UUID(int=1), 1, "c", rules))
-    ahead = [i for i in of.between(start, start + 12 * DAY) if not by_the_clock(rules, i)]
+    ahead = [i for i in of.between(start, start + 6 * DAY) if not by_the_clock(rules, i)]
     found = excluded.next(of, start)
     if ahead:
         assert found in (ahead[0], None)
         assert found is not None or every <= HOUR
-    behind = [i for i in of.between(start - 12 * DAY, start) if not by_the_clock(rules, i)]
-    found = excluded.last(of, start - 12 * DAY, start)
+    behind = [i for i in of.between(start - 6 * DAY, start) if not by_the_clock(rules, i)]
+    found = excluded.last(of, start - 6 * DAY, start)
     assert found == (behind[-1] if behind else None)
 
 

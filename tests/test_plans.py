@@ -16,6 +16,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from conftest import url_of
 from scheduler import (
     config,
+    exclusions,
     executions,
     history,
     ledger,
@@ -42,7 +43,7 @@ MOST = 45_000
 
 FILL = f"""
 INSERT INTO task (key, bucket, service_id, id, version, name, description, tags, status, trigger,
-                  action, policy, created_at, updated_at)
+                  action, policy, created_at, updated_at, bounds)
 SELECT md5('t' || n)::uuid, 1, '{ALICE}', 't' || n, 1,
        'task ' || n || CASE WHEN n % 1000 = 0 THEN ' seldom' ELSE '' END, NULL,
        CASE WHEN n % 1000 = 0 THEN '["rare","often"]' WHEN n % 2 = 0 THEN '["often"]'
@@ -51,8 +52,12 @@ SELECT md5('t' || n)::uuid, 1, '{ALICE}', 't' || n, 1,
        CASE WHEN n % 800 = 0 THEN '{{"kind":"once","at":0}}' WHEN n % 4 = 0 THEN NULL
             ELSE '{{"kind":"interval","frequency":1,"unit":"day","anchor":0}}' END::jsonb,
        '{{"kind":"http","url":"http://example.com/path"}}', '{{}}',
-       now() - n * interval '1 ms', now()
+       now() - n * interval '1 ms', now(),
+       CASE WHEN n % 1000 = 0 THEN '{{"calendars":["often","rare"]}}' END::jsonb
 FROM generate_series(1, {TASKS}) AS n;
+INSERT INTO calendar (id, service_id, name, version, definition, created_at, updated_at)
+SELECT md5('c' || n)::uuid, '{ALICE}', CASE n WHEN 1 THEN 'often' ELSE 'c' || n END, 1, '{{}}',
+       now(), now() FROM generate_series(1, 2000) AS n;
 INSERT INTO task (key, bucket, service_id, id, version, name, description, tags, status, trigger,
                   action, policy, created_at, updated_at)
 SELECT md5('b' || n)::uuid, 1, '{BOB}', 'b' || n, 1, 'nothing like it', NULL, '[]', 'active', NULL,
@@ -92,7 +97,7 @@ async def filled(postgres: Any, maintenance: Any, template: str) -> AsyncIterato
         if statement.strip():
             await conn.execute(statement)
     await conn.execute("VACUUM ANALYZE task")
-    for table in ("history", "run", "task_state", "task_version"):
+    for table in ("calendar", "history", "run", "task_state", "task_version"):
         await conn.execute(f"VACUUM ANALYZE {table}")
     await conn.close()
     database = Database(url, config.Database())
@@ -305,6 +310,15 @@ async def _task(conn: Conn) -> Definition:
     return (await task.definitions(conn, [T1]))[T1]
 
 
+async def calendars_asked(conn: Conn) -> None:
+    assert len(await tasklist.naming(conn, ALICE, "rare", 4)) == 4
+    assert not await tasklist.naming(conn, BOB, "rare", 4)
+    assert not await tasklist.naming(conn, ALICE, "rar", 4)
+    await exclusions.page(conn, ALICE, offset=0, most=100)
+    await exclusions.held(conn, ALICE, ["often", "c7"])
+    await exclusions.current(conn, {(ALICE, f"c{n}") for n in range(2, 22)})
+
+
 async def asked(conn: Conn, what: str) -> None:
     line = Line(T1, 1, ALICE)
     now = now_ms()
@@ -327,6 +341,8 @@ async def asked(conn: Conn, what: str) -> None:
         step = await resealing.piece(conn, ALICE, resealing.START, lambda *_: "")
         assert step.after and not step.changed
         await resealing.piece(conn, ALICE, step.after, lambda *_: "")
+    elif what == "calendars":
+        await calendars_asked(conn)
     elif what == "schedules":
         wanted = Filter(trigger="once")
         assert (await tasklist.page(conn, ALICE, wanted, offset=0, count=11)).tasks
@@ -357,6 +373,7 @@ async def asked(conn: Conn, what: str) -> None:
         "past events",
         "replaced versions",
         "old versions",
+        "calendars",
         "headers",
         "pending",
         "failed",

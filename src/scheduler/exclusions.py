@@ -1,7 +1,7 @@
 """Calendars: their table, and what those that a task names exclude."""
 
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -23,6 +23,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import IntegrityError
 
 from scheduler import db
+from scheduler.clock import Slice
 from scheduler.db import Conn, metadata, times_check, utc
 from scheduler.definition import Definition
 from scheduler.errors import Conflict, NotFound
@@ -170,7 +171,7 @@ EVENTS_MOST = 50_000
 """Calendars kept in memory: so many, and of their events so many."""
 # Those that are known as they stand come without what they exclude.
 CURRENT = text("""
-SELECT c.id, c.service_id, c.name, c.version,
+SELECT c.id, c.service_id, c.name, c.version, now() AS now,
        CASE WHEN k.id IS NULL THEN c.definition END AS definition
 FROM unnest(CAST(:services AS uuid[]), CAST(:names AS text[])) AS w (service_id, name)
 JOIN calendar c ON c.service_id = w.service_id AND c.name = w.name
@@ -178,7 +179,7 @@ LEFT JOIN unnest(CAST(:ids AS uuid[]), CAST(:versions AS int[])) AS k (id, versi
     ON k.id = c.id AND k.version = c.version
 """)
 HOLD = text("""
-SELECT id, service_id, name, version, definition FROM calendar
+SELECT id, service_id, name, version, now() AS now, definition FROM calendar
 WHERE service_id = :service_id AND name = ANY(:names) ORDER BY name FOR KEY SHARE
 """)
 
@@ -253,13 +254,26 @@ async def current(conn: Conn, wanted: Collection[Wanted]) -> dict[Wanted, Calend
             "versions": [each.version for each in known],
         },
     )
-    return {(row.service_id, row.name): _known.learn(row) for row in rows}
+    return await _learned(rows)
 
 
 async def held(conn: Conn, service_id: UUID, names: Collection[str]) -> dict[Wanted, Calendar]:
     """Return those of a service's calendars, held against their deletion until the commit."""
     rows = await conn.execute(HOLD, {"service_id": service_id, "names": list(names)})
-    return {(row.service_id, row.name): _known.learn(row) for row in rows}
+    return await _learned(rows)
+
+
+async def _learned(rows: Iterable[Any]) -> dict[Wanted, Calendar]:
+    """Take in rows; what is new is worked out for now, and in pieces: no run waits for it then."""
+    found, turn = dict[Wanted, Calendar](), Slice()
+    for row in rows:
+        known = _known.get((row.service_id, row.name))
+        each = found[row.service_id, row.name] = _known.learn(row)
+        if each is not known:
+            for step in each.warm(db.ms(row.now)):
+                step()
+                await turn.give_way()
+    return found
 
 
 # Rows ---------------------------------------------------------------------------------------------

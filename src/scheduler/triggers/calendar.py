@@ -90,6 +90,11 @@ class Rules(msgspec.Struct, frozen=True, omit_defaults=True):
             found += _instants(zone, merged(spans), start, end)
         return [(s * 1000, e * 1000) for s, e in merged(found)]
 
+    def dwell(self, event: Event, since: int, until: int) -> None:
+        """Work out when an event recurs about [since, until), so that it is known."""
+        for _ in event.between(since // 1000 - MARGIN, until // 1000 + MARGIN):
+            pass
+
     def _dates(self, low: int, high: int) -> list[Span]:
         spans = ((first * DAY, (last + 1) * DAY) for first, last in self.dates)
         return [(s, e) for s, e in spans if s < high and e > low]

@@ -4,6 +4,8 @@ Times are ms since 1970.
 """
 
 from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple
 from uuid import UUID
 
@@ -43,6 +45,14 @@ class Calendar:
         if place < 0 or instant >= ends[place]:
             return None
         return Stretch(starts[place], ends[place], self.name)
+
+    def warm(self, instant: int) -> Iterator[Callable[[], object]]:
+        """Yield the steps, a few ms each at most, after which asking about an instant is quick."""
+        number = instant // BLOCK_MS
+        for event in self.rules.events:
+            if event.rule is not None:
+                yield partial(self.rules.dwell, event, number * BLOCK_MS, (number + 1) * BLOCK_MS)
+        yield partial(self._block, number)
 
     def _block(self, number: int) -> tuple[list[int], list[int]]:
         found = self._blocks.get(number)
