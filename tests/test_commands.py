@@ -347,5 +347,4 @@ async def test_a_directory_that_commands_may_not_enter_refuses_to_start(run_app,
 
 @pytest.mark.skipif(ROOT, reason="root has no need of it")
 def test_a_server_that_is_not_root_needs_to_be_told():
-    with pytest.raises(StartupError, match=r"commands\.same_user"):
-        judge()
+    assert "commands.same_user" in str(judge())

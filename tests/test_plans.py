@@ -319,6 +319,19 @@ async def calendars_asked(conn: Conn) -> None:
     await exclusions.current(conn, {(ALICE, f"c{n}") for n in range(2, 22)})
 
 
+async def schedules_asked(conn: Conn, what: str, now: int) -> None:
+    if what == "schedules":
+        wanted = Filter(trigger="once")
+        assert (await tasklist.page(conn, ALICE, wanted, offset=0, count=11)).tasks
+        assert await tasklist.total(conn, ALICE, wanted)
+    elif what == "pending events":
+        found, total = await events.pending(conn, await _task(conn), now, 0, offset=0, count=10)
+        assert len(found) == total == 1
+    else:
+        found, total = await events.past(conn, await _task(conn), 0, offset=40_000, count=10)
+        assert len(found) == 10 and total > 40_000
+
+
 async def asked(conn: Conn, what: str) -> None:
     line = Line(T1, 1, ALICE)
     now = now_ms()
@@ -343,16 +356,8 @@ async def asked(conn: Conn, what: str) -> None:
         await resealing.piece(conn, ALICE, step.after, lambda *_: "")
     elif what == "calendars":
         await calendars_asked(conn)
-    elif what == "schedules":
-        wanted = Filter(trigger="once")
-        assert (await tasklist.page(conn, ALICE, wanted, offset=0, count=11)).tasks
-        assert await tasklist.total(conn, ALICE, wanted)
-    elif what == "pending events":
-        found, total = await events.pending(conn, await _task(conn), now, 0, offset=0, count=10)
-        assert len(found) == total == 1
-    elif what == "past events":
-        found, total = await events.past(conn, await _task(conn), 0, offset=40_000, count=10)
-        assert len(found) == 10 and total > 40_000
+    elif what in ("schedules", "pending events", "past events"):
+        await schedules_asked(conn, what, now)
     elif what == "old versions":
         await versions.prune(conn, utc(now))
     else:

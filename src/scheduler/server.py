@@ -243,8 +243,11 @@ class Process:
 
     def _commands(self) -> CommandPerformer:
         """Return what runs commands. Raises StartupError for settings that do not fit together."""
-        rules = command_rights.judged(self.settings.commands, postgres_user(self.settings))
-        return CommandPerformer(self.settings.commands, rules)
+        settings = self.settings.commands
+        rules = command_rights.judged(settings, postgres_user(self.settings))
+        if isinstance(rules, str) and settings.enabled:
+            log.warning("commands may not run here", reason=rules)
+        return CommandPerformer(settings, rules)
 
     async def _watch_disk(self, engine: Engine, stack: contextlib.AsyncExitStack) -> None:
         """Halt the engine while the embedded Postgres's disk is nearly full, from its start on.

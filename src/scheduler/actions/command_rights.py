@@ -11,11 +11,15 @@ from scheduler.confined.job import Limits, Rules
 from scheduler.errors import StartupError
 
 OFF = "commands are switched off here: commands.enabled (COMMANDS_ENABLED=true) lets them run"
+SAME_USER = (
+    "the server is not root, so commands would run as its own user, and could read all that it"
+    " can; commands.same_user (COMMANDS_SAME_USER=true) lets them"
+)
 ROOTS = "/var/tmp/scheduler-commands"  # noqa: S108  (made, and then checked to be ours)
 
 
 def judged(settings: config.Commands, postgres: int | None) -> Rules | str:
-    """Return the rules of commands, or a sentence where they are switched off.
+    """Return the rules of commands, or a sentence that says why none may run.
 
     `postgres` is the user of the embedded Postgres, who is nobody for a command to be. Raises
     StartupError.
@@ -24,11 +28,10 @@ def judged(settings: config.Commands, postgres: int | None) -> Rules | str:
         return OFF
     if rights.PRCTL is None:
         raise StartupError("commands.enabled: commands need Linux, for its prctl(2)")
-    root, uid = os.geteuid() == 0, None
-    if root:
-        uid = _user(settings.user, postgres)
-    else:
-        _check_same_user(settings)
+    root = os.geteuid() == 0
+    if not root and not settings.same_user:
+        return SAME_USER
+    uid = _user(settings.user, postgres) if root else None
     numbers = range(settings.first_id, settings.first_id + settings.ids)
     if root and postgres in numbers:
         raise StartupError(
@@ -76,14 +79,6 @@ def _user(name: str, postgres: int | None) -> int | None:
             "setting empty: each run is then a user of its own"
         )
     return uid
-
-
-def _check_same_user(settings: config.Commands) -> None:
-    if not settings.same_user:
-        raise StartupError(
-            "commands.enabled: the server is not root, so commands would run as its own user, and "
-            "could read all that it can; commands.same_user (COMMANDS_SAME_USER=true) lets them"
-        )
 
 
 def _own_directory() -> str:

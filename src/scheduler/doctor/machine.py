@@ -48,7 +48,10 @@ def commands(wanted: Settings) -> list[Finding]:
     try:
         rules = command_rights.judged(wanted.commands, server.postgres_user(wanted))
         if isinstance(rules, str):
-            return []
+            off = not wanted.commands.enabled
+            return (
+                [] if off else [warn("commands", f"none may run: {rules}", "see docs/commands.md")]
+            )
         command_rights.prepare(rules)
     except StartupError as e:
         return [fail("commands", str(e), "see docs/commands.md")]
