@@ -31,7 +31,7 @@ UPDATE = {
     "headers": {"Authorization": "Bearer updated_token", "Content-Type": "application/json"},
     "body": '{"task":"updated-backup"}',
 }
-EVERY_SECOND = {**NEW, "rrule": "FREQ=SECONDLY;COUNT=1000"}
+EVERY_SECOND = {**NEW, "rrule": "FREQ=SECONDLY"}
 
 
 @pytest.fixture

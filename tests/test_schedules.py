@@ -15,7 +15,7 @@ from scheduler.triggers import Interval
 READY = ("ready_queue", "Event pre-queued for ready queue")
 WORKER = ("worker_queue", "Event dispatched to worker queue")
 COMPLETED = ("completed", "Event successfully processed")
-EVERY_SECOND = "FREQ=SECONDLY;COUNT=1000"
+EVERY_SECOND = "FREQ=SECONDLY"
 MONTHLY = "FREQ=MONTHLY;BYMONTHDAY=1"
 FIELDS = {
     "id", "name", "rrule", "callback_url", "method", "headers", "body", "status", "created_at",
