@@ -356,6 +356,33 @@ def test_what_is_rare_or_old_or_over_is_accepted(text):
     assert rule.next(0) is not None
 
 
+@pytest.mark.parametrize(
+    ("exrule", "before", "after"),
+    [
+        ("FREQ=MINUTELY;INTERVAL=5;BYDAY=SA,SU", "2027-01-08T23:55:00Z", "2027-01-11T00:00:00Z"),
+        ("FREQ=DAILY;BYHOUR=0;BYMINUTE=0", "2027-01-08T23:55:00Z", "2027-01-09T00:05:00Z"),
+        ("FREQ=HOURLY;BYMINUTE=0,5,10,15,20,25,30,35,40,45,50,55;BYDAY=SA,SU",
+         "2027-01-08T23:55:00Z", "2027-01-11T00:00:00Z"),
+    ],
+)  # fmt: skip
+def test_what_an_exrule_takes_away_in_a_row_is_passed_over(exrule, before, after):
+    text = f"{DTSTART}RRULE:FREQ=MINUTELY;INTERVAL=5\nEXRULE:{exrule}"
+    rule = judge(read_rrule(text, None, NOW), at("2027-01-04T10:00:00Z"))
+    low, high = at(before), at(after)
+
+    assert rule.next(low) == high
+    assert rule.last(0, high - 1) == low
+    assert list(rule.between(low - 1, high)) == [low, high]
+    assert rule.count(low - 1, high) == 2
+
+
+def test_a_rule_that_another_season_makes_too_dear_is_refused():
+    text = f"{DTSTART}RRULE:FREQ=MINUTELY;INTERVAL=2\nEXRULE:FREQ=MINUTELY;INTERVAL=2;BYMONTH=12"
+
+    with pytest.raises(ValueError, match="costs too much to expand: "):
+        judge(read_rrule(text, None, NOW), at("2027-02-04T10:00:00Z"))
+
+
 def test_where_count_ends_is_stored_and_means_the_same():
     rule = read_rrule(DTSTART + "FREQ=DAILY;COUNT=1000\nEXRULE:FREQ=DAILY;COUNT=10", None, NOW)
     made = judge(rule, NOW)

@@ -16,14 +16,19 @@ from scheduler.triggers.rrule_text import Stamp, Text, read_stamp
 from scheduler.triggers.rrule_walls import Walls, walls_of
 from scheduler.triggers.zones import CEILING, DAY, FLOOR
 
-EXCLUDED_MOST = 400
+EXCLUDED_MOST = 4500
 """So many instants in a row may be taken away."""
+ONE_BY_ONE, AT_ONCE = 16, 2000
+"""The first of those are asked about apart; the others together, so many at most."""
 COUNTED_MOST = 100_000
 """So many are looked at one by one where rules overlap."""
 WALLS_REACH, STEPS_REACH = 1500 * 366 * DAY, 40 * 366 * DAY
 """So long after DTSTART the end is sought that COUNT makes."""
 PROVEN, PROVEN_DAYS, OVERLAPS_MOST = 50, 100, 20_000
 """A set is accepted that gives so many instants ahead, and whose rules meet no more than that."""
+AHEAD_DAYS, PROBE_DAYS, PROBE_MOST = 400, 25, 3000
+"""For so long it is looked at what the rules take from each other, and every so many days whether
+there is an instant near: what is taken away may lie in another season."""
 
 Rule = Wall | Steps
 
@@ -61,23 +66,62 @@ class Recurrence(NamedTuple):
     exrules: tuple[Rule, ...]
     exdates: Dates
 
-    def first(self, at: int) -> int | None:
-        """Return the first instant at or after `at`. Raises Costly."""
-        for _ in range(EXCLUDED_MOST):
+    def first(self, at: int, most: int = EXCLUDED_MOST) -> int | None:
+        """Return the first instant at or after `at`; `most` may be taken away. Raises Costly."""
+        begin: int | None = None
+        for _ in range(ONE_BY_ONE):
             found = self._first(at)
             if found is None or not self.excludes(found):
                 return found
-            at = found + 1
-        raise Costly(f"EXRULE or EXDATE takes away {EXCLUDED_MOST} instants in a row")
+            begin, at = begin or found, found + 1
+        reach, left = at - (begin or at), most
+        while found is not None:
+            low, high = found, min(found + reach, CEILING)
+            clear, looked = self._clear(low, high)
+            if clear:
+                return clear[0]
+            if looked > AT_ONCE:
+                reach = max(reach // 2, 1)
+                continue
+            left, reach = _left(left, looked, most), reach * 2
+            found = self._first(high)
+        return None
 
     def last(self, before: int) -> int | None:
         """Return the last instant before `before`. Raises Costly."""
-        for _ in range(EXCLUDED_MOST):
+        end: int | None = None
+        for _ in range(ONE_BY_ONE):
             found = self._last(before)
             if found is None or not self.excludes(found):
                 return found
-            before = found
-        raise Costly(f"EXRULE or EXDATE takes away {EXCLUDED_MOST} instants in a row")
+            end, before = end or found, found
+        reach, left = (end or before) - before + 1, EXCLUDED_MOST
+        while found is not None:
+            low, high = max(found + 1 - reach, FLOOR), found + 1
+            clear, looked = self._clear(low, high)
+            if clear:
+                return clear[-1]
+            if looked > AT_ONCE:
+                reach = max(reach // 2, 1)
+                continue
+            left, reach = _left(left, looked, EXCLUDED_MOST), reach * 2
+            found = self._last(low)
+        return None
+
+    def _clear(self, low: int, high: int) -> tuple[list[int], int]:
+        """Return what is not taken away of [low, high), and how many instants were looked at.
+
+        More than AT_ONCE are not: then there are none.
+        """
+        every = [*self.rules, *self.exrules]
+        looked = max(rule.within(low, high) for rule in every) if high - low > AT_ONCE else 0
+        if looked > AT_ONCE:
+            return [], looked
+        named = set(self._walk(low, high))
+        looked = max(looked, len(named))
+        for rule in self.exrules:
+            named.difference_update(rule.walk(low, high))
+        return sorted(at for at in named if not self.exdates.hold(at)), looked
 
     def within(self, low: int, high: int) -> int:
         """Return how many instants lie in [low, high). Raises Costly."""
@@ -107,11 +151,16 @@ class Recurrence(NamedTuple):
 
     def prove(self, now: int) -> None:
         """Ask what will be asked from `now` on. Raises Costly."""
-        overlaps = self._overlaps(now, now + PROVEN_DAYS * DAY)
-        if overlaps > OVERLAPS_MOST:
-            raise Costly(f"its rules meet {overlaps} times in {PROVEN_DAYS} days; use BY parts")
         self.last(now)
         at = self.first(now)
+        begin = now if at is None else at
+        for low in range(begin, begin + AHEAD_DAYS * DAY, PROVEN_DAYS * DAY):
+            overlaps = self._overlaps(low, low + PROVEN_DAYS * DAY)
+            if overlaps > OVERLAPS_MOST:
+                raise Costly(f"its rules meet {overlaps} times in {PROVEN_DAYS} days; use BY parts")
+        if self.exrules:
+            for low in range(begin, begin + AHEAD_DAYS * DAY, PROBE_DAYS * DAY):
+                self.first(low, PROBE_MOST)
         for _ in range(PROVEN):
             at = None if at is None else self.first(at + 1)
         passed = now
@@ -183,6 +232,13 @@ class Recurrence(NamedTuple):
 def has(rule: Rule, at: int) -> bool:
     """Say whether an instant is one of a rule's."""
     return rule.first(at) == at
+
+
+def _left(left: int, looked: int, most: int) -> int:
+    """Return how many more instants may be taken away in a row. Raises Costly."""
+    if looked >= left:
+        raise Costly(f"EXRULE or EXDATE takes away {most} instants in a row")
+    return left - looked
 
 
 def _affordable(steps: int) -> None:
