@@ -6,6 +6,7 @@
     empty_url      the URL of a database with nothing in it
     conn           an asyncpg connection to that database
     receiver       a real HTTP target (receiver.py)
+    commands_on    settings with which commands run: `run_app(**commands_on)`
     app            the program on a free port and that database, with the services alice and bob
     run_app        the same with other settings: `async with run_app(WORKER_COUNT="1") as app:`
     line           a way to the database that can be cut: `run_app(DATABASE_URL=line.url)`
@@ -384,6 +385,18 @@ RunApp = Callable[..., AbstractAsyncContextManager[App]]
 def run_app(database_url: str, tmp_path: Path) -> RunApp:
     """Start the program with settings of the test's own, under their environment names."""
     return lambda **environ: running(database_url, tmp_path, **environ)
+
+
+@pytest.fixture
+def commands_on() -> Iterator[dict[str, str]]:
+    """The settings that let services run commands, in a directory that others may enter."""
+    with tempfile.TemporaryDirectory(prefix="commands") as folder:
+        Path(folder).chmod(0o755)
+        yield {
+            "COMMANDS_ENABLED": "true",
+            "COMMANDS_SAME_USER": str(os.geteuid() != 0).lower(),
+            "COMMANDS_DIRECTORY": f"{folder}/runs",
+        }
 
 
 @pytest.fixture

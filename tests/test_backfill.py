@@ -445,6 +445,30 @@ async def test_a_pause_holds_up_nothing_that_was_asked_for(alice, receiver, conn
     await eventually(arrived(receiver, 4))
 
 
+@pytest.mark.parametrize("word", ["disabled", "deleted"])
+async def test_what_was_tried_and_waits_keeps_when_it_began(alice, receiver, conn, word):
+    receiver.then(503)
+    slow = {"initial_seconds": 600, "max_seconds": 600, "factor": 1}
+    rule = {"cron": None, "rrule": "DTSTART:20200101T000000Z\nRRULE:FREQ=HOURLY"}
+    since = await hourly(alice, receiver, max_retries=3, retry_backoff=slow, **rule) - 9 * HOUR
+    await backfill(alice, since, since + HOUR - 1)
+    await eventually(lambda: _tried(conn))
+    if word == "disabled":
+        await alice.patch("/tasks/t", json={"status": "disabled"})
+        (event,) = (await alice.get("/api/schedules/t/events/history")).json()["events"]
+        words = [each["status"] for each in event["status"]]
+        assert words == ["ready_queue", "worker_queue", "cancelled"]
+    else:
+        await alice.delete("/tasks/t")
+    (row,) = (await alice.get("/runs?task=t")).json()["runs"]
+    assert (row["state"], row["reason"]) == ("cancelled", f"the task was {word}")
+    assert row["started_at"] == row["attempts"][0]["started_at"]
+
+
+async def _tried(conn: asyncpg.Connection) -> None:
+    assert await conn.fetchval("SELECT attempts_n FROM run WHERE claimed_by IS NULL") == 1
+
+
 async def test_disabling_the_task_or_deleting_it_cancels_what_waits(alice, receiver, conn):
     await waiting(alice, receiver, conn)
     await alice.patch("/tasks/t", json={"status": "disabled"})

@@ -423,7 +423,7 @@ async def test_the_command_line_makes_shows_changes_and_deletes_them(app: App, t
     ]
     assert (made["events"], made["timezone"]) == (1, "Europe/Berlin")
 
-    assert "SAT,SUN, MON,FRI,SAT,SUN 22:00-06:00" in (await calendars("get", "closed")).output
+    assert "SAT,SUN; MON,FRI,SAT,SUN 22:00-06:00" in (await calendars("get", "closed")).output
     assert "Europe/Berlin" in (await calendars("list")).output
     changed = await calendars(
         "update", "closed", "--weekly", "SUN", "--unset", "ical", "-o", "json"
@@ -450,6 +450,9 @@ async def test_the_command_line_makes_shows_changes_and_deletes_them(app: App, t
         (("create", "c", "--weekly", "MON-FOO"), "knows the days MON, TUE"),
         (("create", "c", "--ical", "/nowhere.ics"), "cannot be read"),
         (("create", "c", "--date", "tomorrow"), "2026-12-25"),
+        (("create", "c", "--date", "2026-13-01"), "--date [0]: is no date"),
+        (("create", "c", "--weekly", "SOMEDAY"), "--weekly [0].days: must be some of MON"),
+        (("create", "c", "--timezone", "Mars"), "--timezone: is no IANA time zone"),
         (("update", "c"), "update what?"),
         (("get", "c"), "there is no calendar c"),
     ],

@@ -330,8 +330,26 @@ async def test_tail_shows_what_is_cancelled_before_it_is_due(look, alice):
 PAGE = Path(__file__).parent.parent / "docs" / "cli.md"
 
 
-async def test_every_command_line_of_the_page_does_what_it_says(app, alice, receiver):
+HOLIDAYS = """BEGIN:VCALENDAR
+BEGIN:VEVENT
+DTSTART;VALUE=DATE:20270101
+RRULE:FREQ=YEARLY
+END:VEVENT
+END:VCALENDAR
+"""
+
+
+async def test_every_command_line_of_the_page_does_what_it_says(
+    run_app, commands_on, receiver, tmp_path, monkeypatch
+):
     """In their order, as they stand there; a tail is begun only: it has no end."""
+    monkeypatch.chdir(tmp_path)
+    Path("holidays.ics").write_text(HOLIDAYS)
+    async with run_app(**commands_on) as app, app.client("alice") as alice:
+        await follow_the_page(app, alice, receiver)
+
+
+async def follow_the_page(app: App, alice: httpx.AsyncClient, receiver: Receiver) -> None:
     blocks = re.findall(r"^```bash\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     lines = [line for block in blocks for line in block.splitlines()]
     assert len(lines) > 20
@@ -351,5 +369,5 @@ async def test_every_command_line_of_the_page_does_what_it_says(app, alice, rece
         assert done.exit_code == 0, (line, done.output)
         assert "verify" not in words or "None is missing, none is doubled" in done.stdout
     left = (await alice.get("/tasks")).json()
-    assert {task["id"] for task in left} == {"hello", "report"}
+    assert {task["id"] for task in left} == {"hello", "report", "tidy", "standup"}
     assert [r.path for r in receiver.requests][:2] == ["/hello", "/hello"]

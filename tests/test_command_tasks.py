@@ -1,10 +1,7 @@
 """Tasks that are commands: what is taken and answered, who may have them, and what is secret."""
 
 import json
-import os
-import tempfile
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -31,17 +28,10 @@ OF_HTTP = ("url", "method", "header", "payload", "follow_redirects", "secret_hea
 
 
 @pytest.fixture
-async def app(run_app: RunApp) -> AsyncIterator[App]:
+async def app(run_app: RunApp, commands_on: dict[str, str]) -> AsyncIterator[App]:
     """The program with commands; alice, the first service, may run them, and bob may not."""
-    with tempfile.TemporaryDirectory(prefix="commands") as folder:
-        Path(folder).chmod(0o755)  # they are run by somebody else
-        settings = {
-            "COMMANDS_ENABLED": "true",
-            "COMMANDS_SAME_USER": str(os.geteuid() != 0).lower(),
-            "COMMANDS_DIRECTORY": f"{folder}/runs",
-        }
-        async with run_app(**settings) as started:
-            yield started
+    async with run_app(**commands_on) as started:
+        yield started
 
 
 async def made(client: httpx.AsyncClient, body: Any = None, **more: Any) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What calendars exclude, against brute force; and reading their files."""
 
+import time
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -12,12 +13,17 @@ from hypothesis import strategies as st
 from scheduler import planning
 from scheduler.calendars.ical import Refused, read_events
 from scheduler.definition import Definition, Policy
-from scheduler.triggers import Bounds, Interval
+from scheduler.triggers import Bounds, Interval, excluded
 from scheduler.triggers.calendar import Event, Rules, Weekly, merged
 from scheduler.triggers.excluded import TRIES, Calendar, Excluded
 from test_queue import definition
 
 HOUR, DAY = 3_600_000, 86_400_000
+EACH_SECOND = ";".join(
+    f"BY{name}={','.join(map(str, range(most)))}"
+    for name, most in (("HOUR", 24), ("MINUTE", 60), ("SECOND", 60))
+)
+DATES = ",".join(f"2026{month:02}{day:02}" for month in range(1, 13) for day in range(1, 27))
 EPOCH_DAY = datetime(1970, 1, 1).toordinal()
 ZONES = ("UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Beirut",
          "America/Santiago", "Pacific/Apia", "Africa/Casablanca")  # fmt: skip
@@ -275,6 +281,10 @@ async def test_an_event_keeps_to_the_wall_clock_over_daylight_saving():
         (ics("DTSTART;VALUE=DATE:20260101\nDURATION:P400D\nRRULE:FREQ=YEARLY"), "366 days"),
         (ics(*["DTSTART;VALUE=DATE:20260101"] * 2001), "at most 2000 events"),
         (ics(*["DTSTART;VALUE=DATE:20260101\nRRULE:FREQ=YEARLY"] * 101), "at most 100 events"),
+        (ics(*[f"DTSTART:20260101\nRDATE;VALUE=DATE:{DATES}"] * 10), "at most 2000 events"),
+        (ics("DTSTART:20260101\n" + "RRULE:FREQ=DAILY\n" * 101), "at most 100 events"),
+        (ics(*[f"UID:a\nDTSTART:20260101\nRRULE:FREQ=DAILY\nEXDATE:{DATES}"] * 40),
+         "takes away more than 10000"),
         ("x" * 262_145, "at most 262144 characters"),
     ],
     ids=lambda value: value[:20] if len(value) < 90 else "long",
@@ -284,6 +294,70 @@ async def test_a_file_that_cannot_be_is_refused_with_its_place(text, words):
         await read_events(text, "UTC")
     assert words in str(refused.value)
     assert len(str(refused.value)) < 400
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        f"FREQ=DAILY;{EACH_SECOND}",
+        f"FREQ=DAILY;{EACH_SECOND};UNTIL=20260110T000000Z",
+        f"FREQ=DAILY;{EACH_SECOND};BYMONTH=9",
+        f"FREQ=YEARLY;{EACH_SECOND};BYMONTH=9;BYMONTHDAY=1",
+        f"FREQ=DAILY;{EACH_SECOND};COUNT=2000000",
+    ],
+)
+async def test_a_rule_of_too_many_times_is_refused_before_it_is_worked_out(rule):
+    began = time.thread_time()
+    with pytest.raises(Refused) as refused:
+        await read_events(ics(f"DTSTART:20260101T000000\nDURATION:PT1S\nRRULE:{rule}"), "UTC")
+
+    assert "recurs too often" in str(refused.value)
+    assert time.thread_time() - began < 0.3
+
+
+async def test_rules_that_are_too_many_times_together_are_refused():
+    day = "DTSTART;VALUE=DATE:20260101\nDTEND;VALUE=DATE:20260102\nRRULE:FREQ=DAILY"
+    assert len(await read_events(ics(*[day] * 100), "UTC")) == 100
+    long = day.replace("20260102", "20261201").replace("DAILY", "DAILY;BYHOUR=0,12")
+    with pytest.raises(Refused) as refused:
+        await read_events(ics(*[long] * 100), "UTC")
+    assert "recurs too often" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("rule", "stored"),
+    [
+        ("FREQ=DAILY;COUNT=3", "RRULE:FREQ=DAILY;UNTIL=20260103T090000Z"),
+        ("FREQ=YEARLY;COUNT=100000", "RRULE:FREQ=YEARLY"),
+        ("FREQ=MONTHLY;COUNT=30;BYDAY=MO;BYSETPOS=-1",
+         "RRULE:FREQ=MONTHLY;BYDAY=MO;BYSETPOS=-1;UNTIL=20280626T090000Z"),
+    ],
+)  # fmt: skip
+async def test_where_count_ends_is_sought_once(rule, stored):
+    found = await read_events(ics(f"DTSTART:20260101T090000\nDURATION:PT1H\nRRULE:{rule}"), "UTC")
+
+    assert [event.rule for event in found] == [stored]
+
+
+def test_what_costs_much_is_given_up_sooner():
+    events = (Event(0, 366 * 86_400, None, "RRULE:FREQ=DAILY"),) * 30
+    closed = Calendar(UUID(int=1), 1, "c", Rules(events=events))
+    began = time.thread_time()
+
+    assert Excluded(closed).next(Interval(1, "day", 0), at("2026-01-01T00:00")) is None
+    assert time.thread_time() - began < 1
+
+
+def test_what_is_kept_of_calendars_has_a_bound(monkeypatch):
+    monkeypatch.setattr(excluded, "KEPT_MOST", 20_000)
+    monkeypatch.setattr(excluded, "_kept", excluded._Kept())
+    hourly = Rules(weekly=tuple(Weekly(tuple(range(7)), n * 60, n * 60 + 1) for n in range(24)))
+    many = [Calendar(UUID(int=1), 1, "c", hourly) for _ in range(5)]
+    for month in range(10):
+        for each in many:
+            each.at(at("2026-01-01T00:00") + month * excluded.BLOCK_MS)
+
+    assert 18_000 < excluded._kept.size <= excluded.KEPT_MOST
 
 
 async def test_a_rule_that_never_matches_excludes_nothing_or_is_refused():

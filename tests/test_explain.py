@@ -188,6 +188,25 @@ async def test_a_time_that_comes_twice_is_told_apart(alice, receiver):
         assert f"this is the {which} time" in fact
 
 
+ELAPSED = [
+    {"cron": "0 30 2 * * *", "timezone": "Europe/Berlin"},
+    {"rrule": "DTSTART;TZID=Europe/Berlin:20200101T023000\nRRULE:FREQ=HOURLY;BYHOUR=2"},
+]
+
+
+@pytest.mark.parametrize("trigger", ELAPSED, ids=["cron", "rrule"])
+async def test_what_follows_elapsed_time_names_no_setting_that_does_nothing(
+    alice, receiver, trigger
+):
+    await create(alice, id="t", url=receiver.url, **trigger)
+    assert not (await explain(alice, "2027-03-28T01:30:00Z"))["fires"]
+    for time in ("2027-03-28T01:30:00Z", "2027-10-31T00:30:00Z", "2027-10-31T01:30:00Z"):
+        found = await explain(alice, time)
+        assert found["fires"] == ("10-31" in time)
+        assert "follows elapsed time" in found["facts"][0]
+        assert not any("dst_" in fact for fact in found["facts"]), found["facts"]
+
+
 KINDS = {
     "cron": {"cron": "30 2 * * *", "timezone": "Europe/Berlin"},
     "rrule": {"rrule": "DTSTART;TZID=Europe/Berlin:20200101T023000\nRRULE:FREQ=DAILY"},

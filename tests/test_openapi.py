@@ -143,10 +143,10 @@ def bodies(operation: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 def test_every_field_says_what_it_means_and_has_an_example():
     for at, schema in EVERY_SCHEMA:
         for name, own in schema.get("properties", {}).items():
-            assert own.get("description", "").endswith("."), f"{at}.{name}: described/fields.py"
-            assert "examples" in own, f"{at}.{name}: described/fields.py"
+            assert own.get("description", "").endswith("."), f"{at}.{name}: described/"
+            assert "examples" in own, f"{at}.{name}: described/"
     for name, schema in DOCUMENT["components"]["schemas"].items():
-        assert schema.get("description", "").endswith("."), f"{name}: described/fields.py"
+        assert schema.get("description", "").endswith("."), f"{name}: described/"
 
 
 @pytest.mark.parametrize(("path", "method", "operation"), OPERATIONS)

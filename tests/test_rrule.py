@@ -491,6 +491,43 @@ def test_what_daylight_saving_did_is_noted(gap, overlap, clock, day, expected):
     assert seen == expected
 
 
+OTHER_NOTES = [
+    # An RDATE is a fixed time, too, in its own zone.
+    ("shift", "first", "RDATE:20270328T023000", "2027-03-28T01:30:00Z",
+     "02:30 does not exist on this day; fires at 03:30"),
+    ("end", "first", "RDATE:20270328T023000,20270328T021500", "2027-03-28T01:00:00Z",
+     "02:15 and 02:30 do not exist on this day; fire once, at 03:00"),
+    ("skip", "first", "RDATE:20270328T023000,20270401T120000", "2027-04-01T10:00:00Z",
+     "before it, 02:30 does not exist on 2027-03-28; is dropped"),
+    ("shift", "second", "RDATE:20271031T023000", "2027-10-31T01:30:00Z",
+     "02:30 comes twice on this day; fires the second time"),
+    ("shift", "first", "RDATE;TZID=America/New_York:20270314T023000", "2027-03-14T07:30:00Z",
+     "02:30 does not exist on this day; fires at 03:30"),
+    ("shift", "first", "RDATE:20270328T033000", "2027-03-28T01:30:00Z", None),
+    ("shift", "first", "RDATE:20270328T003000Z", "2027-03-28T00:30:00Z", None),
+    # A rule that follows elapsed time, but names hours.
+    ("shift", "first", "RRULE:FREQ=HOURLY;BYHOUR=2", "2027-10-31T00:30:00Z",
+     "02:30 comes twice on this day; fires both times"),
+    ("shift", "first", "RRULE:FREQ=HOURLY;BYHOUR=2", "2027-10-31T01:30:00Z",
+     "02:30 comes twice on this day; fires both times"),
+    ("shift", "first", "RRULE:FREQ=HOURLY;BYHOUR=2", "2027-03-29T00:30:00Z",
+     "before it, 02:30 does not exist on 2027-03-28; is dropped"),
+    ("shift", "first", "RRULE:FREQ=HOURLY;BYHOUR=2", "2027-03-30T00:30:00Z", None),
+    ("shift", "first", "RRULE:FREQ=HOURLY;BYHOUR=2;BYDAY=MO", "2027-03-29T00:30:00Z", None),
+    ("shift", "first", "RRULE:FREQ=MINUTELY;INTERVAL=20;BYHOUR=2,3", "2027-03-28T01:10:00Z",
+     "before it, 02:10, 02:30 and 02:50 do not exist on this day; are dropped"),
+    ("shift", "first", "RRULE:FREQ=MINUTELY;INTERVAL=7;BYHOUR=2", "2027-10-31T00:37:00Z", None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("gap", "overlap", "line", "when", "expected"), OTHER_NOTES)
+def test_dates_and_named_hours_have_notes_too(gap, overlap, line, when, expected):
+    start = "DTSTART;TZID=Europe/Berlin:20261201T023000\n"
+    rule = read_rrule(start + line, None, NOW, gap, overlap)
+    assert rule.next(at(when) - 1) == at(when)
+    assert rule.note(at(when)) == expected
+
+
 def test_a_day_that_never_was_is_noted():
     rule = read_rrule("DTSTART;TZID=Pacific/Apia:20111228T100000\nRRULE:FREQ=DAILY", None, NOW)
     days = first(rule.text, 4)

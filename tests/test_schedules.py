@@ -112,6 +112,23 @@ async def test_what_get_answers_can_be_sent_back_and_changes_nothing(alice, rece
     assert json.loads(receiver.last.body) == {"n": 1}
 
 
+async def test_headers_may_be_an_object_or_a_list_of_pairs(alice, receiver):
+    pairs = [{"key": "X-A", "value": "b"}, {"key": "Authorization", "value": "Bearer abc123"}]
+    made = await created(alice, schedule(receiver.url, headers=pairs))
+    shown = (await alice.get(f"/api/schedules/{made}")).json()
+    assert shown["headers"] == {"X-A": "b", "Authorization": "********"}
+    pairs[0]["value"], pairs[1]["value"] = "c", "********"
+    answer = await alice.put(f"/api/schedules/{made}", json={"headers": pairs})
+    assert answer.status_code == 200, answer.text
+    await alice.post(f"/tasks/{made}/execute")
+    assert (receiver.last.header("X-A"), receiver.last.header("Authorization")) == (
+        "c", "Bearer abc123",
+    )  # fmt: skip
+    for nothing in ([], None):
+        await alice.put(f"/api/schedules/{made}", json={"headers": nothing})
+        assert (await alice.get(f"/api/schedules/{made}")).json()["headers"] == {}
+
+
 async def test_a_missing_field_is_named_and_nothing_is_made(alice, receiver):
     refused(await alice.post("/api/schedules", json={}), "name", "rrule", "callback_url")
     body = schedule(receiver.url)

@@ -1,4 +1,4 @@
-"""Calendars: what tasks keep clear of."""
+"""Calendars: what tasks keep clear of; and a list of what is no HTTP call."""
 
 from alembic import op
 
@@ -32,9 +32,13 @@ CREATE INDEX task_calendars ON task USING gin (string_to_array(
         btrim((bounds -> 'calendars')::text, '[]'), ', ',
         ', ' || ('s' || substr(service_id::text, 29))), ', '))
     WHERE bounds ? 'calendars';
+
+CREATE INDEX task_action ON task (service_id, (action ->> 'kind'), created_at, key)
+    WHERE action ->> 'kind' <> 'http';
 """
 
 DOWN = """
+DROP INDEX task_action;
 DROP INDEX task_calendars;
 DROP TABLE calendar;
 """

@@ -13,7 +13,7 @@ from uuid import UUID
 from sqlalchemy import text
 
 from scheduler.db import Conn, ms, utc
-from scheduler.lines import Stance
+from scheduler.lines import BEGUN, Stance
 from scheduler.run import Line, run_id
 
 # One statement: a run that moves from the one table to the other is in exactly one of them.
@@ -47,7 +47,7 @@ UPDATE run SET due = w.due FROM (
     FROM run WHERE {UNTRIED}) AS w
 WHERE run.id = w.id AND run.bucket = :bucket AND run.service_id = :service_id
 """)
-STOP = text("""
+STOP = text(f"""
 WITH d AS (DELETE FROM run WHERE task_key = :key AND bucket = :bucket
                AND service_id = :service_id AND id = ANY(ARRAY(
                SELECT id FROM run WHERE task_key = :key AND bucket = :bucket
@@ -56,10 +56,13 @@ WITH d AS (DELETE FROM run WHERE task_key = :key AND bucket = :bucket
                ORDER BY id FOR UPDATE))
                AND claimed_by IS NULL RETURNING *)
 INSERT INTO history (id, bucket, service_id, task_key, task_id, kind, version, scheduled_for,
-                     state, reason, attempts, attempts_n, created_at, finished_at, truncated,
-                     count)
+                     state, reason, attempts, attempts_n, created_at, started_at, finished_at,
+                     truncated, count)
 SELECT id, bucket, service_id, task_key, task_id, kind, version, scheduled_for, 'cancelled',
-       'the task was disabled', attempts, attempts_n, created_at, :now, false, 1 FROM d
+       'the task was disabled', attempts, attempts_n, created_at,
+       {BEGUN},
+       :now, false, 1
+FROM d
 RETURNING id
 """)
 

@@ -81,8 +81,9 @@ UPDATE calendar SET version = version + 1, description = :description, definitio
 WHERE id = :id AND service_id = :service_id
 """)
 DELETE = text("DELETE FROM calendar WHERE id = :id AND service_id = :service_id")
+# Without the files, which may be 100 large ones.
 LIST = text(f"""
-SELECT {COLUMNS} FROM calendar WHERE service_id = :service_id
+SELECT {COLUMNS.replace(" ical,", " NULL AS ical,")} FROM calendar WHERE service_id = :service_id
 ORDER BY name OFFSET :offset LIMIT :most
 """)
 COUNT = text("""
@@ -138,9 +139,13 @@ async def remove(conn: Conn, of: Stored) -> None:
 
 
 async def page(conn: Conn, service_id: UUID, *, offset: int, most: int) -> list[Stored]:
-    """Return a service's calendars, by name."""
+    """Return a service's calendars, by name, without their files."""
     values = {"service_id": service_id, "offset": offset, "most": most}
-    return [_stored(row) for row in await conn.execute(LIST, values)]
+    found, turn = list[Stored](), Slice()
+    for row in await conn.execute(LIST, values):
+        found.append(_stored(row))
+        await turn.give_way()
+    return found
 
 
 async def count(conn: Conn, service_id: UUID, most: int) -> int:

@@ -15,6 +15,10 @@ from scheduler import codec
 from scheduler.db import Conn, ms
 from scheduler.run import Attempts, Line, Started, bucket_in
 
+BEGUN = """CASE WHEN jsonb_typeof(attempts -> 0 -> 'started_at') = 'number' THEN
+            to_timestamp(CAST(attempts -> 0 ->> 'started_at' AS double precision) / 1000) END"""
+"""When a run's first attempt began, null where there was none."""
+
 FUTURE = text("""
 DELETE FROM run WHERE task_key = :key AND bucket = :bucket AND service_id = :service_id
     AND kind = 'task' AND claimed_by IS NULL AND attempts_n = 0 AND scheduled_for > :after
@@ -77,10 +81,13 @@ WITH d AS (DELETE FROM run WHERE task_key = :key AND bucket = :bucket AND servic
                AND {UNCLAIMED}
                AND claimed_by IS NULL RETURNING *)
 INSERT INTO history (id, bucket, service_id, task_key, task_id, kind, version, scheduled_for,
-                     state, reason, attempts, attempts_n, created_at, finished_at, truncated,
-                     count)
+                     state, reason, attempts, attempts_n, created_at, started_at, finished_at,
+                     truncated, count)
 SELECT id, bucket, service_id, task_key, task_id, kind, version, scheduled_for, 'cancelled',
-       'the task was deleted', attempts, attempts_n, created_at, :now, false, 1 FROM d
+       'the task was deleted', attempts, attempts_n, created_at,
+       {BEGUN},
+       :now, false, 1
+FROM d
 RETURNING id
 """)
 
@@ -226,7 +233,7 @@ async def get(conn: Conn, service_id: UUID, run_id: UUID) -> Started | None:
 
 # Cancel and replay --------------------------------------------------------------------------------
 
-CANCEL = text("""
+CANCEL = text(f"""
 WITH d AS (DELETE FROM run WHERE id = ANY(:ids) AND bucket = ANY(:buckets)
                AND service_id = :service_id AND claimed_by IS NULL RETURNING *)
 INSERT INTO history (id, bucket, service_id, task_key, task_id, kind, version, scheduled_for,
@@ -237,8 +244,7 @@ SELECT id, bucket, service_id, task_key, task_id, kind, version, scheduled_for, 
             THEN 'someone cancelled it; the call may have arrived'
             ELSE 'someone cancelled it' END,
        attempts, attempts_n, created_at,
-       CASE WHEN jsonb_typeof(attempts -> 0 -> 'started_at') = 'number' THEN
-            to_timestamp(CAST(attempts -> 0 ->> 'started_at' AS double precision) / 1000) END,
+       {BEGUN},
        :now, false, 1
 FROM d
 RETURNING id

@@ -73,6 +73,14 @@ TASK = Table(
         "key",
     ),
     Index(
+        "task_action",
+        "service_id",
+        text("(action ->> 'kind')"),
+        "created_at",
+        "key",
+        postgresql_where=text("action ->> 'kind' <> 'http'"),
+    ),
+    Index(
         "task_tags",
         text(
             "string_to_array(('s' || substr(service_id::text, 29)) || replace(btrim(tags::text, "

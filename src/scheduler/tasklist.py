@@ -56,6 +56,7 @@ SOUGHT = r"""(SELECT CAST(string_agg(quote_literal(lexeme) || ':*', ' & ') AS ts
          WHERE lexeme <> :mark)"""
 RESTING = "status = :status AND status <> 'active'"
 TRIGGER = "coalesce(trigger ->> 'kind', 'none') = :trigger"
+ACTION = "action ->> 'kind' = :action AND action ->> 'kind' <> 'http'"
 TAG = "tags @> jsonb_build_array(CAST(:tag AS text))"
 # Both sides are cut at each comma, also within a tag: too much may be found, never too little.
 MARKED = """string_to_array({mark} || replace(btrim(CAST({tags} AS text), '[]'),
@@ -117,8 +118,10 @@ def _asked(service_id: UUID, wanted: Filter) -> _Asked:
     if wanted.words:
         asked.written["words"] = _worded(wanted.words, asked.values)
         asked.indexed["words"] = f"{INDEXED} @@ {SOUGHT} AND {asked.written['words']}"
-    if wanted.action is not None:
-        asked.others.append("action ->> 'kind' = :action")
+    if wanted.action == "http":
+        asked.others.append("action ->> 'kind' = 'http'")
+    elif wanted.action is not None:
+        asked.indexed["action"] = ACTION
         asked.values["action"] = wanted.action
     return asked
 

@@ -10,7 +10,7 @@ from litestar.params import FromPath
 from msgspec import UNSET
 
 from scheduler import asked, clock, db, exclusions, services, tasklist
-from scheduler.calendars import ical, model
+from scheduler.calendars import cost, ical, model
 from scheduler.calendars.model import Calendar, CalendarFields, Stretch
 from scheduler.clock import Slice
 from scheduler.db import Conn, rfc3339
@@ -195,7 +195,7 @@ async def _read(
         try:
             events = () if sent is None else await ical.read_events(sent, rules.timezone)
             rules = msgspec.structs.replace(rules, events=events)
-        except ical.Refused as e:
+        except cost.Refused as e:
             wrong.append(Detail("ical", str(e)))
     if wrong:
         raise ValidationFailed.all(wrong)

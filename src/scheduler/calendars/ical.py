@@ -4,8 +4,8 @@ The lines are ours to bound, and an event at a time is the package icalendar's t
 any kind holds the loop for a few milliseconds at most.
 """
 
+import asyncio
 import re
-import time
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -14,34 +14,29 @@ from zoneinfo import ZoneInfo
 import icalendar
 import msgspec
 
+from scheduler.calendars.cost import EVENTS_MOST, TOO_MANY, Load, Refused, ended, judge
 from scheduler.clock import Slice
 from scheduler.triggers.calendar import Event
 from scheduler.triggers.zones import CEILING, DAY, FLOOR, check_zone
 
 SIZE_MOST = 262_144
 """Characters of a file."""
-EVENTS_MOST = 2000
-RECURRING_MOST = 100
-"""Of them with an RRULE: each is worked out anew for every stretch of time."""
 EVENT_MOST = 8192
 """Characters of one event's times."""
+QUICK = 500
+"""Characters of times that take the package no longer than others may wait."""
 DEPTH_MOST = 8
 BREATH = 500
-MONTH = 28 * DAY
 LENGTH_MOST = 366 * DAY
 """Of an event that recurs."""
-COST_MOST_S = 0.005
-"""CPU time that one event may take to be worked out for a month, after the first."""
+WITHOUT_MOST = 10_000
+"""Recurrences that are taken away, of all events together."""
 READ = re.compile(
     r"(DTSTART|DTEND|DURATION|RRULE|EXRULE|RDATE|EXDATE|UID|RECURRENCE-ID|STATUS)[;:]",
     re.IGNORECASE,
 )
 EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  (a wall clock's face)
 RULES = ("DAILY", "WEEKLY", "MONTHLY", "YEARLY")
-
-
-class Refused(ValueError):
-    """What is wrong with a file, and in which line."""
 
 
 class Found(msgspec.Struct):
@@ -71,24 +66,29 @@ async def read_events(text: str, timezone: str) -> tuple[Event, ...]:
     """
     if len(text) > SIZE_MOST:
         raise Refused(f"must have at most {SIZE_MOST} characters, has {len(text)}")
-    turn, read = Slice(), list[Read]()
+    turn, read, load = Slice(), list[Read](), Load()
     for found in _found(text):
         await turn.give_way()
         if found is None:
             continue
         if len(read) >= EVENTS_MOST:
-            raise Refused(f"must hold at most {EVENTS_MOST} events; make several calendars")
+            raise Refused(TOO_MANY)
         try:
-            read.append(_read(found, ZoneInfo(timezone)))
-            for event in read[-1].events:
-                _judge(event)
+            zone = ZoneInfo(timezone)
+            if found.size > QUICK:
+                each = await asyncio.to_thread(_read, found, zone)
+            else:
+                each = _read(found, zone)
+            load.take(each.events)
+            for place, event in enumerate(each.events):
+                each.events[place] = await ended(event, turn)
+                load.cost_s += judge(each.events[place])
                 await turn.give_way()
+            load.check()
         except Refused as e:
             raise Refused(f"{e}, in the event of line {found.line}") from None
-    events = _settled(read)
-    if sum(event.rule is not None for event in events) > RECURRING_MOST:
-        raise Refused(f"must hold at most {RECURRING_MOST} events with an RRULE")
-    return tuple(events)
+        read.append(each)
+    return await _settled(read, turn)
 
 
 # Lines -------------------------------------------------------------------------------------------
@@ -202,22 +202,6 @@ def _times(event: Any, line: int, floating: ZoneInfo) -> Read:
     )
 
 
-def _judge(event: Event) -> None:
-    """Refuse a rule that cannot be, or that costs too much: once it is known, and each month."""
-    if event.rule is None:
-        return
-    try:
-        for _ in event.between(event.start, event.start + MONTH):
-            pass
-        begun = time.thread_time()
-        for _ in event.between(event.start + MONTH, event.start + 2 * MONTH):
-            pass
-    except (ValueError, OverflowError) as e:
-        raise Refused(f"has an RRULE that cannot be: {e}") from None
-    if time.thread_time() - begun > COST_MOST_S:
-        raise Refused("has an RRULE that takes too long to be worked out; make it simpler")
-
-
 def _end(event: Any, start: int, clock: ZoneInfo, *, dated: bool) -> int:
     ends, lasts = _one(event, "DTEND"), _one(event, "DURATION")
     if ends is not None:
@@ -311,18 +295,22 @@ def _listed(event: Any, name: str) -> list[Any]:
 # All of them -------------------------------------------------------------------------------------
 
 
-def _settled(read: list[Read]) -> list[Event]:
+async def _settled(read: list[Read], turn: Slice) -> tuple[Event, ...]:
     """Return the events; what stands in the place of a recurrence takes that one away."""
     replaced = dict[str, set[int]]()
     for each in read:
         if each.replaces is not None:
             replaced.setdefault(each.uid, set()).add(each.replaces)
-    events = list[Event]()
+    events, taken = list[Event](), 0
     for each in read:
         gone = replaced.get(each.uid, set()) if each.replaces is None else set()
         for event in each.events:
             if event.end <= event.start or (event.rule is None and event.start in gone):
                 continue
             without = tuple(sorted(gone.union(event.without))) if event.rule else ()
+            taken += len(without)
+            if taken > WITHOUT_MOST:
+                raise Refused(f"takes away more than {WITHOUT_MOST} recurrences of its events")
             events.append(msgspec.structs.replace(event, without=without))
-    return events
+            await turn.give_way()
+    return tuple(events)

@@ -211,7 +211,7 @@ def _show(raw: bytes, output: str) -> None:
             ("Description", each["description"]),
             ("Zone", each["timezone"]),
             ("Dates", ", ".join(map(_dates_text, each["dates"])) or None),
-            ("Weekly", ", ".join(map(_week_text, each["weekly"])) or None),
+            ("Weekly", "; ".join(map(_week_text, each["weekly"])) or None),
             ("Events", str(each["events"]) if each["events"] else None),
             ("Created", each["created_at"]),
             ("Updated", each["updated_at"]),

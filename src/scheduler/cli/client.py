@@ -1,6 +1,7 @@
 """The API as commands see it: where it is, who asks, pages, and errors as sentences."""
 
 import os
+import re
 import ssl
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -329,9 +330,13 @@ class ApiRefused(Refused):
 
 
 def _flag(name: str, flags: Mapping[str, str]) -> str:
-    """Return a field by its flag: `header.X-A` is `--header`, its part stays beside it."""
-    first, dot, rest = name.partition(".")
-    return flags[first] + (f" {rest}" if dot else "") if first in flags else name
+    """Return a field by its flag: `header.X-A` is `--header`, its part stays beside it.
+
+    So does a place: `dates[0].to` is `--date [0].to`.
+    """
+    first = re.split(r"[.\[]", name, maxsplit=1)[0]
+    rest = name[len(first) :].removeprefix(".")
+    return flags[first] + (f" {rest}" if rest else "") if first in flags else name
 
 
 def _why(error: Exception) -> str:

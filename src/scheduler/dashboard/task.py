@@ -28,7 +28,7 @@ from scheduler.runs.model import ShownRun
 from scheduler.standing import awaits, ended_ahead, limited
 from scheduler.tasks import execute, preview, written
 from scheduler.tasks.model import Spent, Task, TaskFields
-from scheduler.triggers import Cron
+from scheduler.triggers import Cron, Rrule
 
 RUNS = 25
 NEXT = 5
@@ -75,7 +75,7 @@ async def _task_page(
         now=now,
         task=seen.task,
         next=seen.next,
-        zoned=isinstance(seen.of.trigger, Cron) and seen.next.timezone != "UTC",
+        zoned=isinstance(seen.of.trigger, Cron | Rrule) and seen.next.timezone != "UTC",
         runs=seen.runs,
         first=cursor is None,
         after=f"?{urlencode({'after': seen.following})}" if seen.following else None,

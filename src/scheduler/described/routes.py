@@ -3,7 +3,8 @@
 import json
 from typing import Any
 
-from scheduler.described.fields import HEADERS, INSTANT, LATER, RUN, SERVICE, TOKEN_ID
+from scheduler.described.room_fields import HEADERS
+from scheduler.described.said import INSTANT, LATER, RUN, SERVICE, TOKEN_ID
 
 Json = dict[str, Any]
 

@@ -14,9 +14,10 @@ from scheduler.tasks import model
 from scheduler.tasks.model import KeyValue, Maybe, Payload, TaskFields, Text, standing
 from scheduler.triggers import Rrule
 
-NAMES = {"callback_url": "url", "headers": "header", "body": "payload"}
+NAMES = {"callback_url": "url", "body": "payload"}
 """What a schedule calls otherwise than a task does."""
-OURS = {theirs: ours for ours, theirs in NAMES.items()}
+OURS = {theirs: ours for ours, theirs in NAMES.items()} | {"header": "headers"}
+"""The other way round; a task takes `headers`, too, which may be a list of pairs."""
 NEEDED = {
     "name": "is needed, with 1 to 200 characters",
     "rrule": "is needed, like FREQ=DAILY;INTERVAL=1",

@@ -14,7 +14,7 @@ from scheduler.definition import Definition
 from scheduler.history import Finished
 from scheduler.planning import Planned
 from scheduler.run import Started
-from scheduler.triggers import Cron, Once, Trigger
+from scheduler.triggers import Cron, Once, Rrule, Trigger
 from scheduler.triggers.pattern import pattern
 from scheduler.triggers.zones import CEILING, FLOOR, stretch_at
 
@@ -231,6 +231,8 @@ def _setting(of: Definition, name: str, words: dict[str, str]) -> str:
     trigger = of.trigger
     if isinstance(trigger, Cron) and not pattern(trigger.expression).fixed:
         return "; this cron follows elapsed time."
+    if isinstance(trigger, Rrule) and trigger.elapsed:
+        return "; this RRULE follows elapsed time."
     value = getattr(trigger, name, None)
     return "." if value is None else f"; {name} is {value}: {words[value]}."
 

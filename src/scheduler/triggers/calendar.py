@@ -12,6 +12,7 @@ from functools import lru_cache
 import msgspec
 
 from scheduler.triggers.rrule import Rrule
+from scheduler.triggers.rrule_text import read_text
 from scheduler.triggers.zones import CEILING, DAY, FLOOR, stretch_at
 
 WEEK = 7 * DAY
@@ -19,6 +20,8 @@ MONDAY = -3 * DAY
 """29 December 1969, the Monday before 1970 began."""
 MARGIN = 2 * DAY
 """No clock is further off than that."""
+GO = 28 * DAY + 2 * MARGIN
+"""What is worked out in one go, with what lies about it."""
 
 Span = tuple[int, int]
 """[start, end)."""
@@ -48,6 +51,14 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     rule: str | None = None
     without: tuple[int, ...] = ()
 
+    @property
+    def spans_most(self) -> int:
+        """How many of a rule's may lie in what is worked out in one go, at the very most."""
+        if self.rule is None:
+            return 0
+        days = GO // DAY + -(-(self.end - self.start) // DAY)
+        return days * max(parts.times_most for parts in read_text(self.rule).rules)
+
     def between(self, since: int, until: int) -> Iterator[Span]:
         """Yield those that lie at least in part in [since, until), on the wall clock."""
         length = self.end - self.start
@@ -75,6 +86,13 @@ class Rules(msgspec.Struct, frozen=True, omit_defaults=True):
     """Days since 1970, first and last."""
     weekly: tuple[Weekly, ...] = ()
     events: tuple[Event, ...] = ()
+
+    @property
+    def work(self) -> int:
+        """How many times are looked at to work out a month, at the very most."""
+        weeks = GO // WEEK + 2
+        recurring = sum(event.spans_most for event in self.events)
+        return weeks * len(_week(self.weekly)) + len(self.dates) + len(self.events) + recurring
 
     def between(self, since: int, until: int) -> list[Span]:
         """Return what is excluded of [since, until), in ms since 1970: in order, and apart."""

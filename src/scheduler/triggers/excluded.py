@@ -3,9 +3,12 @@
 Times are ms since 1970.
 """
 
+from array import array
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import count
 from typing import NamedTuple
 from uuid import UUID
 
@@ -14,7 +17,12 @@ from scheduler.triggers.calendar import Rules
 
 BLOCK_MS = 28 * 86_400_000
 """How much of a calendar is worked out in one go."""
-BLOCKS_MOST = 128
+KEPT_MOST = 1_000_000
+"""Stretches that are kept in all, of whatever calendars: those of 16 MB."""
+BLOCK_ITSELF = 20
+"""What a block takes beside its stretches, in stretches."""
+WORK_MOST = 20_000
+"""So many times that a calendar names, see `Rules.work`, are worked out for one question."""
 TRIES = 200
 """How many instants in a row are tried until none is looked for: a calendar may exclude all."""
 
@@ -28,6 +36,35 @@ class Stretch(NamedTuple):
     """The calendar's."""
 
 
+class _Kept:
+    """What calendars exclude in the blocks that were asked for last: memory has a bound."""
+
+    def __init__(self) -> None:
+        self._blocks: OrderedDict[tuple[int, int], tuple[Sequence[int], Sequence[int]]] = (
+            OrderedDict()
+        )
+        self.size = 0
+
+    def get(self, key: tuple[int, int], rules: Rules) -> tuple[Sequence[int], Sequence[int]]:
+        """Return the starts and the ends of the stretches in a calendar's block."""
+        found = self._blocks.get(key)
+        if found is not None:
+            self._blocks.move_to_end(key)
+            return found
+        spans = rules.between(key[1] * BLOCK_MS, (key[1] + 1) * BLOCK_MS)
+        made = array("q", (s for s, _ in spans)), array("q", (e for _, e in spans))
+        self._blocks[key] = made
+        self.size += len(spans) + BLOCK_ITSELF
+        while self.size > KEPT_MOST:
+            _, (starts, _) = self._blocks.popitem(last=False)
+            self.size -= len(starts) + BLOCK_ITSELF
+        return made
+
+
+_kept = _Kept()
+_serials = count()
+
+
 class Calendar:
     """A calendar as it stands; what it excludes is worked out where it is asked for."""
 
@@ -36,7 +73,7 @@ class Calendar:
         self.version = version
         self.name = name
         self.rules = rules
-        self._blocks: dict[int, tuple[list[int], list[int]]] = {}
+        self._serial = next(_serials)
 
     def at(self, instant: int) -> Stretch | None:
         """Return the stretch that holds an instant; None where none does."""
@@ -54,14 +91,8 @@ class Calendar:
                 yield partial(self.rules.dwell, event, number * BLOCK_MS, (number + 1) * BLOCK_MS)
         yield partial(self._block, number)
 
-    def _block(self, number: int) -> tuple[list[int], list[int]]:
-        found = self._blocks.get(number)
-        if found is None:
-            spans = self.rules.between(number * BLOCK_MS, (number + 1) * BLOCK_MS)
-            if len(self._blocks) >= BLOCKS_MOST:
-                self._blocks.clear()
-            found = self._blocks[number] = [s for s, _ in spans], [e for _, e in spans]
-        return found
+    def _block(self, number: int) -> tuple[Sequence[int], Sequence[int]]:
+        return _kept.get((self._serial, number), self.rules)
 
 
 class Excluded:
@@ -85,8 +116,10 @@ class Excluded:
 
         None where none is among those that are tried.
         """
-        at = of.next(after)
+        at, work = of.next(after), _Work(self)
         for _ in range(TRIES):
+            if at is not None and not work.affords(at):
+                return None
             end = None if at is None else self.until(at)
             if end is None:
                 return at
@@ -95,10 +128,29 @@ class Excluded:
 
     def last(self, of: Instants, after: int, until: int) -> int | None:
         """Return the last instant in (after, until] that is not excluded, as for `next`."""
-        at = of.last(after, until)
+        at, work = of.last(after, until), _Work(self)
         for _ in range(TRIES):
+            if at is not None and not work.affords(at):
+                return None
             found = None if at is None else self.at(at)
             if found is None:
                 return at
             at = of.last(after, found.start - 1) if found.start > after else None
         return None
+
+
+class _Work:
+    """What a question makes calendars work out: the same whatever is kept already."""
+
+    def __init__(self, of: Excluded) -> None:
+        self._each = sum(calendar.rules.work for calendar in of.calendars)
+        self._left = max(WORK_MOST, 2 * self._each)  # what lies about a block's end
+        self._block: int | None = None
+
+    def affords(self, at: int) -> bool:
+        """Say whether the block of an instant may be worked out, too."""
+        number = at // BLOCK_MS
+        if number != self._block:
+            self._block = number
+            self._left -= self._each
+        return self._left >= 0

@@ -82,7 +82,14 @@ class Rrule(msgspec.Struct, tag_field="kind", tag="rrule", frozen=True, gc=False
 
     def note(self, at: int) -> str | None:
         """Return what daylight saving did to an instant (ms); None where it did nothing."""
-        return note_of(_recurrence(self), at // 1000)
+        text = read_text(self.text)
+        return note_of(_recurrence(self), text.rdates, _place(self, text), at // 1000)
+
+    @property
+    def elapsed(self) -> bool:
+        """Say whether all of it follows elapsed time: no setting of daylight saving is asked."""
+        text = read_text(self.text)
+        return not text.rdates and all(parts.elapsed for parts in text.rules)
 
 
 def zone_of(text: Text) -> str | None:

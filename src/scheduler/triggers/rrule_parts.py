@@ -1,5 +1,6 @@
 """One recurrence rule as RFC 5545, 3.3.10 has it: which parts there are, and what each takes."""
 
+import math
 import re
 from collections.abc import Callable
 from typing import Any
@@ -52,6 +53,11 @@ class Parts(msgspec.Struct, frozen=True, gc=False):
     def elapsed(self) -> bool:
         """Say whether it steps over elapsed time, and not from day to day."""
         return self.freq in UNITS
+
+    @property
+    def times_most(self) -> int:
+        """How many times a day it may name, where it does not step over elapsed time."""
+        return math.prod(max(len(each), 1) for each in (self.byhour, self.byminute, self.bysecond))
 
 
 def read_parts(text: str) -> Parts:

@@ -142,6 +142,21 @@ class Steps(NamedTuple):
                     yield begin + clock - offset
             low = stretch.end
 
+    def lost(self, stretch: Stretch) -> list[int]:
+        """Return the wall times in the gap before a stretch that it would have without the gap."""
+        if stretch.missing == stretch.start + stretch.offset:
+            return []
+        before = stretch_in(self.zone, stretch.start - 1)
+        low = max(stretch.missing, self.start + before.offset)
+        high = min(stretch.start + stretch.offset, self.until + before.offset + 1)
+        return [
+            on * DAY + clock
+            for on in self._days_from(before, low // DAY, high)
+            for clock in self._times(before, on).walk(
+                max(low - on * DAY, 0), min(high - on * DAY, DAY)
+            )
+        ]
+
     def _count(self, stretch: Stretch, low: int, high: int) -> int:
         """Return how many there are in a stretch, in [low, high) of its wall clock."""
         (day, early), (end, late) = divmod(low, DAY), divmod(high, DAY)
