@@ -136,8 +136,8 @@ class Judgement(msgspec.Struct, gc=False):
     before: int
     latest: bool
     """Keep the last due instant, however late."""
-    last: int
-    """The last that may be kept (ms): now, or what is later is all excluded."""
+    last: int | None = None
+    """What is later (ms) is all excluded, and makes nothing too late; None where nothing is."""
 
 
 async def sweep_misfired(
@@ -150,7 +150,7 @@ async def sweep_misfired(
             "keys": [j.task_key for j in judgements],
             "before": [utc(j.before) for j in judgements],
             "latest": [j.latest for j in judgements],
-            "last": [utc(j.last) for j in judgements],
+            "last": [now if j.last is None else utc(j.last) for j in judgements],
             "idle": idle,
             "now": now,
         },

@@ -79,7 +79,7 @@ def _judgement(of: Definition, now: int) -> Judgement | None:
     rule = of.policy.misfire or "latest"
     if rule == "all" or of.damaged:
         return None
-    return Judgement(of.key, now - of.misfire_grace_ms, rule == "latest", now)
+    return Judgement(of.key, now - of.misfire_grace_ms, rule == "latest")
 
 
 async def _spare_clear(
