@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -27,6 +28,8 @@ from scheduler import config
 from scheduler.actions import command_rights
 from scheduler.actions.command import Command, CommandPerformer
 from scheduler.actions.outcome import Call, Outcome
+from scheduler.confined import slots, supervisor
+from scheduler.confined.job import LENGTH, Limits, Rules, read_result
 from test_commands import (
     ROOT,
     begun,
@@ -276,6 +279,60 @@ async def test_a_directory_made_deep_and_closed_is_removed(place):
 
         assert found.body == b"made\n"
         await eventually(lambda: gone(place / "runs"))
+
+
+async def test_a_name_that_is_swapped_while_it_is_removed_is_not_followed(place, monkeypatch):
+    home, outside = place / "1", place / "outside"
+    (home / "theirs" / "inner").mkdir(parents=True)
+    outside.mkdir(mode=0o755)
+    if ROOT:
+        os.chown(home / "theirs", FIRST_ID, FIRST_ID)
+    unlink, swaps = os.unlink, []
+
+    def swapped(name, *, dir_fd):
+        """Another run, let into the directory before, changes what the name means."""
+        try:
+            unlink(name, dir_fd=dir_fd)
+        except OSError:
+            assert os.fstat(dir_fd).st_uid == os.geteuid()
+            assert os.fstat(dir_fd).st_mode & 0o777 == 0o700
+            os.rename(name, f"{name}.away", src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+            os.symlink(outside, name, dir_fd=dir_fd)
+            swaps.append(name)
+            monkeypatch.setattr(os, "unlink", unlink)
+            raise
+
+    monkeypatch.setattr(os, "unlink", swapped)
+    slots.remove(home)
+
+    assert swaps
+    assert outside.stat().st_mode & 0o777 == 0o755
+    assert [path.name for path in place.iterdir()] == ["outside"]
+
+
+def test_output_that_another_run_goes_on_writing_is_not_waited_for():
+    """A pipe can be handed on, and then its end never comes."""
+
+    def late(*_):
+        raise TimeoutError
+
+    heard, told = socket.socketpair()
+    limits = Limits(1, 1, 1, 1, 1, 1000, 1.0)
+    made = supervisor.Supervisor(told, Rules("", 1, 1, False, None, limits), None, None)
+    made._pipe = os.open("/dev/zero", os.O_RDONLY)  # there is always more in it
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(5)
+    try:
+        made._tell()
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+        os.close(made._pipe)
+        told.close()
+
+    with heard, heard.makefile("rb") as said:
+        result = read_result(said.read(LENGTH.unpack(said.read(4))[0]))
+        assert (result.why, result.truncated, result.size) == ("output", True, 1000)
 
 
 async def test_two_hundred_runs_leave_nothing_behind(place):

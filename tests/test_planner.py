@@ -19,7 +19,8 @@ from scheduler.definition import Definition
 from scheduler.planning import plan
 from scheduler.run import run_id
 from scheduler.sweep import Sweep
-from scheduler.triggers import Interval, Once
+from scheduler.triggers import Bounds, Interval, Once
+from scheduler.triggers.calendar import Event, Rules
 from test_queue import ALICE, BOB, ME, MINUTE, claim, definition, enqueue, now_ms
 
 WINDOW = 60_000
@@ -583,6 +584,41 @@ async def test_what_was_planned_before_a_downtime_and_what_was_not_are_judged_as
     async with database.engine.begin() as c:
         _, planned = await planner.locked(c, of.service_id, of.id)
     assert planned.runs == 30 + len(await instants(conn, of)) - left
+
+
+@pytest.mark.parametrize("first", ["sweep", "planner", "edit"])
+@pytest.mark.parametrize("down", [50, 300], ids=["planned", "and not planned"])
+async def test_the_last_that_no_calendar_excludes_is_made_up_for(database, conn, down, first):
+    start = now_ms()
+    now, clear = start + down * 1000 + 1, start + 20_000
+    closed = Rules(events=(Event(clear // 1000 + 5, clear // 1000 + 86_400),))
+    await conn.execute(
+        "INSERT INTO calendar (id, service_id, name, version, definition, created_at, updated_at)"
+        " VALUES (gen_random_uuid(), $1, 'closed', 1, $2, now(), now())",
+        ALICE,
+        msgspec.json.encode(closed).decode(),
+    )
+    of = definition(trigger=every(10, start), misfire_grace_seconds=5)
+    of = msgspec.structs.replace(of, bounds=Bounds(calendars=("closed",)))
+    await store(database, of, start)
+    await tick(database, start)
+    if first == "sweep":
+        await sweep(database, now)
+    elif first == "edit":
+        async with database.engine.begin() as c:
+            before, planned = await planner.locked(c, of.service_id, of.id)
+            after = msgspec.structs.replace(before, status="paused", version=2)
+            await edits.replan(c, before, after, planned, window_ms=WINDOW, asked=now)
+    await tick(database, now)
+    await sweep(database, now)
+
+    assert clear in await instants(conn, of)
+    async with database.engine.begin() as c:
+        _, planned = await planner.locked(c, of.service_id, of.id)
+    rows = await conn.fetchval(
+        "SELECT (SELECT count(*) FROM run) + (SELECT sum(count) FROM history)"
+    )
+    assert planned.runs == rows
 
 
 async def test_what_falls_due_behind_a_long_run_is_overlapped_and_was_not_missed(database, conn):

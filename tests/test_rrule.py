@@ -344,6 +344,17 @@ def test_a_rule_without_any_instant_is_refused(text):
         judge(read_rrule(DTSTART + "RRULE:" + text, None, NOW), NOW)
 
 
+@pytest.mark.parametrize("name", ["RRULE", "EXRULE"])
+@pytest.mark.parametrize(
+    "dead",
+    ["FREQ=MONTHLY;BYDAY=-2MO;BYMONTHDAY=-7", "FREQ=MONTHLY;INTERVAL=2;BYMONTH=4",
+     "FREQ=DAILY;BYMONTH=2;BYMONTHDAY=30;UNTIL=20300101T000000Z"],
+)  # fmt: skip
+def test_a_rule_without_any_instant_is_refused_among_others_too(name, dead):
+    with pytest.raises(ValueError, match="has one rule without an instant: "):
+        judge(read_rrule(f"{DTSTART}RRULE:FREQ=DAILY\n{name}:{dead}", None, NOW), NOW)
+
+
 @pytest.mark.parametrize("text", DEAR)
 def test_a_rule_that_costs_too_much_is_refused(text):
     with pytest.raises(ValueError, match="costs too much to expand: "):

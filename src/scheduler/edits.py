@@ -84,7 +84,7 @@ class Owed(msgspec.Struct):
     """What an edit settled of the time before it."""
 
     gaps: list[Gap]
-    made: int = 0
+    made: list[int] = []
     """Overdue instants that became runs."""
     late: int = 0
     """Instants in the gaps that had been made, and counted, before."""
@@ -92,7 +92,7 @@ class Owed(msgspec.Struct):
     @property
     def spent(self) -> int:
         """How many instants that is."""
-        return self.made + sum(gap.count for gap in self.gaps) - self.late
+        return len(self.made) + sum(gap.count for gap in self.gaps) - self.late
 
 
 async def _catch_up(conn: Conn, before: Definition, planned: Planned, now: int) -> Owed:
@@ -101,6 +101,10 @@ async def _catch_up(conn: Conn, before: Definition, planned: Planned, now: int) 
     if owed.made or owed.gaps:  # its plan lay behind
         behind = [before] if before.due is not None else []
         late = (await planner.late_of(conn, behind, now)).get(before.key, [])
+        clear = planning.spared(before, late, owed.made)
+        if clear is not None:
+            late = [at for at in late if at != clear]
+            await queue.enqueue(conn, [new_run(before, clear)], utc(now))
         owed.gaps = planning.with_late(owed.gaps, before, late)
         owed.late = len(late)
     return owed
@@ -123,7 +127,7 @@ async def _owed(conn: Conn, before: Definition, planned: Planned, now: int) -> O
         made = planning.plan(before, planned_until, planned.runs + owed.spent, now, now, gone=gone)
         await queue.enqueue(conn, list(made.runs), utc(now))
         owed.gaps += made.gaps
-        owed.made += len(made.instants)
+        owed.made += made.instants
         if made.next_plan_at is None or made.planned_until == planned_until:
             return owed
         planned_until = made.planned_until

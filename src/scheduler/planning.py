@@ -50,13 +50,10 @@ class Plan(msgspec.Struct):
         Where calendars exclude all that came later, the last of it that they do not is still made.
         """
         self.back += len(late)
-        excluded, rule = self.task.excluded, self.task.policy.misfire or "latest"
-        made = [at for at in self.instants if at <= now]
-        if excluded and rule == "latest" and all(excluded.at(at) for at in made):
-            clear = max((at for at in late if not excluded.at(at)), default=None)
-            if clear is not None:
-                late = [at for at in late if at != clear]
-                self.instants.insert(0, clear)
+        clear = spared(self.task, late, [at for at in self.instants if at <= now])
+        if clear is not None:
+            late = [at for at in late if at != clear]
+            self.instants.insert(0, clear)
         self.gaps = with_late(self.gaps, self.task, late)
 
     @property
@@ -263,6 +260,16 @@ def gap(
         first=first,
         last=last,
     )
+
+
+def spared(of: Definition, late: Sequence[int], made: Sequence[int]) -> int | None:
+    """Return the one of the `late` instants that is still made, where calendars exclude all that
+    is made of what came after them.
+    """
+    excluded, rule = of.excluded, of.policy.misfire or "latest"
+    if excluded is None or rule != "latest" or not all(excluded.at(at) for at in made):
+        return None
+    return max((at for at in late if not excluded.at(at)), default=None)
 
 
 def with_late(gaps: Sequence[Gap], of: Definition, late: Sequence[int]) -> list[Gap]:

@@ -47,13 +47,15 @@ UNTOUCHED = """NOT EXISTS (
                          OR h.attempts_n > 0 AND h.replayed_at IS NULL))"""
 
 # Judge what was planned, and then stood unclaimed for longer than its grace: with `skip` it is
-# too late; with `latest` only the last due instant of the task is still wanted. What waits for a
-# run under way was not missed, nor what waits in a queue but where nobody claimed.
+# too late; with `latest` only the last due instant of the task is still wanted, of those that its
+# calendars do not exclude. What waits for a run under way was not missed, nor what waits in a queue
+# but where nobody claimed.
 SWEEP_MISFIRED = text(
     """
 WITH d AS (DELETE FROM run WHERE id = ANY(ARRAY(
           SELECT r.id FROM unnest(CAST(:keys AS uuid[]), CAST(:before AS timestamptz[]),
-                                  CAST(:latest AS boolean[])) AS j (key, before, latest)
+                                  CAST(:latest AS boolean[]), CAST(:last AS timestamptz[]))
+                   AS j (key, before, latest, last)
           JOIN run r ON r.task_key = j.key
           WHERE r.scheduled_for < j.before AND r.kind = 'task' AND r.claimed_by IS NULL
             AND r.attempts_n = 0 AND r.replayed_at IS NULL
@@ -63,11 +65,20 @@ WITH d AS (DELETE FROM run WHERE id = ANY(ARRAY(
             AND (NOT j.latest OR EXISTS (
                 SELECT FROM run n WHERE n.task_key = r.task_key AND n.bucket = r.bucket
                     AND n.kind = 'task' AND n.scheduled_for > r.scheduled_for
-                    AND n.scheduled_for <= :now))
+                    AND n.scheduled_for <= j.last))
           FOR UPDATE OF r SKIP LOCKED))
       RETURNING *)"""
     + GAP.format(end="'skipped', 'misfire'")
 )
+
+DUE = text("""
+SELECT r.task_key, r.scheduled_for FROM unnest(CAST(:keys AS uuid[])) AS k (key)
+CROSS JOIN LATERAL (
+    SELECT task_key, scheduled_for FROM run
+    WHERE task_key = k.key AND kind = 'task' AND scheduled_for <= :now
+    ORDER BY scheduled_for DESC LIMIT :most) AS r
+ORDER BY r.scheduled_for DESC
+""")
 
 # What was planned before a plan fell behind its time, and is too late: but of what waits in a
 # queue only where its head is not under way, for that is what it waits for.
@@ -125,6 +136,8 @@ class Judgement(msgspec.Struct, gc=False):
     before: int
     latest: bool
     """Keep the last due instant, however late."""
+    last: int
+    """The last that may be kept (ms): now, or what is later is all excluded."""
 
 
 async def sweep_misfired(
@@ -137,11 +150,20 @@ async def sweep_misfired(
             "keys": [j.task_key for j in judgements],
             "before": [utc(j.before) for j in judgements],
             "latest": [j.latest for j in judgements],
+            "last": [utc(j.last) for j in judgements],
             "idle": idle,
             "now": now,
         },
     )
     return sum(rows.scalars())
+
+
+async def due(conn: Conn, keys: Sequence[UUID], now: datetime, most: int) -> dict[UUID, list[int]]:
+    """Return the instants of tasks that have a run and are due, `most` of each: the last first."""
+    found: dict[UUID, list[int]] = {}
+    for row in await conn.execute(DUE, {"keys": list(keys), "now": now, "most": most}):
+        found.setdefault(row.task_key, []).append(ms(row.scheduled_for))
+    return found
 
 
 async def take_late(conn: Conn, lines: Sequence[tuple[Line, int]]) -> dict[UUID, list[int]]:

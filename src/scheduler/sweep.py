@@ -1,14 +1,18 @@
 """The sweep: judges runs that nobody claimed in time by their tasks' rules."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
 import msgspec
 
 from scheduler import planner, skips, task
-from scheduler.db import Database, utc
+from scheduler.db import FIRST, Conn, Database, utc
 from scheduler.definition import Definition
 from scheduler.skips import Judgement
+
+LOOKED_MOST = 1000
+"""So many due runs of a task are looked at for one that its calendars do not exclude."""
 
 
 class Swept(msgspec.Struct):
@@ -66,6 +70,7 @@ class Sweep:
             judged_keys = [j.task_key for j in wanted]
             passed = await planner.catch_up(conn, judged_keys, now, window_ms=self._window_ms)
         async with self._database.auto.connect() as conn:
+            await _spare_clear(conn, tasks, wanted, now)
             skipped += await skips.sweep_misfired(conn, wanted, utc(now), idle=first and alone)
         return Swept(skipped + passed.skipped, done, keys, passed.earliest)
 
@@ -74,4 +79,18 @@ def _judgement(of: Definition, now: int) -> Judgement | None:
     rule = of.policy.misfire or "latest"
     if rule == "all" or of.damaged:
         return None
-    return Judgement(of.key, now - of.misfire_grace_ms, rule == "latest")
+    return Judgement(of.key, now - of.misfire_grace_ms, rule == "latest", now)
+
+
+async def _spare_clear(
+    conn: Conn, tasks: dict[UUID, Definition], judgements: Sequence[Judgement], now: int
+) -> None:
+    """Have the last due instant kept that no calendar excludes; all, where none is near."""
+    kept = {j.task_key: j for j in judgements if j.latest and tasks[j.task_key].excluded}
+    if not kept:
+        return
+    found = await skips.due(conn, list(kept), utc(now), LOOKED_MOST)
+    for key, judgement in kept.items():
+        excluded = tasks[key].excluded
+        clear = (at for at in found.get(key, ()) if excluded is None or not excluded.at(at))
+        judgement.last = next(clear, FIRST)

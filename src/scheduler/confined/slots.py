@@ -125,17 +125,18 @@ def remove(path: Path) -> None:
     """Remove a directory whose owner may have made it as deep, wide and closed as it wanted.
 
     Each directory in it is first moved up to a pile beside it, and nothing is followed: so no path
-    grows, and neither a stack, nor memory, nor open files.
+    grows, and neither a stack, nor memory, nor open files. Other runs may have been let in, and be
+    at work there: what is looked into is ours alone from then on.
     """
     with contextlib.suppress(FileExistsError):
         _pile(path).mkdir(0o700)
     top = os.open(_pile(path), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         if os.path.lexists(path):
-            path.chmod(0o700)
+            _seize(str(path))
             os.rename(path, _new_name(), dst_dir_fd=top)
-        while folders := _some(top):
-            for name in folders:
+        while found := _some(top):
+            for name in found:
                 _remove_flat(name, top)
     finally:
         os.close(top)
@@ -147,8 +148,10 @@ def _pile(path: Path) -> Path:
 
 
 def _remove_flat(name: str, top: int) -> None:
-    """Remove a directory of the pile; the directories in it join the pile."""
-    os.chmod(name, 0o700, dir_fd=top)
+    """Remove one of the pile; the directories in it join the pile."""
+    if not _seize(name, top):
+        os.unlink(name, dir_fd=top)
+        return
     folder = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=top)
     try:
         while entries := _some(folder):
@@ -156,11 +159,30 @@ def _remove_flat(name: str, top: int) -> None:
                 try:
                     os.unlink(entry, dir_fd=folder)
                 except OSError:
-                    os.chmod(entry, 0o700, dir_fd=folder)  # else not even its owner may move it
+                    _seize(entry, folder)  # else not even its owner may move it
                     os.rename(entry, _new_name(), src_dir_fd=folder, dst_dir_fd=top)
     finally:
         os.close(folder)
     os.rmdir(name, dir_fd=top)
+
+
+def _seize(name: str, folder: int | None = None) -> bool:
+    """Make a directory ours, and closed to all others; False where it is none.
+
+    By a handle, for a name may be that of another thing a moment later, or of a link to one.
+    """
+    how = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        handle = os.open(name, how, dir_fd=folder)
+    except NotADirectoryError:
+        return False
+    try:
+        if os.geteuid() == 0:
+            os.chown(f"/proc/self/fd/{handle}", 0, 0)  # its owner could open it again
+        Path(f"/proc/self/fd/{handle}").chmod(0o700)
+    finally:
+        os.close(handle)
+    return True
 
 
 def _new_name() -> str:

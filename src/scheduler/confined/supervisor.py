@@ -246,7 +246,8 @@ class Supervisor:
         if self._told:
             return
         self._told = True
-        while self._read() and self._drains():
+        # Whoever was handed the pipe, outside of the run, may write to it for ever.
+        while not self._truncated and self._drains() and self._read():
             pass
         why: Why = "output" if self._truncated and self._why == "exited" else self._why
         status = self._status

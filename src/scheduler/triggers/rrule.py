@@ -22,6 +22,7 @@ from scheduler.triggers.rrule_text import SHORT, Text, read_text
 from scheduler.triggers.rrule_words import words
 from scheduler.triggers.zones import CEILING, check_zone
 
+NEVER = "no day and time is all that its parts name, like 30 February"
 COMPILED_MOST = 20_000
 """So many rules are kept ready; only a few of those with a long text."""
 
@@ -149,6 +150,8 @@ def judge(rule: Rrule, now: int) -> Rrule:
         made = msgspec.structs.replace(rule, ends=ends_of(text, _place(rule, text)))
         if made.next(FIRST) is None:
             raise ValueError(_why_never(text))
+        if _recurrence(made).dead:  # each question would look for its days until the end of time
+            raise ValueError(f"has one rule without an instant: {NEVER}")
         _recurrence(made).prove(now // 1000)
     except Costly as e:
         raise ValueError(f"costs too much to expand: {e}") from None
@@ -162,7 +165,7 @@ def _why_never(text: Text) -> str:
         return "has no instant: EXRULE and EXDATE take away all of them"
     if any(parts.until is not None for parts in text.rules):
         return "has no instant: none lies between DTSTART and UNTIL"
-    return "has no instant: no day and time is all that its parts name, like 30 February"
+    return f"has no instant: {NEVER}"
 
 
 __all__ = ["Costly", "DstGap", "DstOverlap", "Rrule", "judge", "read_rrule"]

@@ -149,6 +149,13 @@ class Recurrence(NamedTuple):
         """Say whether an instant is one of the set."""
         return self._named(at) and not self.excludes(at)
 
+    @property
+    def dead(self) -> bool:
+        """Say whether one of its rules names no day."""
+        every = (*self.rules, *self.exrules)
+        days = (rule.days if isinstance(rule, Steps) else rule.walls.days for rule in every)
+        return any(each.first(0) is None for each in days)
+
     def prove(self, now: int) -> None:
         """Ask what will be asked from `now` on. Raises Costly."""
         self.last(now)
@@ -293,7 +300,7 @@ def rule_of(parts: Parts, place: Place, end: int | None) -> Rule:
     walls = walls_of(parts, place.start)
     last = CEILING
     if until is not None and until.zone is not None:
-        last = until.wall
+        last, end = until.wall, until.wall + 2 * DAY  # no clock is further ahead: nothing is sought
     elif until is not None:
         end = _inclusive(until)
     elif parts.count is not None and end is None:
