@@ -21,6 +21,9 @@ from urllib.parse import urlsplit
 
 from harness import Background, Sql, Wire, until
 from receiver import Answer, Receiver, receiving
+from test_commands import place
+
+__all__ = ["place"]
 
 
 def plant(place: str) -> str:
@@ -36,7 +39,15 @@ SECRET_HEADERS = {
     "X-Api-Key": plant("TaskKey"),
     "X-Hush": plant("TaskHush"),
 }
-NEVER_SHOWN = [plant(f"Task{name}") for name in ("Bearer", "Cookie", "Key", "Hush")]
+SECRET_ENV = {
+    "API_TOKEN": plant("EnvToken"),
+    "DB_PASSWORD": plant("EnvPassword"),
+    "LD_PRELOAD": "nothing",
+}
+NEVER_SHOWN = [
+    *(plant(f"Task{name}") for name in ("Bearer", "Cookie", "Key", "Hush")),
+    *(plant(f"Env{name}") for name in ("Token", "Password")),
+]
 """Not even to their owner, once they are stored."""
 
 
@@ -64,7 +75,7 @@ class Target:
 class Program:
     """`scheduler serve`, what it answered, and what it said."""
 
-    def __init__(self, home: Path, url: str, form: str) -> None:
+    def __init__(self, home: Path, url: str, form: str, commands: Path) -> None:
         self.form, self.out, self.err = form, home / f"{form}.out", home / f"{form}.err"
         environment = {k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "LANG")}
         environment |= {
@@ -80,6 +91,9 @@ class Program:
             "SERVER_MAX_BODY_BYTES": "20000",
             "WORKER_MAX_RETRIES": "0",
             "EGRESS_DENY": "192.0.2.0/24",
+            "COMMANDS_ENABLED": "true",
+            "COMMANDS_SAME_USER": "true",
+            "COMMANDS_DIRECTORY": str(commands),
         }
         self.credentials = home / "credentials.json"
         command = [sys.executable, "-m", "scheduler", "serve"]
@@ -176,7 +190,7 @@ def tasks(form: str, broken: str, moved: str) -> dict[str, dict[str, Any]]:
     }
 
 
-def provoke(program: Program, wanted: dict[str, dict[str, Any]]) -> None:
+def provoke(program: Program, wanted: dict[str, dict[str, Any]], broken: str) -> None:
     """Succeed, and fail in every way there is."""
     for task in wanted.values():
         assert program.mine("POST", "/tasks", task)[0] == 201
@@ -206,6 +220,8 @@ def provoke(program: Program, wanted: dict[str, dict[str, Any]]) -> None:
     assert program.mine("GET", f"/tasks/none?api_key={plant('Gone')}")[0] == 404
     assert program.mine("PUT", "/nowhere", {"secret": plant("Nowhere")})[0] == 404
     assert program.mine("GET", "/tasks?count=-1", Cookie=plant("Jar"))[0] == 400
+    provoke_commands(program)
+    provoke_schedules(program, broken)
     failing = {**wanted["egress"], "id": "boom", "name": "boom"}
     assert program.mine("POST", "/tasks", failing)[0] == 500
     assert program.mine("POST", "/tasks/bulk", [failing])[0] == 500
@@ -213,6 +229,73 @@ def provoke(program: Program, wanted: dict[str, dict[str, Any]]) -> None:
         f"GET / HTTP/1.1\r\ntoken: {plant('Raw')}\r\nbad\x00: {plant('Nul')}\r\n\r\n".encode()
     )
     program.raw(f"GET / HTTP/1.1\nAuthorization {plant('NoColon')}\n\n".encode())
+
+
+def provoke_commands(program: Program) -> None:
+    """Have commands with secrets end in every way there is, and be refused."""
+    lines = {
+        "works": 'test -n "$API_TOKEN"',
+        "fails": 'test -z "$API_TOKEN"',
+        "killed": "kill -9 $$",
+        "late": "sleep 20",
+        "floods": "cat /dev/zero",
+    }
+    base = {"env": SECRET_ENV, "timeout_seconds": 1}
+    for name, line in lines.items():
+        task = {**base, "id": f"{name}-{program.form}", "name": name, "command": line}
+        assert program.mine("POST", "/tasks", task)[0] == 201
+        assert program.mine("POST", "/tasks", task)[0] == 409
+        assert program.mine("PATCH", f"/tasks/{task['id']}", {"env": SECRET_ENV})[0] == 200
+        assert run(program, task) == 200
+        for part in ("", "/executions", "/versions"):
+            program.mine("GET", f"/tasks/{task['id']}{part}")
+    for env in (
+        {"API_TOKEN": [plant("EnvList")]},
+        {"API_TOKEN": {"deep": plant("EnvDeep")}},
+        {"API TOKEN": plant("EnvName")},
+        {"API_TOKEN": plant("EnvNul") + "\0"},
+        {"API_TOKEN": "\1" + plant("EnvMark")},
+        [{"API_TOKEN": plant("EnvArray")}],
+        plant("EnvText"),
+    ):
+        body = {"name": "x", "command": "true", "env": env}
+        for path in ("/tasks", "/tasks/preview", "/tasks/bulk"):
+            sent = [body] if path == "/tasks/bulk" else body
+            assert program.mine("POST", path, sent)[0] == 400, (path, env)
+
+
+def provoke_schedules(program: Program, broken: str) -> None:
+    """Have a schedule with secrets fail, and be refused; and calendars."""
+    good = {
+        "name": "s", "rrule": "FREQ=YEARLY", "method": "POST",
+        "callback_url": f"{broken}/?token={plant('ScheduleQuery')}",
+        "headers": SECRET_HEADERS, "body": {"password": plant("ScheduleBody")},
+    }  # fmt: skip
+    status, made = program.mine("POST", "/api/schedules", good)
+    assert status == 201
+    schedule = json.loads(made)["id"]
+    assert program.mine("PATCH", f"/tasks/{schedule}", {"secret_headers": ["X-Hush"]})[0] == 200
+    path = f"/api/schedules/{schedule}"
+    assert program.mine("PUT", path, {"headers": SECRET_HEADERS})[0] == 200
+    assert run(program, {"id": schedule}) == 200
+    asked = ["", "/events/pending", "/events/history"]
+    for each in (*(f"{path}{part}" for part in asked), "/api/schedules", f"/tasks/{schedule}"):
+        assert program.mine("GET", each)[0] == 200
+    for wrong in (
+        {"headers": {"Authorization": [plant("ScheduleList")]}},
+        {"headers": {"X": f"a\r\nToken: {plant('ScheduleCrLf')}"}},
+        {"callback_url": f"ftp://user:{plant('ScheduleFtp')}@h/?token={plant('ScheduleKey')}"},
+        {"rrule": "FREQ=NEVER", "headers": {"Token": plant("ScheduleRule")}},
+        {"password": plant("ScheduleUnknown")},
+    ):
+        assert program.mine("POST", "/api/schedules", {**good, **wrong})[0] == 400, wrong
+        assert program.mine("PUT", path, wrong)[0] == 400, wrong
+    calendar = {"name": f"c-{program.form}", "password": plant("CalendarUnknown")}
+    assert program.mine("POST", "/calendars", calendar)[0] == 400
+    moment = f"/tasks/{schedule}/explain?at=2027-01-01T00:00:00Z&token={plant('Explain')}"
+    assert program.mine("GET", moment)[0] == 200
+    body = {"from": "x", "to": "y", "token": plant("Backfill")}
+    assert program.mine("POST", f"/tasks/{schedule}/backfill", body)[0] == 400
 
 
 def run(program: Program, task: dict[str, Any]) -> int:
@@ -263,18 +346,18 @@ def look_around(program: Program, wanted: dict[str, dict[str, Any]]) -> list[str
 # The test -----------------------------------------------------------------------------------------
 
 
-def test_planted_secrets_come_out_nowhere(database_url: str, tmp_path: Path) -> None:
+def test_planted_secrets_come_out_nowhere(database_url: str, tmp_path: Path, place: Path) -> None:
     sql, broken, moved = Sql(database_url), Target(500), Target(302)
     wire = Wire(tmp_path / "w", database_url.replace("@/", f":{plant('Database')}@/"))
     programs: list[Program] = []
     try:
         for form in ("text", "json"):
-            programs.append(Program(tmp_path, wire.url, form))
+            programs.append(Program(tmp_path, wire.url, form, place / "runs"))
             programs[-1].ready()
         sql.all("ALTER TABLE task ADD CONSTRAINT nope CHECK (name <> 'boom')")
         wanted = {p.form: tasks(p.form, broken.url, moved.url) for p in programs}
         with ThreadPoolExecutor(2) as pool:
-            list(pool.map(lambda p: provoke(p, wanted[p.form]), programs))
+            list(pool.map(lambda p: provoke(p, wanted[p.form], broken.url), programs))
             new = list(pool.map(lambda p: look_around(p, wanted[p.form]), programs))
         database_goes_away(wire, programs)
         for program in programs:

@@ -2,11 +2,13 @@
 
 import contextlib
 import time
+import tracemalloc
 from collections.abc import Callable
 
 import pytest
 
 from scheduler.triggers.rrule import Rrule, judge, read_rrule
+from scheduler.triggers.rrule_text import KEPT
 from test_rrule import DEAR, DTSTART, FINE, NEVER, NOW
 
 pytestmark = pytest.mark.alone
@@ -88,3 +90,26 @@ def test_a_year_of_seconds_is_counted_without_walking_it():
     rule = read_rrule(DTSTART + "FREQ=SECONDLY;BYHOUR=9", None, NOW)
     assert rule.count(NOW, NOW + 365 * DAY_MS) == 365 * 3600
     assert cpu_s(lambda: rule.count(NOW, NOW + 365 * DAY_MS)) < 0.02
+
+
+@pytest.mark.parametrize("tier", range(len(KEPT)))
+def test_what_is_kept_of_rules_has_a_bound(tier):
+    """Whoever sends rules chooses how long they are, and how many."""
+    longest, most = KEPT[tier]
+    count = min((longest - 60) // 17, 900)
+
+    def read(number: int) -> None:
+        dates = ",".join(f"{2000 + n}{number % 12 + 1:02}{number // 12 + 1:02}T000000Z"
+                         for n in range(count))  # fmt: skip
+        read_rrule(f"DTSTART:20260101T000000Z\nRRULE:FREQ=YEARLY\nRDATE:{dates}", None, NOW)
+
+    read(0)
+    tracemalloc.start()
+    try:
+        for number in range(1, 51):
+            read(number)
+        each = tracemalloc.get_traced_memory()[0] / 50
+    finally:
+        tracemalloc.stop()
+
+    assert each * most < 120e6, f"{each:.0f} bytes, {most} times"

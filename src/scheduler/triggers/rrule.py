@@ -18,13 +18,11 @@ from scheduler.triggers.rrule_clock import DstGap, DstOverlap, stretch_in
 from scheduler.triggers.rrule_notes import note_of
 from scheduler.triggers.rrule_parts import Costly
 from scheduler.triggers.rrule_set import Place, Recurrence, compiled, ends_of
-from scheduler.triggers.rrule_text import SHORT, Text, read_text
+from scheduler.triggers.rrule_text import KEPT, Text, read_text, tier
 from scheduler.triggers.rrule_words import words
 from scheduler.triggers.zones import CEILING, check_zone
 
 NEVER = "no day and time is all that its parts name, like 30 February"
-COMPILED_MOST = 20_000
-"""So many rules are kept ready; only a few of those with a long text."""
 
 
 class Rrule(msgspec.Struct, tag_field="kind", tag="rrule", frozen=True, gc=False):
@@ -107,7 +105,7 @@ def _place(rule: Rrule, text: Text) -> Place:
 
 
 def _recurrence(rule: Rrule) -> Recurrence:
-    return _short(rule) if len(rule.text) <= SHORT else _long(rule)
+    return _sets[tier(rule.text)](rule)
 
 
 def _compiled(rule: Rrule) -> Recurrence:
@@ -115,8 +113,7 @@ def _compiled(rule: Rrule) -> Recurrence:
     return compiled(text, _place(rule, text), rule.ends)
 
 
-_short = lru_cache(COMPILED_MOST)(_compiled)
-_long = lru_cache(128)(_compiled)
+_sets = [lru_cache(most)(_compiled) for _, most in KEPT]
 
 
 def read_rrule(

@@ -13,8 +13,8 @@ from scheduler.triggers.rrule_parts import READERS, Parts, read_parts
 from scheduler.triggers.zones import DAY, check_zone
 
 LONGEST = 65_536
-SHORT = 2000
-"""What is read from texts up to this length is kept by the thousand."""
+KEPT = ((256, 20_000), (2000, 2000), (LONGEST, 128))
+"""Of texts up to so long so many are kept ready: a long one may take a hundred times its length."""
 LINES_MOST = 1100
 RULES_MOST = 10
 """RRULE and EXRULE together."""
@@ -55,7 +55,15 @@ class Text(NamedTuple):
 
 def read_text(text: str) -> Text:
     """Return what a text says; shared, never changed. Raises ValueError with what is wrong."""
-    return _short(text) if len(text) <= SHORT else _long(text)
+    return _readers[tier(text)](text)
+
+
+def tier(text: str) -> int:
+    """Return which of those that are kept a text counts among."""
+    for number, (longest, _) in enumerate(KEPT):
+        if len(text) <= longest:
+            return number
+    return len(KEPT) - 1
 
 
 def _read(text: str) -> Text:
@@ -75,8 +83,7 @@ def _read(text: str) -> Text:
     )
 
 
-_short = lru_cache(20_000)(_read)
-_long = lru_cache(128)(_read)
+_readers = [lru_cache(most)(_read) for _, most in KEPT]
 
 
 def _lines(text: str) -> list[str]:
