@@ -295,6 +295,7 @@ MACHINE = {
     "queue.SETTLE": "moves what this process holds",
     "skips.SKIP_OVERLAPPED": "of tasks whose run this process holds",
     "skips.SWEEP_MISFIRED": "judges every service's overdue runs",
+    "skips.DUE": "judges every service's overdue runs",
     "skips.TAKE_LATE": "of tasks whose plans are locked",
     "skips.CUT_QUEUES": "cuts every service's queues",
     "skips.OVERDUE": "walks every service's overdue runs",

@@ -7,6 +7,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -368,6 +369,17 @@ async def test_the_list_shows_what_the_api_lists(visitor, alice, app: App):
         other = await bobs.get("/dashboard/tasks/t3")
         assert other.status_code == 404 and "Task 3" not in other.text
         safe(other)
+
+
+async def test_a_run_that_ended_without_a_try_says_so(visitor, alice, receiver, run_app):
+    soon = datetime.now(UTC) + timedelta(seconds=30)
+    task = {"id": "once", "name": "Once", "url": receiver.url, "scheduled_at": soon.isoformat()}
+    await alice.post("/tasks", json=task)
+    (run,) = (await alice.get("/runs?task=once")).json()["runs"]
+    page = f"/dashboard/runs/{run['id']}"
+    assert "No attempt has ended yet." in (await visitor.get(page)).text
+    assert (await alice.post(f"/runs/{run['id']}/cancel")).status_code == 200
+    assert "It was never tried." in (await visitor.get(page)).text
 
 
 async def test_a_rule_shows_its_zone_and_the_calendars_it_keeps_clear_of(visitor, alice, run_app):

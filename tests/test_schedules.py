@@ -112,6 +112,26 @@ async def test_what_get_answers_can_be_sent_back_and_changes_nothing(alice, rece
     assert json.loads(receiver.last.body) == {"n": 1}
 
 
+async def test_an_event_that_was_made_after_its_time_came_into_sight_then(alice, receiver, conn):
+    receiver.then(503)
+    rule = "DTSTART:20200101T120000Z\nRRULE:FREQ=DAILY"
+    made = await created(alice, schedule(receiver.url, rule))
+    await alice.patch(f"/tasks/{made}", json={"retry_backoff": {"initial_seconds": 0}})
+    await conn.execute("UPDATE task SET created_at = created_at - interval '9 days'")
+    since = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0) - timedelta(2)
+    times = {"from": since.isoformat(), "to": (since + timedelta(hours=1)).isoformat()}
+    assert (await alice.post(f"/tasks/{made}/backfill", json=times)).json()["made"] == 1
+    event = await eventually(lambda: _ended_event(alice, made))
+    (run,) = (await alice.get(f"/runs?task={made}&state=succeeded")).json()["runs"]
+    assert event["created_at"] == event["status"][0]["time"] == run["created_at"]
+
+
+async def _ended_event(client: Any, made: str) -> Any:
+    found = (await listed(client, made, "history"))["events"]
+    assert len(found) == 1
+    return found[0]
+
+
 async def test_headers_may_be_an_object_or_a_list_of_pairs(alice, receiver):
     pairs = [{"key": "X-A", "value": "b"}, {"key": "Authorization", "value": "Bearer abc123"}]
     made = await created(alice, schedule(receiver.url, headers=pairs))

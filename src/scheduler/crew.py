@@ -32,6 +32,7 @@ class Crew(Generic[T]):
         count: int,
         share: Callable[[UUID], int],
         *,
+        slots: int = 1,
         find: Callable[[], Run | None],
         perform: Callable[[Run], Awaitable[T]],
         done: Callable[[Run, T], None],
@@ -41,6 +42,8 @@ class Crew(Generic[T]):
         """Calls under way, by service."""
         self.lines: Counter[UUID] = Counter()
         """How many runs of a task are under way, where they wait for each other."""
+        self._slots, self._slotted = slots, set[Run]()
+        """Of what is under way, that of which only so many may be."""
         self.quiet = asyncio.Event()
         """Set while nothing is under way."""
         self.quiet.set()
@@ -67,6 +70,11 @@ class Crew(Generic[T]):
     def has_idle(self) -> bool:
         """Say whether a worker waits for work."""
         return bool(self._idle)
+
+    @property
+    def has_slot(self) -> bool:
+        """Say whether one more command may be under way."""
+        return len(self._slotted) < self._slots
 
     def start(self) -> None:
         """Set the workers to work."""
@@ -124,12 +132,15 @@ class Crew(Generic[T]):
         self._moved[run.service_id] = time.monotonic()
         self._in_flight[run] = self._clock.now_ms()
         self.quiet.clear()
+        if run.slotted:
+            self._slotted.add(run)
         if run.in_line and run.task_key:
             self.lines[run.task_key] += 1
 
     def _end(self, run: Run) -> None:
         del self._in_flight[run], self._at[run]
         self._long.pop(run, None)
+        self._slotted.discard(run)
         self.busy[run.service_id] -= 1
         self._moved[run.service_id] = time.monotonic()
         if not self.busy[run.service_id]:

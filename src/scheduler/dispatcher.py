@@ -27,6 +27,8 @@ from scheduler.settler import Outcome, Settler
 log = structlog.get_logger()
 
 BACKOFF_MOST_S = 2.0
+SLOT_S = 2.0
+"""A command that waits longer for a slot is left to other replicas, where there are any."""
 SLICE = 256
 """Runs made ready in one go."""
 
@@ -43,7 +45,9 @@ class Dispatcher:
         settler: Settler,
         settings: config.Worker,
         judge: Callable[[], Awaitable[None]],
+        slots: int = 1,
     ) -> None:
+        """`slots` commands are under way here at most."""
         self._database = database
         self._clock = clock
         self._membership = membership
@@ -61,6 +65,7 @@ class Dispatcher:
             clock,
             settings.count,
             self._share_of,
+            slots=slots,
             find=self._next,
             perform=runner.perform,
             done=self._done,
@@ -74,6 +79,7 @@ class Dispatcher:
         """Why nothing is started: a sentence by who halted it; empty where all goes on."""
         self.limits: dict[UUID, int] = {}
         """How many runs a service may have in flight, where it has a quota."""
+        self._left_at = 0.0
         self._share = max(1, int(settings.count * settings.service_share))
 
         self._wake = asyncio.Event()
@@ -280,6 +286,9 @@ class Dispatcher:
         alone = self._membership.alone
         hung, stalled = (False, set()) if alone else (self.crew.hung, self.crew.stalled())
         self._returns.leave_to_others(stalled, now, everything=hung)
+        if not (alone or self.crew.has_slot) and time.monotonic() - self._left_at > SLOT_S:
+            self._left_at = time.monotonic()
+            self._returns.runs += self._holdings.withdraw_slotted(now - int(SLOT_S * 1000))
         async with self._database.engine.connect() as connection:
             conn = await connection.execution_options(isolation_level="AUTOCOMMIT")
             await self._returns.reconsider(conn)
@@ -328,9 +337,10 @@ class Dispatcher:
     def _next(self) -> Run | None:
         """Return the next run to be started, withdrawn; None where none is ready, or may leave."""
         holdings = self._holdings
-        if not holdings.ready or not self.may_send:
+        if not self.may_send:
             return None
-        while (run := holdings.ready.pop(self.crew.busy, self.crew.share)) is not None:
+        crew = self.crew
+        while (run := holdings.pop(crew.busy, crew.share, slot=crew.has_slot)) is not None:
             if not holdings.is_waiting(run) or self._returns.awaits(run):
                 continue  # withdrawn, or about to be reconsidered
             holdings.withdraw(run)
@@ -350,6 +360,8 @@ class Dispatcher:
             self._settler.add(outcome)
         # Runs that wait for their service's share alone say nothing of what this process can do.
         self._rate.done(saturated=bool(self._holdings.ready) and not self.crew.has_idle)
+        if run.slotted:
+            self.crew.pump()  # who did it may go on with something else
         if self._claims.more and self._claims.room() * 2 >= self._claims.at_once:
             self._wake.set()
 
@@ -366,7 +378,7 @@ class Dispatcher:
                 self._wake.set()
         else:
             self.wake(to.due)
-        if self.crew.has_idle and self._holdings.ready:
+        if self.crew.has_idle and (self._holdings.ready or self._holdings.slotted):
             self.crew.pump()
 
     def _next_is_near(self, run: Run, now: int) -> bool:

@@ -97,6 +97,7 @@ class Engine:
             self.settler,
             settings.worker,
             judge=self._judge,
+            slots=settings.commands.concurrency,
         )
         self.signals = self._signals()
         self.retiming = Retiming(

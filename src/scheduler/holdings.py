@@ -59,6 +59,10 @@ class Ready:
             self._turns.append(run.service_id)
         heapq.heappush(heap, (-run.priority, run.due, next(self._numbers), run))
 
+    def runs(self) -> list[Run]:
+        """Return all of them, in no order."""
+        return [entry[3] for heap in self._heaps.values() for entry in heap]
+
     def pop(self, busy: Counter[UUID], share: Callable[[UUID], int]) -> Run | None:
         """Return the first run of the next service that has less than its share under way."""
         for _ in range(len(self._turns)):
@@ -87,6 +91,10 @@ class Holdings:
         self.tasks: Counter[UUID] = Counter()
         """How many wait, by task."""
         self.ready = Ready()
+        self._slotted_last = False
+        self.slotted = Ready()
+        """Ready, and of those of which only so many may be under way here: they take no worker
+        while they wait for that."""
         self._coming: list[tuple[int, int, Run]] = []
         self._numbers = itertools.count()
 
@@ -112,7 +120,7 @@ class Holdings:
                 return
             run = heapq.heappop(self._coming)[2]
             if self.is_waiting(run):
-                self.ready.push(run)
+                (self.slotted if run.slotted else self.ready).push(run)
 
     def is_waiting(self, run: Run) -> bool:
         """Say whether a run is still to be started; it may have been withdrawn."""
@@ -132,6 +140,28 @@ class Holdings:
         """Withdraw every waiting run of which the condition holds; return them."""
         found = [run for run in self.waiting.values() if condition(run)]
         return [self.withdraw(run) for run in found]
+
+    def pop(self, busy: Counter[UUID], share: Callable[[UUID], int], *, slot: bool) -> Run | None:
+        """Return the next that is ready: in turn one of `slotted`, where there is a slot, and
+        another.
+        """
+        self._slotted_last = not self._slotted_last
+        kinds = [self.ready, self.slotted] if self._slotted_last else [self.slotted, self.ready]
+        for ready in kinds:
+            if ready and (slot or ready is self.ready):
+                run = ready.pop(busy, share)
+                if run is not None:
+                    return run
+        return None
+
+    def withdraw_slotted(self, before: int) -> list[Run]:
+        """Withdraw those ready ones of which only so many may be under way, due before a time."""
+        runs = [run for run in self.slotted.runs() if self.is_waiting(run)]
+        self.slotted = Ready()
+        for run in runs:
+            if run.due >= before:
+                self.slotted.push(run)
+        return [self.withdraw(run) for run in runs if run.due < before]
 
     def forget(self, run: Run) -> None:
         """Let go of a run: it is settled, given back, or somebody else's."""

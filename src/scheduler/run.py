@@ -146,6 +146,11 @@ class Run(msgspec.Struct, kw_only=True, eq=False, gc=False):
     """Why the row cannot be performed, where someone broke it."""
 
     @property
+    def slotted(self) -> bool:
+        """Say whether only so many like it are under way on a replica: it is a command."""
+        return self.work is not None and self.work.slotted is True
+
+    @property
     def in_line(self) -> bool:
         """Say whether the task's runs wait for each other."""
         return self.lanes is not None

@@ -50,6 +50,11 @@ class Work(msgspec.Struct, gc=False):
     size: int = 0
     """About how many bytes its request takes."""
 
+    @property
+    def slotted(self) -> bool:
+        """Say whether only so many like it may be under way here."""
+        return isinstance(self.task.action, Command)
+
 
 class Runner:
     """Performs runs."""

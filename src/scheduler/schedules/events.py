@@ -84,7 +84,9 @@ def _created(of: Definition, at: int, frame_ms: int, row: Any = None) -> int:
     seen = max(ms(of.created_at), at - frame_ms)
     if row is None:
         return seen
-    return min(ms(row.created_at), seen) if row.kind == "task" else ms(row.created_at)
+    made = ms(row.created_at)
+    late = made > at and row.gap_from is None  # a backfill, or nothing could plan it in time
+    return made if late or row.kind != "task" else min(made, seen)
 
 
 # Pending -----------------------------------------------------------------------------------------
@@ -98,7 +100,7 @@ SELECT scheduled_for, kind {OF_TASK} AND scheduled_for > :edge AND scheduled_for
 ORDER BY scheduled_for, id LIMIT :most
 """)
 LIVE = text(f"""
-SELECT id, kind, scheduled_for, due, created_at, attempts_n,
+SELECT id, kind, scheduled_for, due, created_at, attempts_n, NULL AS gap_from,
        claimed_by IS NOT NULL AND due <= :now AS running,
        CAST(jsonb_path_query_first(attempts, '$[*].started_at ? (@.type() == "number")')
             AS double precision) AS started
