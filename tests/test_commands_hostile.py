@@ -310,6 +310,41 @@ async def test_a_name_that_is_swapped_while_it_is_removed_is_not_followed(place,
     assert [path.name for path in place.iterdir()] == ["outside"]
 
 
+@needs_root
+@pytest.mark.parametrize("user", ["", "daemon"])
+async def test_no_memory_that_was_shared_is_left(place, user):
+    assert shared_memory() == 0
+    async with performing(place, user=user) as (performer, run):
+        found = await run("ipcmk -M 1000000 && ipcmk -Q && ipcmk -S 3")
+        assert found.succeeded, found.body
+        await eventually(lambda: gone(place / "runs"))
+        await eventually(none_shared)
+
+        running = asyncio.ensure_future(run("ipcmk -M 1000000; sleep 100"))
+        await eventually(some_shared)
+        for supervisor_ in psutil.Process(performer.host.pid).children():
+            supervisor_.kill()
+        await running
+        await eventually(none_shared)
+
+
+def shared_memory() -> int:
+    """How many things the groups of commands here have left in the machine's memory."""
+    found = 0
+    for kind in ("shm", "msg", "sem"):
+        names, *rows = map(str.split, Path("/proc/sysvipc", kind).read_text().splitlines())
+        found += sum(0 <= int(row[names.index("cgid")]) - FIRST_ID < 478 for row in rows)
+    return found
+
+
+def none_shared() -> None:
+    assert shared_memory() == 0
+
+
+def some_shared() -> None:
+    assert shared_memory() == 1
+
+
 def test_output_that_another_run_goes_on_writing_is_not_waited_for():
     """A pipe can be handed on, and then its end never comes."""
 
@@ -320,6 +355,7 @@ def test_output_that_another_run_goes_on_writing_is_not_waited_for():
     limits = Limits(1, 1, 1, 1, 1, 1000, 1.0)
     made = supervisor.Supervisor(told, Rules("", 1, 1, False, None, limits), None, None)
     made._pipe = os.open("/dev/zero", os.O_RDONLY)  # there is always more in it
+    made._status = 0  # its shell has ended, so that nothing is to be signalled here
     before = signal.signal(signal.SIGALRM, late)
     signal.alarm(5)
     try:

@@ -14,17 +14,24 @@ Found = Callable[[], set[int]]
 def kill_user(uid: int, keeper: int, number: int) -> None:
     """Send a signal to every process of a user at once: not even a fork bomb outruns it.
 
-    Sent by a child whose effective user it is (kill(2): -1). The child's real user is `keeper`,
-    whom nobody else is: so it can be signalled by none of those it signals.
+    As that user (kill(2): -1); as root it would be the end of the whole machine.
+    """
+    as_user(uid, keeper, lambda: os.kill(-1, number))
+
+
+def as_user(uid: int, keeper: int, work: Callable[[], None]) -> None:
+    """Have something done by a child whose effective user is another; nobody hears of a failure.
+
+    The child's real user is `keeper`, whom nobody else is: so it can be signalled by none of that
+    user's processes.
     """
     pid = os.fork()
     if pid == 0:
         try:
             os.setgroups([])
             os.setresuid(keeper, uid, keeper)
-            # As root this would be the end of the whole machine.
             if 0 not in os.getresuid() and os.getresuid() == (keeper, uid, keeper):
-                os.kill(-1, number)
+                work()
         except OSError:  # nobody is there
             pass
         finally:

@@ -15,7 +15,7 @@ import stat
 import time
 from pathlib import Path
 
-from scheduler.confined import ending
+from scheduler.confined import ending, shared
 from scheduler.confined.job import Rules
 
 DIES_S = 5.0
@@ -51,7 +51,15 @@ class Slot:
             while self.strays() and time.monotonic() < deadline:
                 ending.kill(self.strays)
                 time.sleep(0.005)
-            remove(self.home)
+            self.empty()
+
+    def empty(self) -> None:
+        """Remove what a run whose processes have ended has left. Raises OSError."""
+        rules = self._rules
+        if rules.drops:
+            uid = self.number if rules.uid is None else rules.uid
+            shared.remove(uid, self.number, self.number + rules.slots)
+        remove(self.home)
 
     def strays(self) -> set[int]:
         """Return the processes that are marked as this slot's."""

@@ -41,7 +41,7 @@ def supervise(channel: socket.socket, rules: Rules) -> None:
     try:
         channel.sendall(BEGUN)
         Supervisor(channel, rules, slot, job).run()
-        slots.remove(slot.home)
+        slot.empty()
     finally:
         slot.release()
 
