@@ -262,6 +262,17 @@ async def test_one_that_waits_for_its_turn_has_its_whole_time(commands):
     assert [len(each["attempts"]) for each in found] == [1] * 4
 
 
+async def test_no_service_takes_all_turns(commands, conn):
+    async with commands(COMMANDS_CONCURRENCY="2") as (app, alice), app.client("bob") as bob:
+        await conn.execute("UPDATE service SET allow_commands = true WHERE name = 'bob'")
+        long = [await begun(alice, "sleep 100", overlap="allow") for _ in range(2)]
+        found = await run(bob, "echo mine")
+        for each in long:
+            await alice.post(f"/runs/{each}/cancel")
+
+    assert found["response"] == "mine\n"
+
+
 async def test_cancel_ends_it_and_what_it_said_is_kept(commands, open_folder):
     said = f"exec 2>/dev/null; trap 'echo bye; exit 0' TERM; echo hi; touch {open_folder}/begun"
     async with commands() as (_, alice):

@@ -20,7 +20,8 @@ T = TypeVar("T")
 
 
 class Crew(Generic[T]):
-    """`count` workers, of which one service keeps at most `share(service)` busy.
+    """`count` workers, of which one service keeps at most `share(service)` busy; and of `slots`,
+    which commands need besides, `slots_each`.
 
     A worker asks `find()` for a run when it is free, awaits `perform(run)`, and hands what came of
     it to `done(run, result)`.
@@ -33,6 +34,7 @@ class Crew(Generic[T]):
         share: Callable[[UUID], int],
         *,
         slots: int = 1,
+        slots_each: int = 1,
         find: Callable[[], Run | None],
         perform: Callable[[Run], Awaitable[T]],
         done: Callable[[Run, T], None],
@@ -42,8 +44,9 @@ class Crew(Generic[T]):
         """Calls under way, by service."""
         self.lines: Counter[UUID] = Counter()
         """How many runs of a task are under way, where they wait for each other."""
-        self._slots, self._slotted = slots, set[Run]()
-        """Of what is under way, that of which only so many may be."""
+        self.slotted: Counter[UUID] = Counter()
+        """Commands under way, by service: of them only so many may be at once."""
+        self._slots, self._slots_each, self._slotted = slots, slots_each, set[Run]()
         self.quiet = asyncio.Event()
         """Set while nothing is under way."""
         self.quiet.set()
@@ -71,10 +74,10 @@ class Crew(Generic[T]):
         """Say whether a worker waits for work."""
         return bool(self._idle)
 
-    @property
-    def has_slot(self) -> bool:
-        """Say whether one more command may be under way."""
-        return len(self._slotted) < self._slots
+    def slot_share(self, service: UUID) -> int:
+        """Return how many commands of a service may be under way, as things are."""
+        full = len(self._slotted) >= self._slots or self.busy[service] >= self.share(service)
+        return 0 if full else self._slots_each
 
     def start(self) -> None:
         """Set the workers to work."""
@@ -134,13 +137,18 @@ class Crew(Generic[T]):
         self.quiet.clear()
         if run.slotted:
             self._slotted.add(run)
+            self.slotted[run.service_id] += 1
         if run.in_line and run.task_key:
             self.lines[run.task_key] += 1
 
     def _end(self, run: Run) -> None:
         del self._in_flight[run], self._at[run]
         self._long.pop(run, None)
-        self._slotted.discard(run)
+        if run in self._slotted:  # whatever it has become since
+            self._slotted.remove(run)
+            self.slotted[run.service_id] -= 1
+            if not self.slotted[run.service_id]:
+                del self.slotted[run.service_id]
         self.busy[run.service_id] -= 1
         self._moved[run.service_id] = time.monotonic()
         if not self.busy[run.service_id]:

@@ -66,6 +66,7 @@ class Dispatcher:
             settings.count,
             self._share_of,
             slots=slots,
+            slots_each=max(1, int(slots * settings.service_share)),
             find=self._next,
             perform=runner.perform,
             done=self._done,
@@ -286,7 +287,7 @@ class Dispatcher:
         alone = self._membership.alone
         hung, stalled = (False, set()) if alone else (self.crew.hung, self.crew.stalled())
         self._returns.leave_to_others(stalled, now, everything=hung)
-        if not (alone or self.crew.has_slot) and time.monotonic() - self._left_at > SLOT_S:
+        if not alone and time.monotonic() - self._left_at > SLOT_S:
             self._left_at = time.monotonic()
             self._returns.runs += self._holdings.withdraw_slotted(now - int(SLOT_S * 1000))
         async with self._database.engine.connect() as connection:
@@ -340,7 +341,8 @@ class Dispatcher:
         if not self.may_send:
             return None
         crew = self.crew
-        while (run := holdings.pop(crew.busy, crew.share, slot=crew.has_slot)) is not None:
+        room, slots = (crew.busy, crew.share), (crew.slotted, crew.slot_share)
+        while (run := holdings.pop(room, slots)) is not None:
             if not holdings.is_waiting(run) or self._returns.awaits(run):
                 continue  # withdrawn, or about to be reconsidered
             holdings.withdraw(run)

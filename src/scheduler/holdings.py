@@ -10,6 +10,8 @@ from uuid import UUID
 from scheduler.run import Run
 
 RATE_S = 1.0
+Room = tuple[Counter[UUID], Callable[[UUID], int]]
+"""What each service has under way, and how much it may have."""
 
 
 class Rate:
@@ -141,17 +143,16 @@ class Holdings:
         found = [run for run in self.waiting.values() if condition(run)]
         return [self.withdraw(run) for run in found]
 
-    def pop(self, busy: Counter[UUID], share: Callable[[UUID], int], *, slot: bool) -> Run | None:
-        """Return the next that is ready: in turn one of `slotted`, where there is a slot, and
+    def pop(self, room: Room, slots: Room) -> Run | None:
+        """Return the next that is ready: in turn one of `slotted`, where `slots` has one, and
         another.
         """
         self._slotted_last = not self._slotted_last
-        kinds = [self.ready, self.slotted] if self._slotted_last else [self.slotted, self.ready]
-        for ready in kinds:
-            if ready and (slot or ready is self.ready):
-                run = ready.pop(busy, share)
-                if run is not None:
-                    return run
+        kinds = [(self.ready, room), (self.slotted, slots)]
+        for ready, (busy, share) in kinds if self._slotted_last else reversed(kinds):
+            run = ready.pop(busy, share) if ready else None
+            if run is not None:
+                return run
         return None
 
     def withdraw_slotted(self, before: int) -> list[Run]:
