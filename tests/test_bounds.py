@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from conftest import eventually
 from scheduler import config, lines, planner, planning, queue, task
 from scheduler.clock import Slice
-from scheduler.db import LAST, Database, ms, utc
+from scheduler.db import Database, ms, utc
 from scheduler.definition import Definition
+from scheduler.instant import LAST
 from scheduler.planning import DAY_MS, plan
 from scheduler.run import NewRun, run_id
 from scheduler.triggers import Bounds, Cron, Interval, Once, Without

@@ -15,7 +15,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from conftest import eventually
-from scheduler.db import FIRST, LAST
+from scheduler.instant import FIRST, LAST
 from scheduler.triggers import Cron, Trigger
 
 pytestmark = pytest.mark.alone

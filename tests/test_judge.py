@@ -3,6 +3,8 @@
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -315,3 +317,13 @@ def test_no_child_outlives_the_server(sign: signal.Signals, tmp_path: Path):
     finally:
         server.close()
         shared.close()
+
+
+def test_the_child_loads_little():
+    loaded = "import sys, scheduler.judging; print(*sorted(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", loaded], capture_output=True, text=True, check=True
+    )
+
+    assert "dateutil.rrule" in done.stdout.split()
+    assert not {"sqlalchemy", "asyncpg", "litestar", "asyncio"} & set(done.stdout.split())

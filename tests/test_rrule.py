@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from scheduler.db import LAST
+from scheduler.instant import LAST
 from scheduler.triggers import Trigger
 from scheduler.triggers.rrule import Costly, Rrule, judge, read_rrule
 from scheduler.triggers.rrule_text import DATES_MOST, LONGEST, RULES_MOST

@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from scheduler.db import FIRST, LAST, utc
+from scheduler.db import utc
+from scheduler.instant import FIRST, LAST
 from scheduler.runs import verify
 from test_ledger import create
 from test_queue import now_ms

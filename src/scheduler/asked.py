@@ -8,8 +8,9 @@ from typing import TypeVar
 
 import msgspec
 
-from scheduler.db import FIRST, ms
+from scheduler.db import ms
 from scheduler.errors import DETAILS_MOST, Detail, InvalidRequest, ValidationFailed
+from scheduler.instant import FIRST
 
 T = TypeVar("T")
 

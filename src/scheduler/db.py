@@ -5,10 +5,9 @@ import random
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from functools import lru_cache, wraps
-from typing import Annotated, Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import asyncpg
-from msgspec import Meta
 from sqlalchemy import CheckConstraint, MetaData, event, text
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
@@ -16,6 +15,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from scheduler import config
+from scheduler.instant import FIRST, LAST
 from scheduler.sealing import Vault
 
 metadata = MetaData()
@@ -249,11 +249,6 @@ def ms(at: datetime) -> int:
     """Return milliseconds since 1970 of an aware datetime, rounded down."""
     delta = at - EPOCH
     return delta.days * 86_400_000 + delta.seconds * 1000 + delta.microseconds // 1000
-
-
-FIRST, LAST = -62_135_596_800_000, 253_402_300_799_999
-"""The years 1 to 9999, in ms since 1970."""
-Instant = Annotated[int, Meta(ge=FIRST, le=LAST)]
 
 
 def utc(at_ms: int) -> datetime:

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from scheduler.actions import Action, Command, Expected
-from scheduler.db import LAST
+from scheduler.instant import LAST
 from scheduler.run import Line, Overlap
 from scheduler.triggers import Bounded, Bounds, Instants, Once, Rrule, Trigger, without
 from scheduler.triggers.excluded import Excluded

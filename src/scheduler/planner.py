@@ -26,9 +26,10 @@ from sqlalchemy import (
 )
 
 from scheduler import clock, history, lines, metrics, planning, queue, skips, task
-from scheduler.db import FIRST, Conn, metadata, ms, times_check, utc
+from scheduler.db import Conn, metadata, ms, times_check, utc
 from scheduler.definition import Definition
 from scheduler.errors import NotFound
+from scheduler.instant import FIRST
 from scheduler.lines import Stance
 from scheduler.planning import Coming, FirstPlan, Plan, Planned
 from scheduler.run import Line, NewRun

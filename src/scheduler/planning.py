@@ -11,9 +11,10 @@ from uuid import UUID
 import msgspec
 
 from scheduler.clock import Slice
-from scheduler.db import LAST, ms, utc
+from scheduler.db import ms, utc
 from scheduler.definition import Definition
 from scheduler.history import Gap
+from scheduler.instant import LAST
 from scheduler.run import Line, NewRun, run_id
 from scheduler.triggers import Bounded, Instants, Once, without
 

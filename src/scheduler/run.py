@@ -21,7 +21,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from scheduler.db import Instant, metadata, times_check
+from scheduler.db import metadata, times_check
+from scheduler.instant import Instant
 
 RUN = Table(
     "run",

@@ -12,8 +12,9 @@ import structlog
 
 from scheduler import history, lines, planner, state, task
 from scheduler.clock import Clock
-from scheduler.db import FIRST, Conn, Database, utc
+from scheduler.db import Conn, Database, utc
 from scheduler.definition import Definition
+from scheduler.instant import FIRST
 from scheduler.planning import Planned
 from scheduler.run import End, Line, Run
 from scheduler.state import Tally

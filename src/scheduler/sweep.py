@@ -7,8 +7,9 @@ from uuid import UUID
 import msgspec
 
 from scheduler import planner, skips, task
-from scheduler.db import FIRST, Conn, Database, utc
+from scheduler.db import Conn, Database, utc
 from scheduler.definition import Definition
+from scheduler.instant import FIRST
 from scheduler.skips import Judgement
 
 LOOKED_MOST = 1000

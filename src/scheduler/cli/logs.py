@@ -13,6 +13,7 @@ from scheduler.cli.database import with_database
 from scheduler.config import Settings
 from scheduler.db import Database
 from scheduler.errors import NotFound
+from scheduler.instant import FIRST, LAST
 from scheduler.logs import API, LEVELS, WORKER, text_line
 from scheduler.logstore import Stored, Wanted
 
@@ -43,7 +44,7 @@ class Since(click.ParamType[int]):
         said = str(value).strip()
         ago = AGO.fullmatch(said)
         if ago is not None:
-            return max(int((time.time() - int(ago[1]) * UNITS[ago[2]]) * 1000), db.FIRST)
+            return max(int((time.time() - int(ago[1]) * UNITS[ago[2]]) * 1000), FIRST)
         try:
             at = datetime.fromisoformat(said)
         except ValueError:
@@ -55,7 +56,7 @@ class Since(click.ParamType[int]):
                 param,
                 ctx,
             )
-        return min(max(db.ms(at), db.FIRST), db.LAST)
+        return min(max(db.ms(at), FIRST), LAST)
 
 
 class Words(click.ParamType[str]):

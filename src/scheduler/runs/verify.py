@@ -23,9 +23,10 @@ import structlog
 from msgspec import Meta
 
 from scheduler import config, installation, ledger, planner, task
-from scheduler.db import EPOCH, LAST, Conn, Database, Instant, rfc3339
+from scheduler.db import EPOCH, Conn, Database, rfc3339
 from scheduler.definition import Definition
 from scheduler.errors import TooManyRequests, Unavailable, ValidationFailed
+from scheduler.instant import LAST, Instant
 from scheduler.ledger import Span
 from scheduler.planning import Planned
 from scheduler.triggers import zones

@@ -14,8 +14,9 @@ from sqlalchemy import text
 
 from scheduler import db, planner, planning
 from scheduler.clock import Slice
-from scheduler.db import LAST, Conn, ms, rfc3339, utc
+from scheduler.db import Conn, ms, rfc3339, utc
 from scheduler.definition import Definition
+from scheduler.instant import LAST
 from scheduler.planning import Planned
 from scheduler.run import Line, run_id
 from scheduler.standing import ended_ahead

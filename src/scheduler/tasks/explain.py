@@ -11,11 +11,12 @@ from litestar.params import FromPath
 
 from scheduler import asked, backfills, history, ledger, lines, planner, task
 from scheduler.clock import Slice
-from scheduler.db import LAST, Conn, rfc3339, utc
+from scheduler.db import Conn, rfc3339, utc
 from scheduler.definition import Definition
 from scheduler.engine import Engine
 from scheduler.errors import NotFound, ValidationFailed
 from scheduler.history import Finished
+from scheduler.instant import LAST
 from scheduler.openapi import asks
 from scheduler.planning import Planned
 from scheduler.run import Started

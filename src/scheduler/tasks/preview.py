@@ -11,10 +11,11 @@ from msgspec import UNSET
 
 from scheduler import asked, clock, planner, planning, task
 from scheduler.clock import Slice
-from scheduler.db import LAST, rfc3339
+from scheduler.db import rfc3339
 from scheduler.definition import Definition
 from scheduler.engine import Engine
 from scheduler.errors import ValidationFailed
+from scheduler.instant import LAST
 from scheduler.openapi import asks, whole
 from scheduler.service import Service
 from scheduler.tasks import model, written

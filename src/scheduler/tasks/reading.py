@@ -6,9 +6,9 @@ from typing import Any
 from msgspec import UNSET, UnsetType
 
 from scheduler import asked, config
-from scheduler.db import FIRST
 from scheduler.definition import Definition
 from scheduler.errors import Detail
+from scheduler.instant import FIRST
 from scheduler.judge import Verdicts
 from scheduler.tasks.model import Spent, TaskFields
 

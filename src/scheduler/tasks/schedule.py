@@ -9,10 +9,11 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath
 
 from scheduler import asked, clock, db, edits, lines, planner, queue, quotas, services, state, task
-from scheduler.db import FIRST, Conn, rfc3339, utc
+from scheduler.db import Conn, rfc3339, utc
 from scheduler.definition import Definition
 from scheduler.engine import Engine
 from scheduler.errors import ValidationFailed
+from scheduler.instant import FIRST
 from scheduler.openapi import asks
 from scheduler.planning import Planned
 from scheduler.run import NewRun, run_id

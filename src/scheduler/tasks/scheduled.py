@@ -17,10 +17,11 @@ from litestar.openapi.spec import OpenAPIFormat, OpenAPIType, Schema
 
 from scheduler import asked, lines, planner, task
 from scheduler.clock import Slice
-from scheduler.db import LAST, Conn, Database, utc
+from scheduler.db import Conn, Database, utc
 from scheduler.definition import Definition
 from scheduler.engine import Engine
 from scheduler.errors import ValidationFailed
+from scheduler.instant import LAST
 from scheduler.openapi import asks, whole
 from scheduler.planning import Coming
 from scheduler.service import Service

@@ -8,7 +8,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta
 
-from scheduler.db import Instant
+from scheduler.instant import Instant
 
 
 class Instants(Protocol):

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from scheduler.db import Instant
+from scheduler.instant import Instant
 
 Unit = Literal["second", "minute", "hour", "day", "week"]
 

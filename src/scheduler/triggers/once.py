@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from scheduler.db import Instant
+from scheduler.instant import Instant
 
 
 class Once(msgspec.Struct, tag_field="kind", tag="once", frozen=True, gc=False):

@@ -13,7 +13,7 @@ from functools import lru_cache
 
 import msgspec
 
-from scheduler.db import FIRST, Instant
+from scheduler.instant import FIRST, Instant
 from scheduler.triggers.rrule_clock import DstGap, DstOverlap, stretch_in
 from scheduler.triggers.rrule_notes import note_of
 from scheduler.triggers.rrule_parts import Costly
