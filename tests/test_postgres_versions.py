@@ -41,7 +41,8 @@ async def test_postgres_16_serves_as_well(postgres_16: str, tmp_path: Path, rece
         made = (await alice.post("/tasks", json=task)).json()
         await eventually(lambda: _at_least(receiver, 3))
         page = (await alice.get(f"/tasks/{made['id']}/executions")).json()
-        assert {"failed", "success"} == {record["status"] for record in page["records"]}
+        ended = {each["status"] for each in page["records"]} - {"started"}
+        assert ended == {"failed", "success"}
         changed = await alice.post(f"/tasks/{made['id']}", json={"status": "paused"})
         assert changed.status_code == 200
         assert (await alice.delete(f"/tasks/{made['id']}")).status_code == 204
