@@ -18,7 +18,7 @@ from scheduler.triggers.zones import CEILING, DAY, FLOOR
 
 EXCLUDED_MOST = 4500
 """So many instants in a row may be taken away."""
-ONE_BY_ONE, AT_ONCE = 16, 2000
+ONE_BY_ONE, AT_ONCE = 6, 3500
 """The first of those are asked about apart; the others together, so many at most."""
 COUNTED_MOST = 100_000
 """So many are looked at one by one where rules overlap."""
