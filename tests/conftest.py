@@ -49,8 +49,7 @@ from receiver import Receiver, receiving
 from scheduler import app as application
 from scheduler import config, migrate, opening, partitions, pgcluster, reaching, server, services
 from scheduler.actions import command_rights
-from scheduler.actions.command import Command, CommandPerformer
-from scheduler.actions.http import Http, HttpPerformer
+from scheduler.actions.command import CommandPerformer
 from scheduler.config import Settings
 from scheduler.db import Database
 from scheduler.embedded import EmbeddedPostgres
@@ -58,6 +57,7 @@ from scheduler.engine import Engine
 from scheduler.gate import Gate
 from scheduler.outbound import Outbound
 from scheduler.protocol import Protocol
+from scheduler.rooms import furnished
 
 TOKENS = {"alice": "alice-token-0123456789", "bob": "bob-token-0123456789"}
 SECRET_KEY = "c2VjcmV0IGtleSBvZiB0aGUgdGVzdHMsIDMyIGJ5dGU="
@@ -444,8 +444,22 @@ async def replica(database_url: str) -> AsyncIterator[Callable[..., Awaitable[En
             rights = command_rights.judged(settings.commands, None)
             commands = CommandPerformer(settings.commands, rights)
             await stack.enter_async_context(commands)
-            performers = {Http: HttpPerformer(outbound), Command: commands}
-            engine = Engine(settings, database, performers, Gate(settings.auth), role="worker")
+            engines: list[Engine] = []
+
+            def wake(at: int) -> None:
+                engines[0].wake(at)
+
+            rooms = await stack.enter_async_context(
+                furnished(settings, database, outbound, commands, wake)
+            )
+            engine = Engine(
+                settings,
+                database,
+                rooms,
+                Gate(settings.auth),
+                role="worker",
+            )
+            engines.append(engine)
             await engine.start()
             stack.push_async_callback(engine.stop)
             return engine

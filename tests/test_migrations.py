@@ -29,6 +29,9 @@ from scheduler import (
 )
 from scheduler.dashboard import sessions
 from scheduler.errors import StartupError
+from scheduler.processes import model as processes
+from scheduler.specs import model as specs
+from scheduler.specs import responses
 
 OWNERS = (
     exclusions,
@@ -36,11 +39,14 @@ OWNERS = (
     installation,
     logstore,
     planner,
+    processes,
     queue,
     replicas,
+    responses,
     run,
     services,
     sessions,
+    specs,
     state,
     task,
     versions,

@@ -54,6 +54,7 @@ from scheduler.requestlog import traced
 from scheduler.runs import api as runs_api
 from scheduler.schedules import api as schedules_api
 from scheduler.service import Service
+from scheduler.specs.aide import Aides
 from scheduler.tasks import api as tasks_api
 
 Lifespan = Callable[[Litestar], AbstractAsyncContextManager[None]]
@@ -100,6 +101,7 @@ def _application(settings: Settings, lifespan: Lifespan) -> Litestar:
         dependencies={
             "service": Provide(_service, sync_to_thread=False),
             "engine": Provide(_engine, sync_to_thread=False),
+            "aides": Provide(_aides, sync_to_thread=False),
         },
     )
     return Litestar(
@@ -179,6 +181,11 @@ def _service(request: AnyRequest) -> Service:
 
 def _engine(state: State) -> Engine:
     found: Engine = state.engine
+    return found
+
+
+def _aides(state: State) -> Aides:
+    found: Aides = state.aides
     return found
 
 

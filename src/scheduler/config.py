@@ -270,6 +270,47 @@ class Commands(Section):
     """The time between SIGTERM and SIGKILL."""
 
 
+class Specs(Section):
+    """OpenAPI documents, see [specs.md](specs.md)."""
+
+    max_bytes: Annotated[int, Meta(ge=1024, le=64 << 20)] = 8 << 20
+    """Of a document; it may be sent whatever `server.max_body_bytes` says."""
+    max_depth: Annotated[int, Meta(ge=10, le=500)] = 100
+    """How deep its values may be nested."""
+    max_operations: Count = 5000
+    """Of one document."""
+    max_specs: Count = 1000
+    """Of one service."""
+    compile_seconds: Seconds = 60.0
+    """How long validating a document may take, and so compiling and reviewing it."""
+    package_seconds: Seconds = 120.0
+    """How long writing the Python client of a document may take."""
+    review: Literal["automatic", "manual"] = "automatic"
+    """With `manual` a spec waits at READY_CLIENT for `POST /v1/api/spec/{trace_id}/review`."""
+
+
+class Processes(Section):
+    """Asynchronous calls through specs."""
+
+    spec_wait_seconds: Annotated[float, Meta(ge=0, le=86_400)] = 300.0
+    """How long a call waits for a spec that has never been ready yet."""
+    response_max_bytes: Annotated[int, Meta(ge=1024, le=1 << 30)] = 10 << 20
+    """Of an answer, as it comes and when it is unpacked; a call that is answered more fails."""
+    body_max_bytes: Annotated[int, Meta(ge=1024, le=1 << 30)] = 1 << 20
+    """Of all that one call sends."""
+
+
+class Cache(Section):
+    """Answers to processes that are shared."""
+
+    ttl_seconds: Annotated[float, Meta(ge=0, le=86_400)] = 300.0
+    """How long; 0 for not at all."""
+    entry_max_bytes: Annotated[int, Meta(ge=0, le=1 << 30)] = 1 << 20
+    """A longer answer is not shared."""
+    max_bytes: Annotated[int, Meta(ge=0, le=1 << 40)] = 256 << 20
+    """Of all of them in the database; the oldest go first."""
+
+
 class Settings(Section):
     """The whole tree."""
 
@@ -291,6 +332,9 @@ class Settings(Section):
     metrics: Metrics = msgspec.field(default_factory=Metrics)
     log: Log = msgspec.field(default_factory=Log)
     commands: Commands = msgspec.field(default_factory=Commands)
+    specs: Specs = msgspec.field(default_factory=Specs)
+    processes: Processes = msgspec.field(default_factory=Processes)
+    cache: Cache = msgspec.field(default_factory=Cache)
 
 
 SECRET = {"database.url", "database.listen_url", "auth.bootstrap_token"}

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from scheduler.actions import Action, Command, Expected
+from scheduler.actions.step import Step
 from scheduler.instant import LAST
 from scheduler.run import Line, Overlap
 from scheduler.triggers import Bounded, Bounds, Instants, Once, Rrule, Trigger, without
@@ -71,7 +72,8 @@ class Definition(msgspec.Struct, kw_only=True, frozen=True, gc=False):
     tags: list[str]
     status: Status
     trigger: Trigger | None
-    action: Action
+    action: Action | Step
+    """A step is no task's: runs of kind `spec` have one."""
     policy: Policy
     created_at: datetime
     updated_at: datetime

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from uuid import UUID
 
+import msgspec
 import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
@@ -33,7 +34,7 @@ from scheduler.judge import Judge
 from scheduler.replicas import BEAT_S, STILL_S, Membership
 from scheduler.retiming import Retiming
 from scheduler.run import End
-from scheduler.runner import Performers, Runner
+from scheduler.runner import Performers, Runner, Sources
 from scheduler.settler import Settler
 from scheduler.signals import Signals
 from scheduler.standing import Standing
@@ -67,6 +68,22 @@ OWN_PACE = random.SystemRandom()
 """Two replicas in step, one looking always just before the other, would leave it all to the one."""
 
 
+class Chore(msgspec.Struct):
+    """Something that a room wants done every so often, by every replica."""
+
+    name: str
+    seconds: float
+    work: Callable[[], Awaitable[None]]
+
+
+class Rooms(msgspec.Struct):
+    """What the machine gets of the rooms, of which it imports none."""
+
+    performers: Performers
+    sources: Sources
+    chores: Sequence[Chore]
+
+
 class Engine:
     """One replica. `sole` says that no other process can be at this database."""
 
@@ -74,7 +91,7 @@ class Engine:
         self,
         settings: config.Settings,
         database: Database,
-        performers: Performers,
+        rooms: Rooms,
         gate: Gate,
         *,
         role: str,
@@ -84,9 +101,7 @@ class Engine:
         self.database = database
         self.clock = Clock()
         self.membership = Membership(role, self.clock.monotonic)
-        self.runner = Runner(
-            performers, self.clock, settings.worker, settings.runs, self._may_send, database.vault
-        )
+        self.runner = self._runner(rooms)
         self.standing = Standing(database, self.clock, lambda: self.membership.alone)
         self.settler = Settler(database, self.clock, self._settled)
         self.dispatcher = Dispatcher(
@@ -108,6 +123,7 @@ class Engine:
         self.caretaker = Caretaker(database, self.membership, self._pause, self.dispatcher.halt)
         self._gate = gate
         self._sole = sole
+        self._chores = rooms.chores
         self._sweep = Sweep(database, self.window_ms, settings.worker.queue_most)
         self._orphans_at, self._repairs = 0.0, list[tuple[int, int]]()
         self._tasks: list[asyncio.Task[None]] = []
@@ -115,6 +131,17 @@ class Engine:
         self.planning, self.pruning = asyncio.Event(), asyncio.Event()
         """Set it to plan, or to prune, now."""
         database.on_missing_week, database.on_lost = self.pruning.set, self.dispatcher.doubt
+
+    def _runner(self, rooms: Rooms) -> Runner:
+        return Runner(
+            rooms.performers,
+            self.clock,
+            self.settings.worker,
+            self.settings.runs,
+            self._may_send,
+            self.database.vault,
+            rooms.sources,
+        )
 
     def _signals(self) -> Signals:
         return Signals(
@@ -223,6 +250,8 @@ class Engine:
         self._tick("zones", ZONES_S, self.retiming.step, self.retiming.wanted)
         self._tick("measure", 10.0, self._measure)
         self._tick("strays", STRAYS_S, self._strays)
+        for chore in self._chores:
+            self._tick(chore.name, chore.seconds, chore.work)
         self._pulse(worker.poll_seconds * OWN_PACE.uniform(0.75, 1), self.dispatcher.wake)
         self._ticks.start()
         self.retiming.wanted.set()

@@ -17,7 +17,7 @@ from sqlalchemy import text
 
 from scheduler import codec
 from scheduler.db import Conn, ms, utc
-from scheduler.run import KINDS, End, NewRun, Retry, Run
+from scheduler.run import KINDS, End, Later, NewRun, Retry, Run
 
 # Enqueue ------------------------------------------------------------------------------------------
 
@@ -185,6 +185,14 @@ FROM o WHERE run.id = o.id AND run.bucket = o.bucket AND run.claimed_by = :me
     AND run.attempts_n = o.attempts_n - 1 AND run.{OURS.format(ids="all")}
 RETURNING run.id
 """)
+# Nothing was tried: what this process has claimed again since has the same attempts, and waits a
+# little longer for it.
+POSTPONE = text(f"""
+WITH o AS (SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:due AS timestamptz[])) AS o (id, due))
+UPDATE run SET claimed_by = NULL, due = CASE WHEN run.cancelled THEN run.due ELSE o.due END
+FROM o WHERE run.id = o.id AND run.claimed_by = :me AND run.{OURS.format(ids="all")}
+RETURNING run.id
+""")
 RECALLED = text("""
 SELECT r.id, r.version FROM run r WHERE r.id = ANY(:ids) AND r.claimed_by = :me
 """)
@@ -212,6 +220,19 @@ async def retry(
     every = values["ids"] + [end.run.id for end in ends]
     rows = await conn.execute(RETRY, {**values, "all": every, "me": me})
     return list(rows.scalars())
+
+
+async def postpone(
+    conn: Conn, me: UUID, laters: Sequence[Later], others: Sequence[Run] = ()
+) -> list[UUID]:
+    """Give runs back that wait for something else. Return the ids that were still ours.
+
+    `others` are those that the same transaction moves next: their rows are locked with these.
+    """
+    ids = [later.run.id for later in laters]
+    values = {"ids": ids, "due": [utc(later.due) for later in laters], "me": me}
+    every = ids + [run.id for run in others]
+    return list((await conn.execute(POSTPONE, {**values, "all": every})).scalars())
 
 
 async def versions(conn: Conn, me: UUID, ids: Sequence[UUID]) -> dict[UUID, int]:

@@ -75,7 +75,8 @@ class Returns:
         if not runs:
             return
         me, now = self._membership.me, self._clock.now_ms()
-        tasks = await task.outlines_of_all(conn, [run.task_key for run in runs if run.task_key])
+        keys = [run.task_key for run in runs if run.task_key and run.of_task]
+        tasks = await task.outlines_of_all(conn, keys)
         versions = await queue.versions(conn, me, [run.id for run in runs])
         stale: dict[int | None, list[Run]] = {}
         wanted: list[Run] = []
@@ -83,6 +84,8 @@ class Returns:
             current = tasks.get(run.task_key) if run.task_key else None
             if run.id not in versions:
                 self._holdings.forget(run)  # not ours any more
+            elif not run.of_task:
+                wanted.append(run)
             elif current is None and (run.attempts or run.due <= now):
                 end = End(run, "cancelled", "the task was deleted", None, now)
                 self._settler.add(Outcome(end))

@@ -65,10 +65,13 @@ RUN = Table(
 )
 
 BUCKETS = 1024
-KINDS = ["task", "manual"]
+KINDS = ["task", "manual", "process", "spec"]
 """The kinds that this version performs; others are passed over, for a newer replica."""
 
-Kind = Literal["task", "manual"]
+Kind = Literal["task", "manual", "process", "spec"]
+OF_TASKS = frozenset({"task", "manual"})
+"""The kinds whose `task_key` and `task_id` are a task's; of the others they are the key and the
+trace_id of a process or a spec."""
 Overlap = Literal["skip", "allow", "queue"]
 
 
@@ -111,6 +114,10 @@ class Attempt(msgspec.Struct, omit_defaults=True):
     """The beginning of the body, where a later attempt took the place of the whole."""
     truncated: bool = False
     """There was more of it."""
+    content_type: str | None = None
+    """Of the answer to a process."""
+    kept: UUID | None = None
+    """Where the whole body of that answer is kept (specs/responses.py), if not with the run."""
 
 
 Attempts = list[Attempt]
@@ -152,6 +159,11 @@ class Run(msgspec.Struct, kw_only=True, eq=False, gc=False):
         return self.work is not None and self.work.slotted is True
 
     @property
+    def of_task(self) -> bool:
+        """Say whether it is of a task."""
+        return self.kind in OF_TASKS
+
+    @property
     def in_line(self) -> bool:
         """Say whether the task's runs wait for each other."""
         return self.lanes is not None
@@ -185,6 +197,13 @@ class NewRun(msgspec.Struct, kw_only=True, gc=False):
 
 class Retry(msgspec.Struct, gc=False):
     """A run to be tried again at `due` (ms since 1970)."""
+
+    run: Run
+    due: int
+
+
+class Later(msgspec.Struct, gc=False):
+    """A run that waits until `due` (ms since 1970) for something else; no attempt was made."""
 
     run: Run
     due: int

@@ -3,20 +3,20 @@
 import asyncio
 import math
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 from uuid import UUID
 
 import msgspec
 import structlog
 
 from scheduler import actions, config, exclusions, metrics, task
-from scheduler.actions import Call, Command, Http, Performer
+from scheduler.actions import Action, Call, Command, Http, Performer
 from scheduler.clock import Clock
 from scheduler.db import Conn
 from scheduler.definition import Backoff, Definition, Policy
-from scheduler.run import Attempt, End, Retry, Run
+from scheduler.run import Attempt, End, Later, Retry, Run
 from scheduler.sealing import Vault
 from scheduler.settler import Outcome
 from scheduler.signing import Secrets
@@ -36,6 +36,20 @@ CANCELLED = "someone cancelled it"
 
 Performers = Mapping[type, Performer]
 """By the type of the action."""
+
+
+class Source(Protocol):
+    """Where runs that are of no task get what they do."""
+
+    async def definitions(self, conn: Conn, runs: Sequence[Run]) -> Mapping[UUID, Definition]:
+        """Map runs' ids to what they do, as if a task of that version had made them.
+
+        What is left out is gone.
+        """
+
+
+Sources = Mapping[str, Source]
+"""By the kind of the run."""
 
 
 class Work(msgspec.Struct, gc=False):
@@ -67,8 +81,10 @@ class Runner:
         runs: config.Runs,
         may_send: Callable[[UUID], bool],
         vault: Vault | None = None,
+        sources: Sources | None = None,
     ) -> None:
         self._performers = performers
+        self._sources = sources or {}
         self._clock = clock
         self._worker = worker
         self._runs = runs
@@ -85,6 +101,9 @@ class Runner:
         Retries always ask: the task may have been deleted since, and nobody heard of it. What was
         read stays with the runs, also where the task is forgotten meanwhile: they are recalled.
         """
+        runs = list(runs)
+        await self._prepare_others(conn, [run for run in runs if not run.of_task])
+        runs = [run for run in runs if run.of_task]
         works = {run.task_key: self._works.get(run.task_key) for run in runs if run.task_key}
         wanted = {
             run.task_key
@@ -106,6 +125,22 @@ class Runner:
         for run in runs:
             run.work = works[run.task_key] if run.task_key else None
 
+    async def _prepare_others(self, conn: Conn, runs: Sequence[Run]) -> None:
+        """Give runs that are of no task what they do, from where their kind has it."""
+        for kind in {run.kind for run in runs}:
+            some = [run for run in runs if run.kind == kind]
+            found = await self._sources[kind].definitions(conn, some)
+            for n, run in enumerate(some):
+                of = found.get(run.id)
+                run.work = None if of is None else self._made_ready(of)
+                if n % 50 == 49:  # a slice of the loop's time
+                    await asyncio.sleep(0)
+        await self.secrets.refresh(conn, {run.service_id for run in runs})
+
+    async def check(self, service_id: UUID, action: Action) -> list[tuple[str, str]]:
+        """Return what is wrong with an action that is about to be stored: fields, sentences."""
+        return await self._performers[type(action)].check(service_id, action)
+
     def _is_known(self, key: UUID, version: int) -> bool:
         work = self._works.get(key)
         # One that is damaged may have been mended by hand since, without a new version.
@@ -122,6 +157,11 @@ class Runner:
         run.work = self._learn(definition)
 
     def _learn(self, of: Definition) -> Work:
+        work = self._made_ready(of)
+        self._keep(work)
+        return work
+
+    def _made_ready(self, of: Definition) -> Work:
         performer = self._performers[type(of.action)]
         outline = msgspec.structs.replace(of, action=of.action.outline)
         work = Work(outline, performer, damaged=of.damaged, size=of.action.size)
@@ -131,7 +171,6 @@ class Runner:
                 work.prepared = performer.prepare(opened, of.expected)
             except (ValueError, TypeError) as e:
                 work.damaged = f"the task cannot be performed: {e}"
-        self._keep(work)
         return work
 
     def _keep(self, work: Work) -> None:
@@ -175,12 +214,14 @@ class Runner:
         if run.damaged:
             return _failed(run, run.damaged, now)
         if work is None:
-            return End(run, "cancelled", "the task was deleted", None, now)
+            return End(run, "cancelled", f"the {_owner(run)} was deleted", None, now)
         if broken := work.damaged or self.secrets.broken(run.service_id):
             return _failed(run, broken, now)
         closed = self.secrets.closed(run.service_id)
         if closed is not None and isinstance(work.task.action, Command):
             return _failed(run, closed, now)
+        if work.task.action.once and any(a.outcome == "unknown" for a in run.tries):
+            return End(run, "failed", work.task.action.cut, _first(run, None), now)
         if sum(a.outcome == "unknown" for a in run.tries) >= UNKNOWN_MOST:
             return _failed(run, f"its outcome stayed unknown {UNKNOWN_MOST} times", now)
         age = work.task.policy.max_age_seconds
@@ -204,9 +245,15 @@ class Runner:
             may_send=partial(self._may_send, run.claimed_by),
             at=started,
             secret=self.secrets.of(run.service_id),
+            service_id=run.service_id,
+            kind=run.kind,
+            again=bool(run.attempts) or run.replayed_at is not None,
         )
         run.version = work.task.version  # an edit may have come between the claim and the reading
         outcome = await work.performer.perform(work.prepared, call)
+        if outcome is not None and outcome.later_s is not None:
+            due = self._clock.now_ms() + math.ceil(outcome.later_s * 1000)
+            return Outcome(Later(run, due))
         if outcome is not None:
             return self._decide(run, work, outcome, started)
         refusal = self._refusal(run, work, started) if run.cancelled else None
@@ -226,6 +273,8 @@ class Runner:
             finished_at=now,
             status_code=outcome.status_code,
             error=outcome.error,
+            content_type=outcome.content_type,
+            kept=outcome.kept,
         )
         run.attempts = [*run.attempts, attempt]
         overlapped = _overlapped(run, work, now)
@@ -258,6 +307,8 @@ class Runner:
     def _wait_s(self, run: Run, work: Work | None, outcome: actions.Outcome) -> float | None:
         """Return how long to wait before the next try; None where there is none."""
         if outcome.unknown:
+            if work is not None and work.task.action.once:
+                return None
             unknown = sum(a.outcome == "unknown" for a in run.tries)
             return None if unknown >= UNKNOWN_MOST else min(2.0**unknown, 300.0)
         if outcome.succeeded or not outcome.retryable:
@@ -301,6 +352,11 @@ def why_cancelled(run: Run) -> str:
     return f"{CANCELLED}; {_became(run)}" if cut else CANCELLED
 
 
+def _owner(run: Run) -> str:
+    """Return the word for what a run is of."""
+    return "task" if run.of_task else run.kind
+
+
 def _became(run: Run) -> str:
     """Return what became of an attempt of a run that was cut short."""
     return (run.work.task.action if run.work else Http).cut
@@ -318,7 +374,13 @@ def _overlapped(run: Run, work: Work | None, until: int) -> tuple[UUID, int, int
 
     Since it was replayed, where it was: between its end and then it stood in nobody's way.
     """
-    if work is None or run.overlap != "skip" or run.backfilled or run.task_key is None:
+    if (
+        work is None
+        or not run.of_task
+        or run.overlap != "skip"
+        or run.backfilled
+        or run.task_key is None
+    ):
         return None
     since = next((a.started_at for a in run.tries if a.started_at is not None), until)
     trigger = work.task.due

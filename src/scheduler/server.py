@@ -20,8 +20,7 @@ from litestar import Litestar
 
 from scheduler import app, disk, logs, logstore, metrics, opening, pgbinaries, reaching, services
 from scheduler.actions import command_rights
-from scheduler.actions.command import Command, CommandPerformer
-from scheduler.actions.http import Http, HttpPerformer
+from scheduler.actions.command import CommandPerformer
 from scheduler.config import Settings, secrets
 from scheduler.db import Database
 from scheduler.egress import Rules
@@ -33,6 +32,7 @@ from scheduler.home import CREDENTIALS, Credentials, data_dir
 from scheduler.joining import Joiners
 from scheduler.outbound import Outbound
 from scheduler.protocol import Protocol
+from scheduler.rooms import furnished
 from scheduler.service import Created
 
 log = structlog.get_logger()
@@ -218,13 +218,16 @@ class Process:
             outbound = await stack.enter_async_context(
                 Outbound(self.settings.http, rules(self.settings, self.url, self.address))
             )
+            rooms = await stack.enter_async_context(
+                furnished(self.settings, database, outbound, commands, self._wake_at)
+            )
             gate = Gate(self.settings.auth, self.settings.quotas)
             if self.credentials is not None:
                 await self._introduce(database, self.credentials)
             engine = Engine(
                 self.settings,
                 database,
-                {Http: HttpPerformer(outbound), Command: commands},
+                rooms,
                 gate,
                 role="serve" if self.credentials else "worker",
                 sole=self.joiners is not None and self.joiners.none(),
@@ -236,7 +239,9 @@ class Process:
             if self.joiners is not None:
                 self.joiners.release()
             stack.push_async_callback(engine.stop)
-            application.state.update({"engine": engine, "database": database, "gate": gate})
+            application.state.update(
+                {"engine": engine, "database": database, "gate": gate, "aides": rooms.aides}
+            )
             calm_collector()
             log.info("ready", **self._listening())
             yield
@@ -261,6 +266,11 @@ class Process:
         watch = disk.Watch(data, least, engine.dispatcher.halt)
         await watch.look()
         stack.enter_context(background(watch.keep_looking()))
+
+    def _wake_at(self, at: int) -> None:
+        """Tell everyone that a run is due at `at` (ms)."""
+        if self._engine is not None:
+            self._engine.wake(at)
 
     def _listening(self) -> dict[str, str]:
         return {"url": self.address} if self._listens else {}

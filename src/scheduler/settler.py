@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError
 from scheduler import db, metrics, partitions, queue, skips
 from scheduler.clock import Clock
 from scheduler.db import Conn, Database, utc
-from scheduler.run import Attempt, End, Retry, Run
+from scheduler.run import Attempt, End, Later, Retry, Run
 
 log = structlog.get_logger()
 
@@ -34,7 +34,7 @@ STUCK_S = 60.0
 class Outcome(msgspec.Struct, eq=False, gc=False):
     """What becomes of a run: an end, or another try; and what it kept from running meanwhile."""
 
-    to: End | Retry
+    to: End | Retry | Later
     overlapped: tuple[UUID, int, int] | None = None
     """(task key, since, until): skip what fell due in that span, in ms since 1970."""
 
@@ -172,6 +172,10 @@ class Settler:
         """
         ends = [o.to for o in outcomes if isinstance(o.to, End)]
         retries = [o.to for o in outcomes if isinstance(o.to, Retry)]
+        laters = [o.to for o in outcomes if isinstance(o.to, Later)]
+        if laters:
+            others = [to.run for to in retries] + [to.run for to in ends]
+            _note_lost(laters, await queue.postpone(conn, me, laters, others))
         if retries:
             _note_lost(retries, await queue.retry(conn, me, retries, ends))
         if ends:
@@ -184,7 +188,7 @@ class Settler:
         _note_lost(ends, await queue.settle(conn, me, ends))
 
 
-def _note_lost(outcomes: Sequence[End | Retry], ours: Sequence[UUID]) -> None:
+def _note_lost(outcomes: Sequence[End | Retry | Later], ours: Sequence[UUID]) -> None:
     lost = {o.run.id for o in outcomes}.difference(ours)
     if lost:
         metrics.LOST_FENCE.inc(len(lost))
@@ -202,15 +206,17 @@ def _count(group: Sequence[Outcome]) -> None:
     states = Counter(o.to.state for o in group if isinstance(o.to, End))
     for state, runs in states.items():
         metrics.RUNS.labels(state).inc(runs)
-    attempts = Counter(o.run.attempts[-1].outcome for o in group if o.run.attempts)
+    attempts = Counter(
+        o.run.attempts[-1].outcome for o in group if o.run.attempts and not isinstance(o.to, Later)
+    )
     for outcome, made in attempts.items():
         metrics.ATTEMPTS.labels(outcome).inc(made)
 
 
-def _bare(to: End | Retry) -> bool:
+def _bare(to: End | Retry | Later) -> bool:
     """Say whether nothing of the target's own words is left."""
     attempts = all(a == _plain(a) for a in to.run.attempts)
-    if isinstance(to, Retry):
+    if not isinstance(to, End):
         return attempts
     plain = to.reason is None or to.reason == _ascii(to.reason)
     return attempts and plain and to.response is None

@@ -80,7 +80,7 @@ class Standing:
     def note(self, end: End) -> None:
         """Take in an end that was written."""
         run = end.run
-        if run.task_key is None:
+        if run.task_key is None or not run.of_task:
             return
         if end.state == "cancelled":
             self.recheck([run.task_key])

@@ -25,7 +25,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from scheduler.actions import Command, Http
+from scheduler.actions import Command, Http, Operation
+from scheduler.actions.step import Step
 from scheduler.db import Conn, metadata, times_check
 from scheduler.definition import Definition
 from scheduler.masking import MASK, mask
@@ -54,7 +55,8 @@ Version = tuple[UUID, int, int]
 class ShownRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What is sent to the target, but for the headers that every call carries.
 
-    Of a command it is what the shell is given: `command` and `env`, and nothing else.
+    Of a command it is what the shell is given: `command` and `env`, and nothing else. Of an
+    operation what it is called with: `url` is there where the caller names it.
     """
 
     method: str | UnsetType = UNSET
@@ -63,6 +65,12 @@ class ShownRequest(msgspec.Struct, frozen=True, kw_only=True):
     payload: str | UnsetType | None = UNSET
     command: str | UnsetType = UNSET
     env: dict[str, str] | UnsetType = UNSET
+    service: str | UnsetType = UNSET
+    endpoint: str | UnsetType = UNSET
+    headers: dict[str, str] | UnsetType = UNSET
+    query_params: msgspec.Raw | UnsetType | None = UNSET
+    url_params: msgspec.Raw | UnsetType | None = UNSET
+    req_body: msgspec.Raw | UnsetType | None = UNSET
 
 
 class Face(msgspec.Struct, frozen=True):
@@ -75,11 +83,13 @@ class Face(msgspec.Struct, frozen=True):
 
 def face(of: Definition, since: Definition | None = None) -> Face:
     """Return what runs show of a task, secrets masked: those of what it was edited to as well."""
-    if of.damaged:
-        return Face(None, None)
     action = of.action
+    if of.damaged or isinstance(action, Step):
+        return Face(None, None)
     if isinstance(action, Command):
         return Face(kind_of(of.trigger), ShownRequest(command=action.command, env=action.masked()))
+    if isinstance(action, Operation):
+        return Face(kind_of(of.trigger), called(action))
     header = action.masked()
     if since is not None and isinstance(since.action, Http):
         secret = since.action.secrets(header)
@@ -88,6 +98,24 @@ def face(of: Definition, since: Definition | None = None) -> Face:
         method=action.verb, url=mask(action.url), header=header, payload=action.payload
     )
     return Face(kind_of(of.trigger), request)
+
+
+def called(action: Operation) -> ShownRequest:
+    """Return what a run shows of a call through a spec, secrets masked."""
+    return ShownRequest(
+        service=action.service,
+        method=action.method,
+        endpoint=action.endpoint,
+        headers=action.masked(),
+        query_params=_raw(action.query_params),
+        url_params=_raw(action.url_params),
+        req_body=_raw(action.req_body),
+        url=UNSET if action.url is None else mask(action.url),
+    )
+
+
+def _raw(text: str | None) -> msgspec.Raw | None:
+    return None if text is None else msgspec.Raw(text.encode())
 
 
 # One task -----------------------------------------------------------------------------------------

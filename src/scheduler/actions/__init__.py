@@ -4,8 +4,9 @@ arguments in, an outcome out. No tables, no web framework.
 
 from scheduler.actions.command import Command
 from scheduler.actions.http import Http
+from scheduler.actions.operation import Operation
 from scheduler.actions.outcome import Call, Expected, Outcome, Performer
 
-Action = Http | Command
+Action = Http | Command | Operation
 
-__all__ = ["Action", "Call", "Command", "Expected", "Http", "Outcome", "Performer"]
+__all__ = ["Action", "Call", "Command", "Expected", "Http", "Operation", "Outcome", "Performer"]

@@ -29,6 +29,8 @@ class Command(
 ):
     """A command line for `sh -c`."""
 
+    once: ClassVar[bool] = False
+    """Whether an unknown outcome is its end."""
     cut: ClassVar[str] = "the command was ended"
     """What became of a run that was cut short."""
     success: ClassVar[Expected] = Expected(((0, 0),))
@@ -131,6 +133,10 @@ class CommandPerformer:
             if not name or "=" in name:
                 raise ValueError(f"{name!r} is no name of a variable")
         return Prepared(action.command, action.env, expected)
+
+    async def check(self, service_id: UUID, action: object) -> list[tuple[str, str]]:  # noqa: ARG002
+        """Find nothing wrong: reading its fields found what there is."""
+        return []
 
     async def perform(self, prepared: Prepared, call: Call) -> Outcome | None:
         """Run the command; None where it was not to be started after all."""

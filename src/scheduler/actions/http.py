@@ -28,6 +28,8 @@ RETRY_AFTER_MOST_S = 3600
 class Http(msgspec.Struct, tag_field="kind", tag="http", frozen=True, omit_defaults=True, gc=False):
     """An HTTP request to be made."""
 
+    once: ClassVar[bool] = False
+    """Whether an unknown outcome is its end."""
     cut: ClassVar[str] = "the call may have arrived"
     """What became of a run that was cut short."""
     success: ClassVar[Expected] = Expected()
@@ -121,6 +123,10 @@ class HttpPerformer:
             secret=action.secrets(headers),
         )
         return Prepared(target, expected)
+
+    async def check(self, service_id: UUID, action: object) -> list[tuple[str, str]]:  # noqa: ARG002
+        """Find nothing wrong: reading its fields found what there is."""
+        return []
 
     async def perform(self, prepared: Prepared, call: Call) -> Outcome | None:
         """Make the call; None where it was not to be sent after all."""

@@ -23,6 +23,11 @@ class Call(msgspec.Struct, gc=False):
     """When it begins, in ms since 1970 of the database's clock."""
     secret: bytes | None = None
     """What the service signs with."""
+    service_id: UUID = UUID(int=0)
+    kind: str = "task"
+    """Of the run."""
+    again: bool = False
+    """It is a retry, or a replay."""
 
 
 class Outcome(msgspec.Struct, gc=False):
@@ -37,6 +42,12 @@ class Outcome(msgspec.Struct, gc=False):
     retry_after_s: float | None = None
     unknown: bool = False
     """Cut short: nobody knows what the target made of it."""
+    later_s: float | None = None
+    """Nothing was tried, for it had to wait: it comes again in so many seconds."""
+    content_type: str | None = None
+    """Of the body, as the target names it."""
+    kept: UUID | None = None
+    """Where the whole body is kept (specs/responses.py), where it is longer than a run keeps."""
 
 
 class Expected(msgspec.Struct, frozen=True, gc=False):
@@ -62,3 +73,6 @@ class Performer(Protocol):
 
         What the target does wrong is an outcome, not an exception.
         """
+
+    async def check(self, service_id: UUID, action: Any) -> list[tuple[str, str]]:
+        """Return what is wrong with an action that is about to be stored: fields, sentences."""

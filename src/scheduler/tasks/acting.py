@@ -9,6 +9,7 @@ from msgspec import UNSET
 from scheduler import sealing
 from scheduler.actions import Action, Command, Http
 from scheduler.actions.http import Method
+from scheduler.actions.step import Step
 from scheduler.masking import MASK
 from scheduler.target import check_header, check_url
 from scheduler.tasks.command import read_command
@@ -29,7 +30,7 @@ def means_command(reader: Reader) -> bool:
     return bool(fields.command or (isinstance(reader.before.action, Command) and not fields.url))
 
 
-def read_action(reader: Reader) -> Action:
+def read_action(reader: Reader) -> Action | Step:
     """Return the action that the body makes of the stored one.
 
     The field of another kind makes another action, of which nothing is stored yet.

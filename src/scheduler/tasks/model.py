@@ -8,6 +8,7 @@ from msgspec import UNSET, UnsetType
 
 from scheduler import asked
 from scheduler.actions import Action, Command, Http
+from scheduler.actions.step import Step
 from scheduler.db import rfc3339
 from scheduler.definition import Backoff, Definition, Status
 from scheduler.errors import ValidationFailed
@@ -229,7 +230,7 @@ def shown(
     )
 
 
-def _action_shown(of: Action) -> dict[str, Any]:
+def _action_shown(of: Action | Step) -> dict[str, Any]:
     http = of if isinstance(of, Http) else None
     command = of if isinstance(of, Command) else None
     return {

@@ -1,0 +1,1 @@
+"""Processes: asynchronous calls through a spec."""

@@ -1,0 +1,43 @@
+"""What the rooms hand the machine, which imports none of them."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from scheduler.actions import Command, Http, Operation, Performer
+from scheduler.actions.http import HttpPerformer
+from scheduler.actions.step import Step
+from scheduler.config import Settings
+from scheduler.db import Database
+from scheduler.engine import Rooms
+from scheduler.outbound import Outbound
+from scheduler.processes.source import ProcessSource
+from scheduler.runner import Performers, Sources
+from scheduler.specs.aide import Aides
+from scheduler.specs.performer import OperationPerformer
+from scheduler.specs.steps import StepPerformer, StepSource
+
+
+class Furnished(Rooms):
+    """And what the API needs of them beside."""
+
+    aides: Aides
+
+
+@asynccontextmanager
+async def furnished(
+    settings: Settings,
+    database: Database,
+    outbound: Outbound,
+    commands: Performer,
+    wake: Callable[[int], None],
+) -> AsyncIterator[Furnished]:
+    """Open the rooms of one process; `wake(ms)` tells its engine that a run is due."""
+    async with Aides(settings.specs) as aides:
+        performers: Performers = {
+            Http: HttpPerformer(outbound),
+            Command: commands,
+            Operation: OperationPerformer(settings, database, outbound, aides),
+            Step: StepPerformer(settings.specs, database, aides, wake),
+        }
+        sources: Sources = {"process": ProcessSource(database), "spec": StepSource()}
+        yield Furnished(performers, sources, [], aides)

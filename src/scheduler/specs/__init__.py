@@ -1,0 +1,1 @@
+"""Specs: OpenAPI documents, compiled into operations that can be called by name."""

@@ -1,0 +1,98 @@
+"""What is asked of the child process in which documents are read, and what it answers.
+
+The child is not trusted with anything but the document: no settings, no database, no secret.
+"""
+
+import msgspec
+
+from scheduler.specs.client import Client
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """What a document may hold."""
+
+    max_bytes: int
+    max_depth: int
+    max_operations: int
+
+
+class Read(msgspec.Struct, tag=True, frozen=True):
+    """Look whether this is an OpenAPI 3 document at all."""
+
+    source: bytes
+    limits: Limits
+
+
+class Compile(msgspec.Struct, tag=True, frozen=True):
+    """Validate a document, and compile it."""
+
+    source: bytes
+    limits: Limits
+
+
+class Review(msgspec.Struct, tag=True, frozen=True):
+    """Build a request for every operation from the document itself, and check it."""
+
+    document: bytes
+    client: Client
+    url: str | None
+    """Where the document names no server."""
+
+
+class Request(msgspec.Struct, frozen=True):
+    """A request as it would be sent."""
+
+    method: str
+    url: str
+    """Absolute, with its query."""
+    headers: list[tuple[str, str]]
+    body: bytes = b""
+
+
+class Check(msgspec.Struct, tag=True, frozen=True):
+    """Check a request against an operation of a document that the child may know."""
+
+    document: str
+    """What the document is called, for ever: a key and the number of a draft."""
+    endpoint: str
+    request: Request
+
+
+class Learn(msgspec.Struct, tag=True, frozen=True):
+    """Remember a document, as it was compiled."""
+
+    name: str
+    document: bytes
+
+
+Ask = Read | Compile | Review | Check | Learn
+
+
+class Finding(msgspec.Struct, tag=True, frozen=True):
+    """What is wrong, and where: `paths./pets.get.parameters[0]: ...`."""
+
+    message: str
+
+
+class Fine(msgspec.Struct, tag=True, frozen=True):
+    """Nothing is wrong."""
+
+
+class Compiled(msgspec.Struct, tag=True, frozen=True):
+    """A document in JSON, with its aliases gone and its keys texts, and its client."""
+
+    document: bytes
+    client: Client
+
+
+class Reviewed(msgspec.Struct, tag=True, frozen=True):
+    """By endpoint, why it cannot be called."""
+
+    refused: dict[str, str]
+
+
+class Unknown(msgspec.Struct, tag=True, frozen=True):
+    """The child does not know the document: send it, and ask again."""
+
+
+Answer = Finding | Fine | Compiled | Reviewed | Unknown
