@@ -41,6 +41,7 @@ from scheduler.dashboard import sessions
 from scheduler.db import metadata
 from scheduler.ledger import Query
 from scheduler.schedules import events
+from scheduler.specs import responses
 from scheduler.tasklist import Filter
 
 SRC = Path(scheduler.__file__).parent
@@ -332,6 +333,13 @@ MACHINE = {
     "sessions.PRUNE": "goes by when sessions expire, for every service",
     "versions.OLDEST": "goes by when history ends, for every service",
     "versions.PRUNE": "goes by when history ends, for every service",
+    "specs/responses.OLDEST": "goes by when history ends, for every service",
+    "specs/responses.PRUNE": "goes by when history ends, for every service",
+    "specs/responses.FIND": "asks for many services at once, by keys that hold the service",
+    "specs/responses.EXPIRED": "goes by when answers expire, for every service",
+    "specs/responses.FIRST": "goes by when answers expire, for every service",
+    "specs/responses.DROP": "goes by when answers expire, for every service",
+    "specs/responses.SIZE": "measures the answers of every service",
 }
 """The statements that work for every service, and why; no face may come by one of them."""
 BY_KEY = {
@@ -361,6 +369,7 @@ MODULES = {
     "versions": versions,
     "sessions": sessions,
     "exclusions": exclusions,
+    "specs/responses": responses,
 }
 THEIRS = {
     "task",
@@ -372,6 +381,8 @@ THEIRS = {
     "service_usage",
     "session",
     "calendar",
+    "response",
+    "response_cache",
 }
 
 
