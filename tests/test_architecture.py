@@ -43,6 +43,7 @@ from scheduler.ledger import Query
 from scheduler.schedules import events
 from scheduler.specs import changes as specs_changes
 from scheduler.specs import model as specs_model
+from scheduler.specs import responses
 from scheduler.tasklist import Filter
 
 SRC = Path(scheduler.__file__).parent
@@ -336,6 +337,13 @@ MACHINE = {
     "sessions.PRUNE": "goes by when sessions expire, for every service",
     "versions.OLDEST": "goes by when history ends, for every service",
     "versions.PRUNE": "goes by when history ends, for every service",
+    "specs/responses.OLDEST": "goes by when history ends, for every service",
+    "specs/responses.PRUNE": "goes by when history ends, for every service",
+    "specs/responses.FIND": "asks for many services at once, by keys that hold the service",
+    "specs/responses.EXPIRED": "goes by when answers expire, for every service",
+    "specs/responses.FIRST": "goes by when answers expire, for every service",
+    "specs/responses.DROP": "goes by when answers expire, for every service",
+    "specs/responses.SIZE": "measures the answers of every service",
 }
 """The statements that work for every service, and why; no face may come by one of them."""
 BY_KEY = {
@@ -365,6 +373,7 @@ MODULES = {
     "versions": versions,
     "sessions": sessions,
     "exclusions": exclusions,
+    "specs/responses": responses,
     "specs/changes": specs_changes,
     "specs/model": specs_model,
 }
@@ -378,6 +387,8 @@ THEIRS = {
     "service_usage",
     "session",
     "calendar",
+    "response",
+    "response_cache",
     "spec",
     "spec_archive",
     "spec_document",
