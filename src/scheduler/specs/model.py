@@ -15,10 +15,11 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     Uuid,
+    text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from scheduler.db import metadata, times_check
+from scheduler.db import Conn, metadata, times_check
 from scheduler.run import bucket_of
 
 SPEC = Table(
@@ -102,3 +103,16 @@ ARCHIVE = Table(
 def home(service_id: UUID) -> int:
     """Return the bucket that all specs of a service live in."""
     return bucket_of(service_id, "spec")
+
+
+KEY_OF = text("""
+SELECT key FROM spec
+WHERE bucket = :bucket AND service_id = :service_id AND trace_id = :trace_id
+""")
+
+
+async def key_of(conn: Conn, service_id: UUID, trace_id: str) -> UUID | None:
+    """Return the key of a service's spec, or None."""
+    values = {"service_id": service_id, "trace_id": trace_id, "bucket": home(service_id)}
+    found: UUID | None = (await conn.execute(KEY_OF, values)).scalar_one_or_none()
+    return found

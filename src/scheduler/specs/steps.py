@@ -12,6 +12,7 @@ from scheduler.config import Specs
 from scheduler.db import Conn, Database
 from scheduler.definition import Definition
 from scheduler.run import Run
+from scheduler.specs import model
 from scheduler.specs.aide import Aides
 
 
@@ -21,6 +22,10 @@ class StepSource:
     async def definitions(self, conn: Conn, runs: Sequence[Run]) -> Mapping[UUID, Definition]:
         """Map runs' ids to what they do."""
         raise NotImplementedError(conn, runs)
+
+    async def key(self, conn: Conn, service_id: UUID, trace_id: str) -> UUID | None:
+        """Return the key of a service's spec, or None."""
+        return await model.key_of(conn, service_id, trace_id)
 
 
 class StepPerformer:
