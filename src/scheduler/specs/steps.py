@@ -25,7 +25,8 @@ class StepSource:
 
     async def key(self, conn: Conn, service_id: UUID, trace_id: str) -> UUID | None:
         """Return the key of a service's spec, or None."""
-        return await model.key_of(conn, service_id, trace_id)
+        found = await model.of_trace(conn, service_id, trace_id)
+        return None if found is None else found.key
 
 
 class StepPerformer:
