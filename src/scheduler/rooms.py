@@ -11,7 +11,8 @@ from scheduler.db import Database
 from scheduler.engine import Chore, Rooms
 from scheduler.outbound import Outbound
 from scheduler.processes.source import ProcessSource
-from scheduler.runner import Performers, Sources
+from scheduler.runner import Performers
+from scheduler.sources import Sources
 from scheduler.specs.aide import Aides
 from scheduler.specs.performer import OperationPerformer
 from scheduler.specs.steps import Overseer, StepPerformer, StepSource
