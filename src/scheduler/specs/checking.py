@@ -19,7 +19,7 @@ from scheduler.specs import contents, reading
 from scheduler.specs.casting import Schema, Schemas
 from scheduler.specs.messages import Request
 from scheduler.specs.reading import Text, Unread
-from scheduler.specs.sentences import required, sentence
+from scheduler.specs.sentences import is_of_the_document, required, sentence
 from scheduler.specs.validators import factory
 
 MAX_PLANS = 1000
@@ -96,9 +96,9 @@ class Checker:
     def _planned(self, endpoint: str) -> Plan | None:
         method, _, template = endpoint.partition(" ")
         at = self._schemas.at
-        path = at(self._document.get("paths", {}).get(template))
-        operation = at(path.get(method.lower())) if path else None
-        if not operation:
+        path = at(self._document.get("paths", {}).get(template, {}))
+        operation = at(path.get(method.lower()))
+        if operation is None:
             return None
         named = [
             at(each) for each in [*path.get("parameters", []), *operation.get("parameters", [])]
@@ -238,4 +238,5 @@ def _checked(parameter: dict[str, Any], schema: Schema, validator: Validator) ->
 
 
 def _worded(name: str, errors: list[ValidationError], *, hidden: bool) -> str | None:
-    return sentence(name, errors, hidden=hidden) if errors else None
+    wrong = [each for each in errors if not is_of_the_document(each)]
+    return sentence(name, wrong, hidden=hidden) if wrong else None

@@ -79,6 +79,8 @@ def _said(where: str, error: ValidationError, value: str) -> str:
         return required(place(where, names[:1]))
     if word == "type":
         return f"{where} must be {_types([wanted])}{value}"
+    if "discriminator" in schema and word in {"oneOf", "anyOf", "allOf"} and not error.context:
+        return _undiscriminated(where, error.instance, schema["discriminator"])
     if error.context:
         return f"{where} must be {_types([each.validator_value for each in error.context])}{value}"
     if word in BOUNDS:
@@ -88,6 +90,27 @@ def _said(where: str, error: ValidationError, value: str) -> str:
         size = SIZES[word].format(wanted)
         return f"{where} must have {size if wanted != 1 else _singular(size)}{value}"
     return f"{where} {_other(word, wanted, error)}{value}"
+
+
+def is_of_the_document(error: ValidationError) -> bool:
+    """Tell whether it is the document that is wrong: it maps a word to a schema it has not."""
+    schema = error.schema if isinstance(error.schema, dict) else {}
+    mapped = schema.get("discriminator", {}).get("mapping", {})
+    return (
+        bool(mapped)
+        and error.message.endswith("could not be resolved")
+        and any(repr(each) in error.message for each in mapped.values())
+    )
+
+
+def _undiscriminated(where: str, instance: Any, discriminator: dict[str, Any]) -> str:
+    name = discriminator["propertyName"]
+    if not isinstance(instance, dict):
+        return f"{where} must be an object{shown(instance)}"
+    if name not in instance:
+        return required(place(where, [name]))
+    known = discriminator.get("mapping")
+    return f"{where}.{name} must name a schema{f', one of {_values(known)}' if known else ''}"
 
 
 def _other(word: str, wanted: Any, error: ValidationError) -> str:
