@@ -25,7 +25,7 @@ from scheduler.openapi import asks
 from scheduler.run import NewRun
 from scheduler.runs import actions as runs
 from scheduler.service import Service
-from scheduler.specs import changes, files, listing, model, reading
+from scheduler.specs import changes, files, listing, model, wanted
 from scheduler.specs.aide import Aides
 from scheduler.specs.changes import NewSpec, Sent
 from scheduler.specs.messages import Finding, Limits, Read
@@ -59,8 +59,8 @@ async def create_spec(
 ) -> CreatedSpec:
     """Register an OpenAPI document under a name; it is read and compiled in the background."""
     fields = asked.body(await _body(request, engine), SpecFields)
-    sent, wrong = await reading.read(fields, engine.settings.specs)
-    wrong = reading.missing(fields) + wrong
+    sent, wrong = await wanted.read(fields, engine.settings.specs)
+    wrong = wanted.missing(fields) + wrong
     if wrong or sent.name is None or sent.headers is None or sent.sent is None:
         raise ValidationFailed.all(wrong)
     await _look(engine, aides, service, sent.sent)
@@ -199,7 +199,7 @@ async def change_spec(
     where the new one ends in ERROR.
     """
     fields = asked.body(await _body(request, engine), SpecFields)
-    sent, wrong = await reading.read(fields, engine.settings.specs)
+    sent, wrong = await wanted.read(fields, engine.settings.specs)
     if wrong:
         raise ValidationFailed.all(wrong)
     async with engine.database.api.connect() as conn:
@@ -212,7 +212,7 @@ async def change_spec(
 
 @db.again
 async def _changed(
-    engine: Engine, service: Service, trace_id: str, sent: reading.Asked
+    engine: Engine, service: Service, trace_id: str, sent: wanted.Asked
 ) -> int | None:
     """Change a spec, and have it read or told anew; return when (ms), None where nothing is."""
     async with engine.database.api.begin() as conn:
@@ -236,14 +236,14 @@ async def _changed(
 
 
 async def _renamed(
-    conn: Conn, engine: Engine, of: Stored, sent: reading.Asked, now: int
+    conn: Conn, engine: Engine, of: Stored, sent: wanted.Asked, now: int
 ) -> NewRun | None:
     """Change what is no document; return the run that tells of it, None where nothing was sent."""
     if sent.name is None and sent.headers is None and sent.url is UNSET:
         return None
     headers = of.headers
     if sent.headers is not None:
-        kept = reading.kept(sent.headers, of.headers)
+        kept = wanted.kept(sent.headers, of.headers)
         headers = model.sealed(engine.database.vault, of.service_id, kept)
     url = of.url if sent.url is UNSET else sent.url
     await changes.rename(conn, of, name=sent.name or of.name, headers=headers, url=url, now=now)

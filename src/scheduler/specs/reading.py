@@ -1,157 +1,152 @@
-"""Reading what is sent of a spec: strictly, and with every wrong field named."""
+"""Parameters back from a request as it would be sent: texts, in the shape that a schema asks for.
 
-import asyncio
-import base64
-import binascii
-import hashlib
+The opposite of `styles`, and it shares nothing with it: what was written wrong must not be read
+right.
+"""
+
 import re
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Literal
+from urllib.parse import unquote, unquote_plus
 
-import msgspec
-from msgspec import UNSET
-
-from scheduler.config import Specs
-from scheduler.errors import Detail
-from scheduler.masking import MASK
-from scheduler.specs.changes import Sent
-from scheduler.specs.model import fold
-from scheduler.specs.shown import SpecFields
-from scheduler.target import check_header, check_url
-
-NAME_MOST = 200
-HEADERS_MOST = 100
-HEADERS_BYTES = 16 << 10
-"""Of all headers of a spec, names and values."""
-SPACE = re.compile(r"[ \t\r\n]+")
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-LARGE = 256 << 10
-"""What is longer is decoded and hashed beside the loop."""
-
-
-class Asked(msgspec.Struct, kw_only=True, frozen=True):
-    """What was sent; None where it was not. `url` is UNSET then: null takes it away."""
-
-    name: str | None = None
-    headers: dict[str, str] | None = None
-    url: str | msgspec.UnsetType | None = UNSET
-    sent: Sent | None = None
-
-
-async def read(fields: SpecFields, settings: Specs) -> tuple[Asked, list[Detail]]:
-    """Return what was sent, and what is wrong with it."""
-    wrong = list[Detail]()
-    asked = Asked(
-        name=None if fields.name is UNSET else _name(fields.name, wrong),
-        headers=None if fields.headers is UNSET else _headers(fields.headers, wrong),
-        url=_url(fields.url, wrong),
-        sent=None if fields.spec is UNSET else await _spec(fields.spec, settings, wrong),
-    )
-    return asked, wrong
-
-
-def missing(fields: SpecFields) -> list[Detail]:
-    """Return what a new spec lacks."""
-    needed = {
-        "name": (fields.name, "a name for the spec, a string"),
-        "headers": (fields.headers, "an object of strings, {} where the API wants none"),
-        "spec": (fields.spec, "the OpenAPI document, in base64"),
-    }
-    return [
-        Detail(field, f"is needed: {what}")
-        for field, (sent, what) in needed.items()
-        if sent is UNSET
-    ]
-
-
-def _name(sent: str, wrong: list[Detail]) -> str:
-    name = fold(sent)
-    if not 1 <= len(name) <= NAME_MOST:
-        wrong.append(Detail("name", f"must have 1 to {NAME_MOST} characters, has {len(name)}"))
-    if CONTROL.search(name):
-        wrong.append(Detail("name", "must not hold a control character, like a line break"))
-    return name
-
-
-def _headers(sent: dict[str, Any], wrong: list[Detail]) -> dict[str, str]:
-    if len(sent) > HEADERS_MOST:
-        wrong.append(Detail("headers", f"at most {HEADERS_MOST} headers, has {len(sent)}"))
-        return {}
-    read, names = dict[str, str](), set[str]()
-    for name, value in sent.items():
-        place = f"headers.{name[:100]}"
-        if name.lower() in names:
-            wrong.append(Detail(place, "is there twice; names differ in more than case"))
-        names.add(name.lower())
-        if not isinstance(value, str):
-            kind = type(value).__name__
-            wrong.append(Detail(place, f"must be a string, is {KINDS.get(kind, kind)}"))
-            continue
-        try:
-            check_header(name, value)
-        except ValueError as e:
-            wrong.append(Detail(place, str(e)))
-        read[name] = value
-    size = sum(len(name.encode()) + len(value.encode()) for name, value in read.items())
-    if size > HEADERS_BYTES:
-        wrong.append(Detail("headers", f"must have at most {HEADERS_BYTES} bytes, has {size}"))
-    return read
-
-
-KINDS = {
-    "NoneType": "null",
-    "bool": "a boolean",
-    "dict": "an object",
-    "float": "a number",
-    "int": "a number",
-    "list": "an array",
+Form = Literal["one", "array", "object"]
+Pairs = list[tuple[str, str]]
+"""Names, and values as they are encoded."""
+Text = Any
+"""A text, a list of texts, or an object of texts (`deepObject`: of any of these)."""
+SEPARATORS = {
+    "spaceDelimited": re.compile(r"%20|\+| "),
+    "pipeDelimited": re.compile(r"%7[Cc]|\|"),
 }
+COMMA = re.compile(",")
+BRACKETS = re.compile(r"\[([^\]]*)\]")
 
 
-def _url(
-    sent: str | msgspec.UnsetType | None, wrong: list[Detail]
-) -> str | msgspec.UnsetType | None:
-    if not sent:  # not sent, null, or ""
-        return sent or (UNSET if sent is UNSET else None)
-    try:
-        return check_url(sent)
-    except ValueError as e:
-        wrong.append(Detail("url", str(e)))
-        return None
+class Unread(Exception):
+    """What was sent cannot be told from other things that are sent in the same place."""
 
 
-async def _spec(sent: str, settings: Specs, wrong: list[Detail]) -> Sent | None:
-    try:
-        if len(sent) > LARGE:
-            return await asyncio.to_thread(_decoded, sent, settings.max_bytes)
-        return _decoded(sent, settings.max_bytes)
-    except ValueError as e:
-        wrong.append(Detail("spec", str(e)))
-        return None
+def pairs(query: str) -> Pairs:
+    """Return what a query or a form holds (application/x-www-form-urlencoded)."""
+    parts = [each.partition("=") for each in query.split("&") if each]
+    return [(unquote_plus(name), value) for name, _, value in parts]
 
 
-def _decoded(sent: str, most: int) -> Sent:
-    """Return a document that came in base64 (RFC 4648, 4). Raises ValueError."""
-    plain = SPACE.sub("", sent)
-    if not plain:
-        raise ValueError("must be an OpenAPI document in base64, is empty")
-    try:
-        source = base64.b64decode(plain.encode(), validate=True)
-    except (binascii.Error, ValueError) as e:
-        if {"-", "_"} & set(plain[:LARGE]):
-            raise ValueError("is base64url, it seems: send base64 with + and / instead") from None
-        why = (
-            "it ends too early" if "padding" in str(e) else "it has a character that is none of it"
-        )
-        raise ValueError(f"must be an OpenAPI document in base64: {why}") from None
-    if len(source) > most:
-        raise ValueError(f"must have at most {most} bytes (specs.max_bytes), has {len(source)}")
-    return Sent(source, hashlib.sha256(source).hexdigest())
+def cookies(header: str) -> Pairs:
+    """Return what a Cookie header holds (RFC 6265, 4.2)."""
+    parts = [each.strip().partition("=") for each in header.split(";") if each.strip()]
+    return [(unquote(name), value) for name, _, value in parts]
 
 
-def kept(headers: dict[str, str], stored: dict[str, str]) -> dict[str, str]:
-    """Return headers with what is stored where a mask was sent back."""
-    there = {name.lower(): value for name, value in stored.items()}
-    return {
-        name: there.get(name.lower(), value) if value == MASK else value
-        for name, value in headers.items()
-    }
+def in_pairs(
+    sent: Pairs, name: str, style: str, form: Form, properties: Iterable[str], *, explode: bool
+) -> Text:
+    """Return a parameter of a query, form or cookie. Raises KeyError where it is not there.
+
+    `properties` are those of its schema: an exploded object has no other mark. Raises Unread for
+    one that names none.
+    """
+    if style == "deepObject" and form == "object":
+        return _deep(sent, name)
+    if form == "object" and explode:
+        return _exploded(sent, name, set(properties))
+    values = [value for each, value in sent if each == name]
+    if not values:
+        raise KeyError(name)
+    if form == "one" or explode:
+        texts = [unquote_plus(value) for value in values]
+        return texts[0] if form == "one" and len(texts) == 1 else texts
+    parts = [unquote_plus(each) for each in SEPARATORS.get(style, COMMA).split(values[0])]
+    return parts if form == "array" else _alternating(parts)
+
+
+def _exploded(sent: Pairs, name: str, properties: set[str]) -> Text:
+    if not properties:
+        raise Unread(name)
+    found: dict[str, Text] = {}
+    for each, value in sent:
+        if each in properties:
+            gather(found, each, unquote_plus(value))
+    if not found:
+        raise KeyError(name)
+    return found
+
+
+def _deep(sent: Pairs, name: str) -> Text:
+    found: dict[str, Text] = {}
+    for each, value in sent:
+        if each.startswith(f"{name}["):
+            *inside, last = BRACKETS.findall(each[len(name) :]) or [""]
+            target = found
+            for key in inside:
+                target = target.setdefault(key, {})
+                if not isinstance(target, dict):
+                    raise Unread(name)
+            gather(target, last, unquote_plus(value))
+    if not found:
+        raise KeyError(name)
+    return found
+
+
+def gather(found: dict[str, Text], key: str, text: str) -> None:
+    """Put a text into an object; one that comes twice is an array."""
+    if key not in found:
+        found[key] = text
+    elif isinstance(found[key], list):
+        found[key].append(text)
+    else:
+        found[key] = [found[key], text]
+
+
+def _alternating(parts: list[str]) -> Text:
+    if len(parts) % 2:
+        return parts
+    return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
+def in_header(text: str, form: Form, *, explode: bool) -> Text:
+    """Return what a header holds (`simple`, nothing encoded)."""
+    return _listed([each.strip() for each in text.split(",")], text, form, explode=explode)
+
+
+def in_path(text: str, name: str, style: str, form: Form, *, explode: bool) -> Text:
+    """Return what stands in a path. Raises Unread where it has not the mark of its style."""
+    if style == "matrix":
+        return _matrix(text, name, form, explode=explode)
+    if style == "label":
+        if not text.startswith("."):
+            raise Unread(name)
+        text = text[1:]
+    if form == "one":
+        return unquote(text)
+    parts = text.split("." if style == "label" and explode else ",")
+    return _listed([unquote(each) for each in parts], text, form, explode=explode, encoded=parts)
+
+
+def _listed(
+    parts: list[str], text: str, form: Form, *, explode: bool, encoded: list[str] | None = None
+) -> Text:
+    if form == "one":
+        return text
+    if form == "array":
+        return parts
+    if not explode:
+        return _alternating(parts)
+    halves = [each.partition("=") for each in (encoded or parts)]
+    read = unquote if encoded else str
+    return {read(key): read(value) for key, _, value in halves}
+
+
+def _matrix(text: str, name: str, form: Form, *, explode: bool) -> Text:
+    halves = [each.partition("=") for each in text.split(";")[1:]]
+    sent = [(unquote(key), value) for key, _, value in halves]
+    if form == "object" and explode:
+        return {key: unquote(value) for key, value in sent}
+    values = [value for key, value in sent if key == name]
+    if not values:
+        raise Unread(name)
+    if form == "one" or explode:
+        texts = [unquote(value) for value in values]
+        return texts[0] if form == "one" else texts
+    parts = [unquote(each) for each in values[0].split(",")]
+    return parts if form == "array" else _alternating(parts)

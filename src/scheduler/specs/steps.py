@@ -66,6 +66,11 @@ class StepSource:
             updated_at=at,
         )
 
+    async def key(self, conn: Conn, service_id: UUID, trace_id: str) -> UUID | None:
+        """Return the key of a service's spec, or None."""
+        found = await model.of_trace(conn, service_id, trace_id)
+        return None if found is None else found.key
+
 
 class StepPerformer:
     """Takes a spec a step further. `wake(ms)` is called when it has made the run of the next."""
