@@ -291,6 +291,8 @@ def test_a_file_of_lists_writes_nothing(name):
 MACHINE = {
     "exclusions.CURRENT": "the runner's and the planner's: they work for every service",
     "queue.CLAIM_ON_TIME": "claims for every service, and names those that are left out",
+    "queue.LIVE": "of processes of every service, for their callbacks and their retention",
+    "queue.KNOWN": "of processes of every service, for their retention",
     "queue.COMING": "compares what was planned with other time zones, of every service",
     "planner.PLANS": "compares what was planned with other time zones, of every service",
     "task.BY_KEY": "walks every service's tasks when the time zones have changed",
