@@ -41,6 +41,9 @@ from scheduler.dashboard import sessions
 from scheduler.db import metadata
 from scheduler.ledger import Query
 from scheduler.schedules import events
+from scheduler.specs import changes as specs_changes
+from scheduler.specs import model as specs_model
+from scheduler.specs import responses
 from scheduler.tasklist import Filter
 
 SRC = Path(scheduler.__file__).parent
@@ -232,10 +235,10 @@ OWNERS = {
     "process": {"processes/model.py"},
     "response": {"specs/responses.py"},
     "response_cache": {"specs/responses.py"},
-    "spec": {"specs/model.py"},
-    "spec_archive": {"specs/model.py"},
-    "spec_document": {"specs/model.py"},
-    "spec_operation": {"specs/model.py"},
+    "spec": {"specs/changes.py", "specs/model.py"},
+    "spec_archive": {"specs/changes.py", "specs/model.py"},
+    "spec_document": {"specs/changes.py", "specs/model.py"},
+    "spec_operation": {"specs/changes.py", "specs/model.py"},
     "replica": {"replicas.py"},
     "installation": {"installation.py", "migrate.py"},
     "service_usage": {"quotas.py"},
@@ -290,6 +293,8 @@ def test_a_file_of_lists_writes_nothing(name):
 
 MACHINE = {
     "exclusions.CURRENT": "the runner's and the planner's: they work for every service",
+    "specs/changes.THERE": "the runner's: it works for every service",
+    "specs/changes.UNFINISHED": "looks after what is under way, of every service",
     "queue.CLAIM_ON_TIME": "claims for every service, and names those that are left out",
     "queue.LIVE": "of processes of every service, for their callbacks and their retention",
     "queue.KNOWN": "of processes of every service, for their retention",
@@ -334,6 +339,13 @@ MACHINE = {
     "sessions.PRUNE": "goes by when sessions expire, for every service",
     "versions.OLDEST": "goes by when history ends, for every service",
     "versions.PRUNE": "goes by when history ends, for every service",
+    "specs/responses.OLDEST": "goes by when history ends, for every service",
+    "specs/responses.PRUNE": "goes by when history ends, for every service",
+    "specs/responses.FIND": "asks for many services at once, by keys that hold the service",
+    "specs/responses.EXPIRED": "goes by when answers expire, for every service",
+    "specs/responses.FIRST": "goes by when answers expire, for every service",
+    "specs/responses.DROP": "goes by when answers expire, for every service",
+    "specs/responses.SIZE": "measures the answers of every service",
 }
 """The statements that work for every service, and why; no face may come by one of them."""
 BY_KEY = {
@@ -363,6 +375,9 @@ MODULES = {
     "versions": versions,
     "sessions": sessions,
     "exclusions": exclusions,
+    "specs/responses": responses,
+    "specs/changes": specs_changes,
+    "specs/model": specs_model,
 }
 THEIRS = {
     "task",
@@ -374,6 +389,12 @@ THEIRS = {
     "service_usage",
     "session",
     "calendar",
+    "response",
+    "response_cache",
+    "spec",
+    "spec_archive",
+    "spec_document",
+    "spec_operation",
 }
 
 

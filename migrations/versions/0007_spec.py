@@ -37,6 +37,7 @@ CREATE TABLE spec (
         AND updated_at BETWEEN '0001-01-02Z' AND '9999-12-31T23:59:59.999Z')
 );
 CREATE INDEX spec_created ON spec (service_id, created_at, key);
+CREATE INDEX spec_unfinished ON spec (key) WHERE status NOT IN ('SUCCESS', 'ERROR');
 
 -- source: as it was sent. document and client: what it compiled to, client without its operations.
 CREATE TABLE spec_document (
