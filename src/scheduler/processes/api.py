@@ -55,9 +55,9 @@ class ShownProcess(msgspec.Struct, kw_only=True):
     method: str
     endpoint: str
     headers: dict[str, str] | None
-    query_params: msgspec.Raw | None
-    url_params: msgspec.Raw | None
-    req_body: msgspec.Raw | None
+    query_params: msgspec.Raw
+    url_params: msgspec.Raw
+    req_body: msgspec.Raw
     url: str | UnsetType = UNSET
     scheduled_at: str | UnsetType | None = UNSET
     callback_url: str | UnsetType = UNSET
@@ -132,8 +132,8 @@ async def get_process(trace_id: FromPath[str], service: Caller, engine: Machine)
     )
 
 
-def _raw(text: str | None) -> msgspec.Raw | None:
-    return None if text is None else msgspec.Raw(text.encode())
+def _raw(text: str | None) -> msgspec.Raw:
+    return msgspec.Raw(b"null" if text is None else text.encode())
 
 
 def _sent(value: T | None) -> T | UnsetType:

@@ -14,6 +14,7 @@ from scheduler.errors import Detail, ValidationFailed
 from scheduler.instant import FIRST
 from scheduler.processes.model import Process
 from scheduler.run import bucket_of
+from scheduler.specs.model import fold
 from scheduler.target import check_header, check_url
 
 SERVICE_MOST = 200
@@ -147,7 +148,7 @@ def read(sent: bytes, service_id: UUID, trace_id: str, now: int, most: int) -> P
         bucket=bucket_of(service_id, trace_id),
         service_id=service_id,
         trace_id=trace_id,
-        service=reader.needed("service", "the name of a spec", SERVICE_MOST).strip().lower(),
+        service=fold(reader.needed("service", "the name of a spec", SERVICE_MOST)),
         endpoint=reader.needed("endpoint", "a path of the spec, like /pets/{id}", ENDPOINT_MOST),
         method=reader.method(),
         headers=reader.headers(),

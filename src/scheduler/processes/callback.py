@@ -21,6 +21,7 @@ from scheduler.processes import model
 from scheduler.processes.model import START, Due, Place
 from scheduler.processes.status import Word
 from scheduler.run import End, NewRun
+from scheduler.specs import responses
 
 TAG = "callback"
 """Of a definition: somebody is told of its end."""
@@ -124,9 +125,10 @@ def whole(ended: Finished) -> bytes | None:
     return (ended.response or b"") if answered and not ended.truncated else None
 
 
-async def answer(conn: Conn, service_id: UUID, ended: Finished) -> bytes | None:  # noqa: ARG001
+async def answer(conn: Conn, service_id: UUID, ended: Finished) -> bytes | None:
     """Return what a target answered, exactly; None where that is not kept, or not whole."""
-    return whole(ended)
+    kept = ended.attempts[-1].kept if ended.attempts else None
+    return whole(ended) if kept is None else await responses.body(conn, service_id, kept)
 
 
 class Callbacks:
