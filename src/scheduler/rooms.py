@@ -14,10 +14,11 @@ from scheduler.processes import callback
 from scheduler.processes.callback import Callback, CallbackPerformer, Callbacks
 from scheduler.processes.retention import SECONDS, Retention
 from scheduler.processes.source import ProcessSource
-from scheduler.runner import Performers, Sources
+from scheduler.runner import Performers
+from scheduler.sources import Sources
 from scheduler.specs.aide import Aides
 from scheduler.specs.performer import OperationPerformer
-from scheduler.specs.steps import StepPerformer, StepSource
+from scheduler.specs.steps import Overseer, StepPerformer, StepSource
 
 
 class Furnished(Rooms):
@@ -37,17 +38,21 @@ async def furnished(
     """Open the rooms of one process; `wake(ms)` tells its engine that a run is due."""
     async with Aides(settings.specs) as aides:
         http = HttpPerformer(outbound)
+        operations = OperationPerformer(settings, database, outbound, aides)
         performers: Performers = {
             Http: http,
             Callback: CallbackPerformer(database, http),
             Command: commands,
-            Operation: OperationPerformer(settings, database, outbound, aides),
+            Operation: operations,
             Step: StepPerformer(settings.specs, database, aides, wake),
         }
         processes = ProcessSource(settings.worker.max_retries)
-        sources: Sources = {"process": processes, "spec": StepSource()}
+        sources: Sources = {"process": processes, "spec": StepSource(settings.specs)}
+        overseer = Overseer(database)
         callbacks, retention = Callbacks(database, wake), Retention(database)
         chores = [
+            Chore("specs", overseer.SECONDS, overseer.look),
+            *operations.chores,
             Chore("callbacks", callback.SECONDS, callbacks.step, callbacks.due),
             Chore("processes", SECONDS, retention.step),
         ]

@@ -182,6 +182,12 @@ async def find(conn: Conn, service_id: UUID, trace_id: str) -> Process | None:
     return None if row is None else _process(row)
 
 
+async def key_of(conn: Conn, service_id: UUID, trace_id: str) -> UUID | None:
+    """Return the key of a service's process, or None."""
+    found = await find(conn, service_id, trace_id)
+    return None if found is None else found.key
+
+
 async def by_keys(conn: Conn, places: Iterable[tuple[UUID, int]]) -> dict[UUID, Process]:
     """Return processes of any service by their (key, bucket)."""
     keys, buckets = zip(*places, strict=True)

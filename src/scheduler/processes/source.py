@@ -42,6 +42,10 @@ class ProcessSource:
                 made[run.id] = _call(of, run.version)
         return made
 
+    async def key(self, conn: Conn, service_id: UUID, trace_id: str) -> UUID | None:
+        """Return the key of a service's process, or None."""
+        return await model.key_of(conn, service_id, trace_id)
+
     def _callback(self, of: Process, version: int) -> Definition:
         policy = Policy(max_retries=self._callback_retries, priority=of.priority)
         action = Callback(url=of.callback_url or "", method="POST", json=True, of=of.run_id)
