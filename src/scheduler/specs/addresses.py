@@ -34,7 +34,7 @@ def base(servers: list[str], *, given: str | None, url: str | None) -> str:
     try:
         return url if server in {"", "/", "."} else urljoin(url, server)
     except ValueError as error:
-        raise WrongCall(f"url must be like https://example.com: {error}") from None
+        raise WrongCall(f"url: it must be like https://example.com ({error})") from None
 
 
 def address(base: str, template: str, values: Mapping[str, str], pairs: list[str]) -> str:

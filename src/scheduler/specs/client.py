@@ -35,7 +35,7 @@ class Encoding(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True, gc
     explode: bool = True
     allow_reserved: bool = False
     binary: bool = False
-    """Its value is base64 of the bytes to be sent (`format: binary`, `contentEncoding`)."""
+    """Its value is base64 of the bytes to be sent (`format: binary`, or a `contentMediaType`)."""
 
 
 class Media(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True, gc=False):

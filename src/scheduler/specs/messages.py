@@ -96,3 +96,18 @@ class Unknown(msgspec.Struct, tag=True, frozen=True):
 
 
 Answer = Finding | Fine | Compiled | Reviewed | Unknown
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """An ask, and the CPU time in seconds that it may take."""
+
+    ask: Ask
+    seconds: float
+
+
+class Said(msgspec.Struct, frozen=True):
+    """The answers to a list of asks."""
+
+    answers: list[Answer]
+    last: bool = False
+    """The child is to be asked no more: something was left in the middle."""

@@ -89,14 +89,23 @@ def build(
     call = _Call(operation, arguments, merged(headers, arguments.headers))
     try:
         request = call.request(url)
-        check_url(request.url)
-        for name, value in request.headers:
-            check_header(name, value)
     except UnicodeEncodeError:
         raise WrongCall("a value has half a surrogate pair in it; it must be text") from None
-    except ValueError as error:
-        raise WrongCall(str(error)) from None
+    _check(request)
     return request
+
+
+def _check(request: Request) -> None:
+    """Raise WrongCall where a request could not be sent as it stands."""
+    try:
+        check_url(request.url)
+    except ValueError as error:
+        raise WrongCall(f"url: {error}") from None
+    try:
+        for name, value in request.headers:
+            check_header(name, value)
+    except ValueError as error:
+        raise WrongCall(f"headers: {error}") from None
 
 
 def merged(*headers: dict[str, str]) -> Headers:

@@ -129,7 +129,9 @@ def in_path(parameter: Parameter, shape: Shape) -> str:
     """Return what stands in a path for an expression."""
     explode = parameter.explode
     if parameter.style == "label":
-        return "." + simple(shape, encoded, explode=explode, separator="." if explode else ",")
+        separator = "." if explode else ","
+        _refuse(parameter.name, shape, separator)
+        return "." + simple(shape, encoded, explode=explode, separator=separator)
     if parameter.style == "matrix":
         return _matrix(encoded(parameter.name), shape, explode=explode)
     return simple(shape, encoded, explode=explode)
@@ -169,10 +171,17 @@ def pairs(
     delimiter = DELIMITERS.get(style)
     if not delimiter:
         return [f"{name}={simple(shape, encode, explode=False)}"]
-    texts = [*shape, *(shape.values() if isinstance(shape, dict) else ())]
-    if any(delimiter in each for each in texts):
-        raise WrongCall(f"{name} must hold no {delimiter!r} in a value: values are separated by it")
+    _refuse(name, shape, delimiter)
     return [f"{name}={simple(shape, encode, explode=False, separator=encoded(delimiter))}"]
+
+
+def _refuse(name: str, shape: Shape, separator: str) -> None:
+    """Raise WrongCall where a separator that is not encoded, or always is, stands in a value."""
+    if separator == "," or isinstance(shape, str):
+        return
+    texts = [*shape, *(shape.values() if isinstance(shape, dict) else ())]
+    if any(separator in each for each in texts):
+        raise WrongCall(f"{name} must hold no {separator!r} in a value: it separates values")
 
 
 def deep(name: str, value: Any, encode: Callable[[str], str]) -> list[str]:

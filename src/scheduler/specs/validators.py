@@ -1,0 +1,95 @@
+"""What openapi-core checks values with, made exact where it judges wrongly."""
+
+import re
+from collections.abc import Iterator, Mapping
+from decimal import Decimal, InvalidOperation
+from functools import lru_cache
+from typing import Any
+
+from jsonschema import FormatChecker
+from jsonschema.exceptions import ValidationError
+from jsonschema.protocols import Validator
+from jsonschema.validators import extend
+from jsonschema_path import SchemaPath
+from openapi_core.validation.schemas import (
+    oas30_write_schema_validators_factory,
+    oas31_schema_validators_factory,
+)
+from openapi_core.validation.schemas.factories import SchemaValidatorsFactory
+
+
+def factory(version: str) -> SchemaValidatorsFactory:
+    """Return what makes validators for documents of a version of OpenAPI."""
+    return _FACTORIES["3.0" if version.startswith("3.0") else "3.1"]
+
+
+def _multiple_of(
+    validator: Validator, wanted: Any, instance: Any, _: Mapping[str, Any]
+) -> Iterator[ValidationError]:
+    """Compare decimal numbers as they are written: 1.1 is a multiple of 0.01."""
+    if not validator.is_type(instance, "number"):
+        return
+    try:
+        fits = Decimal(str(instance)) % Decimal(str(wanted)) == 0
+    except (InvalidOperation, ZeroDivisionError):
+        return
+    if not fits:
+        yield ValidationError(f"{instance!r} is not a multiple of {wanted!r}")
+
+
+def _pattern(
+    validator: Validator, wanted: str, instance: Any, _: Mapping[str, Any]
+) -> Iterator[ValidationError]:
+    """Search for a pattern; one that Python cannot read (they are ECMA 262) says nothing."""
+    if not validator.is_type(instance, "string"):
+        return
+    try:
+        found = _compiled(wanted).search(instance)
+    except (re.error, RecursionError, OverflowError):
+        return
+    if not found:
+        yield ValidationError(f"{instance!r} does not match {wanted!r}")
+
+
+@lru_cache(1024)
+def _compiled(pattern: str) -> re.Pattern[str]:
+    # ECMA's $ is the very end, and its \d is ASCII
+    return re.compile(re.sub(r"(?<!\\)((?:\\\\)*)\$$", r"\1\\Z", pattern), re.ASCII)
+
+
+def _required(
+    validator: Validator, wanted: list[str], instance: Any, schema: Mapping[str, Any]
+) -> Iterator[ValidationError]:
+    """Ask for properties, but for those that are read only: they are answered, and not sent."""
+    if not validator.is_type(instance, "object"):
+        return
+    for name in wanted:
+        own = schema.get("properties", {}).get(name)
+        if name not in instance and not (isinstance(own, dict) and own.get("readOnly")):
+            yield ValidationError(f"{name!r} is a required property")
+
+
+_EXACT: dict[str, Any] = {"multipleOf": _multiple_of, "pattern": _pattern, "required": _required}
+
+
+class _Exact(SchemaValidatorsFactory):
+    """Makes exact validators; a schema of another dialect is checked as that asks."""
+
+    def __init__(self, original: SchemaValidatorsFactory) -> None:
+        super().__init__(original.schema_validator_cls, original.format_checker)
+        self._original = original
+        self._exact = extend(original.schema_validator_cls, _EXACT)
+
+    def get_validator_cls(self, spec: SchemaPath, schema: SchemaPath) -> type[Validator]:
+        asked = self._original.get_validator_cls(spec, schema)
+        return self._exact if asked is self.schema_validator_cls else asked
+
+    def get_format_checker(self, *_: Any) -> FormatChecker:
+        # the original copies it for each validator
+        return self.format_checker
+
+
+_FACTORIES = {
+    "3.0": _Exact(oas30_write_schema_validators_factory),
+    "3.1": _Exact(oas31_schema_validators_factory),
+}
