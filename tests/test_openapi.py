@@ -193,7 +193,8 @@ def test_a_schema_takes_no_header_that_is_no_text_and_nothing_of_a_later_version
         ("header", {"A": 1}),
         ("headers", {"A": None}),
         ("env", {"A": 1}),
-        ("endpoint", "x"),
+        ("endpoint", {}),
+        ("query_params", [1]),
     ]:
         with pytest.raises(jsonschema_rs.ValidationError):
             fits(value, fields[name])

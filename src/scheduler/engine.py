@@ -34,9 +34,10 @@ from scheduler.judge import Judge
 from scheduler.replicas import BEAT_S, STILL_S, Membership
 from scheduler.retiming import Retiming
 from scheduler.run import End
-from scheduler.runner import Performers, Runner, Sources
+from scheduler.runner import Performers, Runner
 from scheduler.settler import Settler
 from scheduler.signals import Signals
+from scheduler.sources import Sources
 from scheduler.standing import Standing
 from scheduler.sweep import Sweep
 from scheduler.wipe import Strays

@@ -185,12 +185,15 @@ FROM o WHERE run.id = o.id AND run.bucket = o.bucket AND run.claimed_by = :me
     AND run.attempts_n = o.attempts_n - 1 AND run.{OURS.format(ids="all")}
 RETURNING run.id
 """)
-# Nothing was tried: what this process has claimed again since has the same attempts, and waits a
-# little longer for it.
+# Nothing was tried, so that what this process has claimed again since has as many attempts: it has
+# another `due`, unless someone cancelled it, and then it only ends.
 POSTPONE = text(f"""
-WITH o AS (SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:due AS timestamptz[])) AS o (id, due))
+WITH o AS (
+    SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:was AS timestamptz[]),
+                         CAST(:due AS timestamptz[])) AS o (id, was, due))
 UPDATE run SET claimed_by = NULL, due = CASE WHEN run.cancelled THEN run.due ELSE o.due END
-FROM o WHERE run.id = o.id AND run.claimed_by = :me AND run.{OURS.format(ids="all")}
+FROM o WHERE run.id = o.id AND run.claimed_by = :me
+    AND date_trunc('milliseconds', run.due) = o.was AND run.{OURS.format(ids="all")}
 RETURNING run.id
 """)
 RECALLED = text("""
@@ -231,6 +234,7 @@ async def postpone(
     """
     ids = [later.run.id for later in laters]
     values = {"ids": ids, "due": [utc(later.due) for later in laters], "me": me}
+    values["was"] = [utc(later.run.due) for later in laters]
     every = ids + [run.id for run in others]
     return list((await conn.execute(POSTPONE, {**values, "all": every})).scalars())
 

@@ -111,7 +111,8 @@ TASK = Table(
 COLUMNS = """key, bucket, service_id, id, version, name, description, tags, status, trigger, action,
           policy, created_at, updated_at, bounds, paused_until"""
 OUTLINE = """CASE jsonb_typeof(action) WHEN 'object'
-          THEN action - CAST('{header,payload}' AS text[]) ELSE action END AS action,"""
+          THEN action - CAST('{header,payload,headers,query_params,url_params,req_body}' AS text[])
+          ELSE action END AS action,"""
 
 
 # One task -----------------------------------------------------------------------------------------

@@ -91,7 +91,8 @@ TASK: Json = {
     "timezone": "Europe/Berlin", "dst_gap": "end", "dst_overlap": "first", "calendars": [],
     "start_at": None, "end_at": None, "max_runs": None,
     "jitter_seconds": None, "command": None, "env": None, "service": None, "endpoint": None,
-    "query_params": None, "url_params": None, "req_body": None, "paused_until": None,
+    "headers": None, "query_params": None, "url_params": None, "req_body": None, "cache": None,
+    "paused_until": None,
     "max_concurrency": None, "priority": 0, "created_at": INSTANT, "updated_at": INSTANT,
 }  # fmt: skip
 EXECUTION: Json = {

@@ -1,5 +1,7 @@
 """Processes: their table, and the verbs on it."""
 
+from uuid import UUID
+
 from sqlalchemy import (
     Boolean,
     Column,
@@ -16,7 +18,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from scheduler.db import metadata, times_check
+from scheduler.db import Conn, metadata, times_check
+from scheduler.run import bucket_of
 
 PROCESS = Table(
     "process",
@@ -52,3 +55,16 @@ PROCESS = Table(
         postgresql_where=text("callback_url IS NOT NULL AND called_at IS NULL"),
     ),
 )
+
+KEY_OF = text("""
+SELECT key FROM process
+WHERE bucket = :bucket AND service_id = :service_id AND trace_id = :trace_id
+""")
+
+
+async def key_of(conn: Conn, service_id: UUID, trace_id: str) -> UUID | None:
+    """Return the key of a service's process, or None."""
+    values = {"service_id": service_id, "trace_id": trace_id}
+    values["bucket"] = bucket_of(service_id, trace_id)
+    found: UUID | None = (await conn.execute(KEY_OF, values)).scalar_one_or_none()
+    return found

@@ -5,6 +5,7 @@ from uuid import UUID
 
 from scheduler.db import Conn, Database
 from scheduler.definition import Definition
+from scheduler.processes import model
 from scheduler.run import Run
 
 
@@ -17,3 +18,7 @@ class ProcessSource:
     async def definitions(self, conn: Conn, runs: Sequence[Run]) -> Mapping[UUID, Definition]:
         """Map runs' ids to what they do."""
         raise NotImplementedError(conn, runs)
+
+    async def key(self, conn: Conn, service_id: UUID, trace_id: str) -> UUID | None:
+        """Return the key of a service's process, or None."""
+        return await model.key_of(conn, service_id, trace_id)

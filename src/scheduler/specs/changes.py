@@ -18,6 +18,7 @@ from scheduler import db
 from scheduler.clock import Slice
 from scheduler.db import Conn, utc
 from scheduler.errors import Conflict
+from scheduler.specs import model
 from scheduler.specs.client import Client
 from scheduler.specs.model import COLUMNS, OF_DRAFT, OF_SERVICE, Status, Stored, home, stored
 
@@ -52,6 +53,7 @@ UPDATE spec SET draft = :draft, status = 'WAITING', reached = 'WAITING', error =
     updated_at = :now
 WHERE {OF_SPEC}
 """)
+SHA256 = text(f"SELECT sha256 FROM spec_document WHERE {OF_DRAFT}")
 COUNT = text(f"SELECT count(*) FROM (SELECT FROM spec WHERE {OF_SERVICE} LIMIT :most) AS s")
 
 
@@ -92,6 +94,12 @@ async def create(conn: Conn, service_id: UUID, new: NewSpec, now: int) -> UUID:
     )
     await _send(conn, address, 1, new.sent, now)
     return key
+
+
+async def sha256(conn: Conn, of: Stored) -> str | None:
+    """Return the SHA-256 of the document that came last, in 64 characters."""
+    found: str | None = (await conn.execute(SHA256, {**of.values, "draft": of.draft})).scalar()
+    return found
 
 
 async def rename(
@@ -138,6 +146,9 @@ BEFORE: dict[Status, list[str]] = {
 }
 """Where a draft must have come to, to go on to a status; some may be reached again."""
 OF_LAST = f"{OF_SPEC} AND draft = :draft AND reached = ANY(:before)"
+BY_KEY = text(f"SELECT {COLUMNS} FROM spec WHERE {OF_SPEC}")
+SOURCE = text(f"SELECT source FROM spec_document WHERE {OF_DRAFT}")
+CLIENT = text(f"SELECT client FROM spec_document WHERE {OF_DRAFT}")
 REACH = text(f"""
 UPDATE spec SET status = :status, reached = :status, error = NULL, updated_at = :now
 WHERE {OF_LAST}
@@ -175,6 +186,28 @@ DELETE FROM spec_operation WHERE {OF_SERVICE} AND spec_key = :key AND draft <> A
 """)
 
 
+async def by_key(conn: Conn, service_id: UUID, key: UUID) -> Stored | None:
+    """Return a service's spec, or None."""
+    values = {"bucket": home(service_id), "service_id": service_id, "key": key}
+    row = (await conn.execute(BY_KEY, values)).first()
+    return None if row is None else stored(row)
+
+
+async def source(conn: Conn, of: Stored, draft: int) -> bytes | None:
+    """Return a document as it was sent; None where there is none (any more)."""
+    found: bytes | None = (await conn.execute(SOURCE, {**of.values, "draft": draft})).scalar()
+    return found
+
+
+async def client(conn: Conn, of: Stored, draft: int) -> Client | None:
+    """Return what a document compiled to, with its operations; None where it did not yet."""
+    found = (await conn.execute(CLIENT, {**of.values, "draft": draft})).scalar()
+    if found is None:
+        return None
+    operations = await model.operations(conn, of.service_id, of.key, draft)
+    return msgspec.structs.replace(_clients.decode(found), operations=operations)
+
+
 async def reach(conn: Conn, of: Stored, status: Status, now: int) -> Stored | None:
     """Have the draft `of` names come to a status; None where a newer one came, or it is past it."""
     values = {"draft": of.draft, "before": BEFORE[status], "status": status, "now": utc(now)}
@@ -182,15 +215,15 @@ async def reach(conn: Conn, of: Stored, status: Status, now: int) -> Stored | No
     return None if row is None else stored(row)
 
 
-async def keep(conn: Conn, of: Stored, document: bytes, client: Client) -> None:
+async def keep(conn: Conn, of: Stored, document: bytes, compiled: Client) -> None:
     """Keep what the draft compiled to. The spec is locked: it was just brought to READY_CLIENT."""
     address = {**of.values, "draft": of.draft}
-    outline = msgspec.structs.replace(client, operations=[])
+    outline = msgspec.structs.replace(compiled, operations=[])
     await conn.execute(COMPILED, {**address, "document": document, "client": _json(outline)})
     await conn.execute(CLEAR, address)
     turn = Slice()
-    for begin in range(0, len(client.operations), PIECE):
-        some = client.operations[begin : begin + PIECE]
+    for begin in range(0, len(compiled.operations), PIECE):
+        some = compiled.operations[begin : begin + PIECE]
         written = list[str]()
         for operation in some:
             written.append(_json(operation))
@@ -296,6 +329,7 @@ async def unfinished(conn: Conn, after: UUID, most: int) -> list[Stored]:
 
 # Rows ---------------------------------------------------------------------------------------------
 
+_clients = msgspec.json.Decoder(Client)
 NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
 
 

@@ -1,7 +1,7 @@
 """Validating: a document is held against the rules of OpenAPI. Child processes only."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from jsonschema.exceptions import ValidationError
 from openapi_spec_validator import OpenAPIV30SpecValidator, OpenAPIV31SpecValidator
@@ -61,23 +61,23 @@ class _Operation(OperationValidator):
 
 
 class _Validator30(OpenAPIV30SpecValidator):
-    keyword_validators: ClassVar[Any] = {
+    keyword_validators: Any = {  # noqa: RUF012
         **OpenAPIV30SpecValidator.keyword_validators,
         "schema": _Schema30,
         "operation": _Operation,
     }
     schema_validator = create_validator(schema_v30)  # the same whatever else is installed
-    resolver_handlers: ClassVar[Any] = {}
+    resolver_handlers: Any = {}  # noqa: RUF012
 
 
 class _Validator31(OpenAPIV31SpecValidator):
-    keyword_validators: ClassVar[Any] = {
+    keyword_validators: Any = {  # noqa: RUF012
         **OpenAPIV31SpecValidator.keyword_validators,
         "schema": _Schema31,
         "operation": _Operation,
     }
     schema_validator = create_validator(schema_v31)
-    resolver_handlers: ClassVar[Any] = {}
+    resolver_handlers: Any = {}  # noqa: RUF012
 
 
 def validate(document: dict[str, Any]) -> None:
