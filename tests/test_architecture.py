@@ -29,6 +29,7 @@ from scheduler import (
     planner,
     queue,
     quotas,
+    replays,
     resealing,
     skips,
     state,
@@ -41,6 +42,9 @@ from scheduler.dashboard import sessions
 from scheduler.db import metadata
 from scheduler.ledger import Query
 from scheduler.schedules import events
+from scheduler.specs import changes as specs_changes
+from scheduler.specs import model as specs_model
+from scheduler.specs import responses
 from scheduler.tasklist import Filter
 
 SRC = Path(scheduler.__file__).parent
@@ -215,7 +219,15 @@ OWNERS = {
     "session": {"dashboard/sessions.py", "services.py"},
     "task": {"resealing.py", "task.py", "tasklist.py"},
     "task_plan": {"planner.py"},
-    "run": {"backfills.py", "ledger.py", "lines.py", "queue.py", "schedules/events.py", "skips.py"},
+    "run": {
+        "backfills.py",
+        "ledger.py",
+        "lines.py",
+        "queue.py",
+        "replays.py",
+        "schedules/events.py",
+        "skips.py",
+    },
     "history": {
         "backfills.py",
         "executions.py",
@@ -224,6 +236,7 @@ OWNERS = {
         "lines.py",
         "partitions.py",
         "queue.py",
+        "replays.py",
         "schedules/events.py",
         "skips.py",
     },
@@ -232,10 +245,10 @@ OWNERS = {
     "process": {"processes/model.py"},
     "response": {"specs/responses.py"},
     "response_cache": {"specs/responses.py"},
-    "spec": {"specs/model.py"},
-    "spec_archive": {"specs/model.py"},
-    "spec_document": {"specs/model.py"},
-    "spec_operation": {"specs/model.py"},
+    "spec": {"specs/changes.py", "specs/model.py"},
+    "spec_archive": {"specs/changes.py", "specs/model.py"},
+    "spec_document": {"specs/changes.py", "specs/model.py"},
+    "spec_operation": {"specs/changes.py", "specs/model.py"},
     "replica": {"replicas.py"},
     "installation": {"installation.py", "migrate.py"},
     "service_usage": {"quotas.py"},
@@ -243,7 +256,7 @@ OWNERS = {
     "task_version": {"versions.py"},
 }
 """`services.py` asks who is calling, also by a session, and writes none.
-`queue.py`, `lines.py` and `skips.py` make the moves between `run` and `history`; `signing.py` has a column
+`queue.py`, `lines.py`, `replays.py` and `skips.py` make the moves between `run` and `history`; `signing.py` has a column
 of its own, `resealing.py` changes the form of a value and never the value, and `migrate.py` asks
 before the schema is known; READERS write nothing."""
 READERS = {"tasklist.py", "ledger.py", "executions.py", "schedules/events.py"}
@@ -290,7 +303,11 @@ def test_a_file_of_lists_writes_nothing(name):
 
 MACHINE = {
     "exclusions.CURRENT": "the runner's and the planner's: they work for every service",
+    "specs/changes.THERE": "the runner's: it works for every service",
+    "specs/changes.UNFINISHED": "looks after what is under way, of every service",
     "queue.CLAIM_ON_TIME": "claims for every service, and names those that are left out",
+    "queue.LIVE": "of processes of every service, for their callbacks and their retention",
+    "queue.KNOWN": "of processes of every service, for their retention",
     "queue.COMING": "compares what was planned with other time zones, of every service",
     "planner.PLANS": "compares what was planned with other time zones, of every service",
     "task.BY_KEY": "walks every service's tasks when the time zones have changed",
@@ -332,6 +349,13 @@ MACHINE = {
     "sessions.PRUNE": "goes by when sessions expire, for every service",
     "versions.OLDEST": "goes by when history ends, for every service",
     "versions.PRUNE": "goes by when history ends, for every service",
+    "specs/responses.OLDEST": "goes by when history ends, for every service",
+    "specs/responses.PRUNE": "goes by when history ends, for every service",
+    "specs/responses.FIND": "asks for many services at once, by keys that hold the service",
+    "specs/responses.EXPIRED": "goes by when answers expire, for every service",
+    "specs/responses.FIRST": "goes by when answers expire, for every service",
+    "specs/responses.DROP": "goes by when answers expire, for every service",
+    "specs/responses.SIZE": "measures the answers of every service",
 }
 """The statements that work for every service, and why; no face may come by one of them."""
 BY_KEY = {
@@ -346,6 +370,7 @@ OURS = re.compile(r"service_id = (:service_id|:service|s\.id)\b")
 MODULES = {
     "backfills": backfills,
     "queue": queue,
+    "replays": replays,
     "skips": skips,
     "lines": lines,
     "history": history,
@@ -361,6 +386,9 @@ MODULES = {
     "versions": versions,
     "sessions": sessions,
     "exclusions": exclusions,
+    "specs/responses": responses,
+    "specs/changes": specs_changes,
+    "specs/model": specs_model,
 }
 THEIRS = {
     "task",
@@ -372,6 +400,12 @@ THEIRS = {
     "service_usage",
     "session",
     "calendar",
+    "response",
+    "response_cache",
+    "spec",
+    "spec_archive",
+    "spec_document",
+    "spec_operation",
 }
 
 
@@ -420,6 +454,7 @@ def _made_on_the_spot() -> Iterator[str]:
         Query(service_id=SERVICE, keys=(key,), reason="x", kinds=frozenset({"task"})),
         Query(service_id=SERVICE, states=frozenset({"failed", "running"}), since=1),
         Query(service_id=SERVICE, kinds=frozenset({"manual"}), task_id="t"),
+        Query(service_id=SERVICE, kinds=frozenset({"process"}), trace_id="t"),
         Query(service_id=SERVICE, run=key),
     ):
         assert ledger._values(query, 1, None)["service_id"] == SERVICE

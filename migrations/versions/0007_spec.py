@@ -37,6 +37,7 @@ CREATE TABLE spec (
         AND updated_at BETWEEN '0001-01-02Z' AND '9999-12-31T23:59:59.999Z')
 );
 CREATE INDEX spec_created ON spec (service_id, created_at, key);
+CREATE INDEX spec_unfinished ON spec (key) WHERE status NOT IN ('SUCCESS', 'ERROR');
 
 -- source: as it was sent. document and client: what it compiled to, client without its operations.
 CREATE TABLE spec_document (
@@ -151,9 +152,14 @@ CREATE UNLOGGED TABLE response_cache (
 );
 CREATE INDEX response_cache_service ON response_cache (service_id);
 CREATE INDEX response_cache_expires ON response_cache (expires_at);
+
+-- Which tasks call a spec: what a change of its document breaks is asked of these.
+CREATE INDEX task_operation ON task (service_id, (action ->> 'service'), created_at, key)
+    WHERE action ->> 'kind' = 'operation';
 """
 
 DOWN = """
+DROP INDEX task_operation;
 DROP TABLE response_cache;
 DROP TABLE response;
 DROP TABLE process;

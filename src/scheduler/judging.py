@@ -1,33 +1,18 @@
 """The child process in which rules are judged that nobody has judged yet: `python -m` runs it.
 
-It reads asks from standard input and writes answers to standard output, each a message of msgpack
-after its length in four bytes. It knows nothing of ours: no settings, no database, no key. A rule
-that takes too long is left by an exception that a timer of CPU time raises in it; a thread would
-hold up whoever shares the interpreter with it.
+A rule that takes too long is left, see `answering`.
 """
 
-import ctypes
-import os
-import resource
-import signal
-import struct
-import sys
 import time
-from contextlib import suppress
-from types import FrameType
-from typing import BinaryIO, Never
 
 import msgspec
 
+from scheduler.answering import Spent, limited, serve
 from scheduler.triggers.rrule import DstGap, DstOverlap, Rrule, judge, read_rrule
 
 LIMIT_S = 0.1
 """CPU time that one rule may take."""
 MEMORY_BYTES = 512 << 20
-NICE = 5
-FILES = 1 << 16
-PR_SET_PDEATHSIG = 1
-SIZE = struct.Struct(">I")
 
 
 class Ask(msgspec.Struct, frozen=True):
@@ -57,22 +42,14 @@ class Answer(msgspec.Struct, frozen=True):
     cpu_s: float = 0.0
 
 
-class TooDearError(BaseException):
-    """The CPU time is used up. No Exception: nothing on the way may take it for one of its own."""
-
-
 def judged(question: Question, limit_s: float = LIMIT_S) -> Answer:
     """Read a rule and judge it, in the main thread alone, within its CPU time."""
     started = time.process_time()
     rule, reason = None, None
-    signal.signal(signal.SIGPROF, _spent)
     try:
-        signal.setitimer(signal.ITIMER_PROF, limit_s)
-        try:
+        with limited(limit_s):
             rule = _read(question)
-        finally:
-            signal.setitimer(signal.ITIMER_PROF, 0)
-    except (TooDearError, MemoryError, RecursionError):
+    except (Spent, MemoryError, RecursionError):
         most = f"{limit_s * 1000:.0f} ms of CPU time"
         reason = f"costs too much to expand: more than {most}; send a rule that names less"
     except ValueError as e:
@@ -93,38 +70,10 @@ def _read(question: Question) -> Rrule:
     return judge(rule, question.now)
 
 
-def _spent(_signal: int, _frame: FrameType | None) -> Never:
-    raise TooDearError
-
-
 def main() -> None:
     """Answer until nobody asks any more."""
-    os.closerange(3, FILES)  # of the parent's none is meant for it
-    os.nice(NICE)
-    with suppress(OSError, AttributeError):  # elsewhere than on Linux the end of input must do
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    with suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
-    asks, answers = sys.stdin.buffer, sys.stdout.buffer
     decoder = msgspec.msgpack.Decoder(Question)
-    _write(answers, b"")  # it is up
-    while (sent := _next(asks)) is not None:
-        _write(answers, msgspec.msgpack.encode(judged(decoder.decode(sent))))
-
-
-def _next(asks: BinaryIO) -> bytes | None:
-    """Return the next message; None where the asker is gone."""
-    head = asks.read(SIZE.size)
-    if len(head) < SIZE.size:
-        return None
-    size = SIZE.unpack(head)[0]
-    body = asks.read(size)
-    return body if len(body) == size else None
-
-
-def _write(answers: BinaryIO, body: bytes) -> None:
-    answers.write(SIZE.pack(len(body)) + body)
-    answers.flush()
+    serve(lambda sent: msgspec.msgpack.encode(judged(decoder.decode(sent))), MEMORY_BYTES)
 
 
 if __name__ == "__main__":

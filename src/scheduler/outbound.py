@@ -90,7 +90,6 @@ class Outbound:
         # The threshold is where aiohttp begins to round up to whole seconds.
         self._timeout = functools.partial(aiohttp.ClientTimeout, ceil_threshold=1e9)
         self._connect_timeout = self._timeout(connect=http.connect_timeout_seconds)
-        self._wire_limit = wire_limit(http.max_response_bytes)
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
@@ -130,28 +129,37 @@ class Outbound:
         headers: Mapping[str, str],
         deadline: float,
         may_send: Callable[[], bool] = lambda: True,
+        limit: int | None = None,
     ) -> Response:
         """Send once and return the answer, whatever its status.
 
         `headers` are of this call and come after the target's own, which they must not repeat
         (`target.headers` has their names). `deadline` is in seconds of the loop's clock and
         holds for everything together. `may_send` is asked once more when the connection is there.
+        Of the body `limit` bytes are read, `http.max_response_bytes` where there is none.
         Raises SendError, NotNowError, and ValueError for a header with a line break. A cancelled
         call closes its connection.
         """
         lines = header_lines(headers).encode()
-        response = await self._exchange(target, lines, deadline, may_send)
+        limit = self._http.max_response_bytes if limit is None else limit
+        response = await self._exchange(target, lines, deadline, limit, may_send)
         if target.follow_redirects and _location(response):
-            return await self._follow(target, headers, response, deadline)
+            return await self._follow(target, headers, response, deadline, limit)
         return response
 
     async def _follow(
-        self, target: Target, headers: Mapping[str, str], response: Response, deadline: float
+        self,
+        target: Target,
+        headers: Mapping[str, str],
+        response: Response,
+        deadline: float,
+        limit: int,
     ) -> Response:
         for _ in range(self._http.max_redirects):
             target, headers = _redirected(target, headers, response)
             try:
-                response = await self._exchange(target, header_lines(headers).encode(), deadline)
+                lines = header_lines(headers).encode()
+                response = await self._exchange(target, lines, deadline, limit)
             except SendError as e:
                 e.may_have_arrived = True  # where it was sent first, it did
                 raise
@@ -167,6 +175,7 @@ class Outbound:
         target: Target,
         lines: bytes,
         deadline: float,
+        limit: int,
         may_send: Callable[[], bool] = lambda: True,
     ) -> Response:
         connection = await self._connect(target, deadline)
@@ -182,12 +191,12 @@ class Outbound:
             )
         late = self._loop.call_at(deadline, protocol.set_exception, TimeoutError())
         try:
-            protocol.expect(self._wire_limit)
+            protocol.expect(wire_limit(limit))
             protocol.set_response_params(
                 skip_payload=target.method == "HEAD", read_until_eof=True, auto_decompress=False
             )
             transport.write(b"".join((target.head, lines, b"\r\n", target.body)))
-            response = await self._receive(protocol, deadline)
+            response = await self._receive(protocol, deadline, limit)
             alone = protocol.done()
             if response.truncated or not alone or transport.get_write_buffer_size():
                 transport.abort()  # the rest of any would meet the next call
@@ -226,7 +235,7 @@ class Outbound:
         except (aiohttp.ClientError, OSError, RuntimeError) as e:  # RuntimeError: uvloop
             raise _not_connected(e, target) from e
 
-    async def _receive(self, protocol: ResponseHandler, deadline: float) -> Response:
+    async def _receive(self, protocol: ResponseHandler, deadline: float, limit: int) -> Response:
         message, payload = await protocol.read()
         interim = 0
         while message.code < 200:
@@ -236,16 +245,19 @@ class Outbound:
             if interim > MOST_INTERIM:
                 raise aiohttp.ClientPayloadError(f"more than {MOST_INTERIM} interim ones came")
             message, payload = await protocol.read()
-        body = payload.read_nowait() if payload.is_eof() else await self._body(payload, deadline)
-        limit = self._http.max_response_bytes
+        body = (
+            payload.read_nowait()
+            if payload.is_eof()
+            else await self._body(payload, deadline, limit)
+        )
         return Response(message.code, message.headers, body[:limit], len(body) > limit)
 
-    async def _body(self, payload: StreamReader, deadline: float) -> bytes:
+    async def _body(self, payload: StreamReader, deadline: float, limit: int) -> bytes:
         """Read to the end, or to just over the limit."""
         late = self._loop.call_at(deadline, payload.set_exception, TimeoutError())
         body = bytearray()
         try:
-            while len(body) <= self._http.max_response_bytes:
+            while len(body) <= limit:
                 piece = await payload.readany()
                 if not piece:
                     break

@@ -145,7 +145,7 @@ class HttpPerformer:
                 body=response.body,
                 truncated=response.truncated,
             )
-        return _refused(response, expected)
+        return refused(response, expected)
 
 
 USER_AGENT = f"scheduler/{__version__}"
@@ -158,19 +158,25 @@ def _headers(target: Target, call: Call) -> dict[str, str]:
     """Return what every call carries besides the task's own headers, which win over all but ours
     that sign.
     """
-    run = call.run_id
-    span = run.int & (1 << 62) - 1 | 1 << 62  # not all zeros: W3C Trace Context, 3.2.2.4
-    ours = {
-        "Idempotency-Key": str(run),
-        "User-Agent": USER_AGENT,
+    ours = named(call) | {
         "X-Scheduler-Scheduled-For": rfc3339(call.scheduled_for) or "",
         "X-Scheduler-Attempt": str(call.attempt),
         "X-Scheduler-Task": call.task_id,
-        "traceparent": f"00-{run.hex}-{span:016x}-01",
     }
     if target.headers:
         ours = {name: value for name, value in ours.items() if name.lower() not in target.headers}
-    return ours | _signature(str(run), call, target.body)
+    return ours | _signature(str(call.run_id), call, target.body)
+
+
+def named(call: Call) -> dict[str, str]:
+    """Return the headers by which any target can tell a call from others."""
+    run = call.run_id
+    span = run.int & (1 << 62) - 1 | 1 << 62  # not all zeros: W3C Trace Context, 3.2.2.4
+    return {
+        "Idempotency-Key": str(run),
+        "User-Agent": USER_AGENT,
+        "traceparent": f"00-{run.hex}-{span:016x}-01",
+    }
 
 
 def _signature(run: str, call: Call, body: bytes) -> dict[str, str]:
@@ -184,7 +190,8 @@ def _signature(run: str, call: Call, body: bytes) -> dict[str, str]:
     return headers
 
 
-def _refused(response: Response, expected: Expected) -> Outcome:
+def refused(response: Response, expected: Expected) -> Outcome:
+    """Return what comes of an answer whose status is not expected."""
     again = response.status in TRY_AGAIN or response.status >= 500
     return Outcome(
         succeeded=False,

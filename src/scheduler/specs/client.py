@@ -35,7 +35,7 @@ class Encoding(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True, gc
     explode: bool = True
     allow_reserved: bool = False
     binary: bool = False
-    """Its value is base64 of the bytes to be sent (`format: binary`, `contentEncoding`)."""
+    """Its value is base64 of the bytes to be sent (`format: binary`, or a `contentMediaType`)."""
 
 
 class Media(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True, gc=False):
@@ -44,7 +44,7 @@ class Media(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True, gc=Fa
     type: str
     """Like application/json, in lower case, with its parameters as they are written."""
     encoding: dict[str, Encoding] = msgspec.field(default_factory=dict)
-    """By property, of forms."""
+    """By property, of forms; under an empty name where the whole body is binary."""
 
 
 class Scheme(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True, gc=False):

@@ -72,6 +72,8 @@ class Finding(msgspec.Struct, tag=True, frozen=True):
     """What is wrong, and where: `paths./pets.get.parameters[0]: ...`."""
 
     message: str
+    spent: bool = False
+    """It took too long, or too much memory: nothing was found."""
 
 
 class Fine(msgspec.Struct, tag=True, frozen=True):
@@ -96,3 +98,18 @@ class Unknown(msgspec.Struct, tag=True, frozen=True):
 
 
 Answer = Finding | Fine | Compiled | Reviewed | Unknown
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """An ask, and the CPU time in seconds that it may take."""
+
+    ask: Ask
+    seconds: float
+
+
+class Said(msgspec.Struct, frozen=True):
+    """The answers to a list of asks."""
+
+    answers: list[Answer]
+    last: bool = False
+    """The child is to be asked no more: something was left in the middle."""

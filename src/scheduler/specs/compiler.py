@@ -1,0 +1,31 @@
+"""The child process in which documents are compiled and reviewed: `python -m` runs it."""
+
+import msgspec
+
+from scheduler.specs import compiling, document, references, validating
+from scheduler.specs.child import work
+from scheduler.specs.messages import Answer, Ask, Compile, Compiled, Review
+from scheduler.specs.review import reviewed
+
+MEMORY_BYTES = 1 << 30
+
+
+def answer(ask: Ask) -> Answer:
+    """Compile or review a document. Raises Wrong."""
+    if isinstance(ask, Compile):
+        return compiled(ask)
+    if isinstance(ask, Review):
+        return reviewed(ask)
+    raise TypeError(ask)
+
+
+def compiled(ask: Compile) -> Compiled:
+    """Return a document as JSON, and its client. Raises Wrong."""
+    found = references.settled(document.read(ask.source, ask.limits))
+    validating.validate(found)
+    client = compiling.client(found, ask.limits)
+    return Compiled(msgspec.json.encode(found), client)
+
+
+if __name__ == "__main__":
+    work(answer, MEMORY_BYTES)

@@ -1,0 +1,108 @@
+"""The typed Python client package of a document, as a zip: openapi-python-client writes it, in a
+child process of its own that ends with it.
+"""
+
+import asyncio
+import os
+import re
+import shutil
+import signal
+import sys
+import tempfile
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from contextlib import suppress
+from pathlib import Path
+
+import structlog
+
+from scheduler.errors import Unavailable
+
+log = structlog.get_logger()
+
+NAME_MOST = 60
+WAITING_MOST = 20
+REFUSED = 3
+"""The child's exit code where it says why (packaging.py, which is not imported here)."""
+CLOSED = re.compile(r"[^a-z0-9]+")
+
+
+class Turns:
+    """One package at a time, and few who wait for theirs."""
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+        self._waiting = 0
+
+    async def __aenter__(self) -> None:
+        if self._waiting >= WAITING_MOST:
+            raise Unavailable(f"{WAITING_MOST} packages wait to be written; ask again later")
+        self._waiting += 1
+        try:
+            await self._lock.acquire()
+        finally:
+            self._waiting -= 1
+
+    async def __aexit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+TURNS = Turns()
+
+
+async def written(document: bytes, name: str, seconds: float) -> bytes:
+    """Return the package of a document (JSON) as a zip, called after a spec's name.
+
+    The same document and name make the same zip. Raises ValueError with a sentence that says why
+    there is none, and Unavailable where too many wait.
+    """
+    async with TURNS:
+        made = await asyncio.to_thread(tempfile.mkdtemp, prefix="scheduler-client-")
+        try:
+            return await _written(document, project_name(name), seconds, made)
+        finally:
+            await asyncio.shield(asyncio.to_thread(shutil.rmtree, made, ignore_errors=True))
+
+
+def project_name(name: str) -> str:
+    """Return what the package of a spec is called; it is a file's name, and a module's."""
+    kept = CLOSED.sub("-", name.lower()).strip("-")[:NAME_MOST].strip("-")
+    return f"{kept if kept[:1].isalpha() else f'api-{kept}'.strip('-')}-client"
+
+
+async def _written(document: bytes, name: str, seconds: float, folder: str) -> bytes:
+    child = await _start(name, seconds, folder)
+    try:
+        async with asyncio.timeout(seconds):
+            said, _ = await child.communicate(document)
+    except TimeoutError:
+        log.warning("a Python client was given up", seconds=seconds)
+        raise ValueError(
+            f"writing the Python client took longer than {seconds:g} s (specs.package_seconds)"
+        ) from None
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        await child.wait()
+    if child.returncode == REFUSED:
+        raise ValueError(said.decode(errors="replace"))
+    if child.returncode != 0:
+        log.warning("writing a Python client died", code=child.returncode)
+        raise ValueError("writing the Python client took more memory or CPU time than it may")
+    return said
+
+
+async def _start(name: str, seconds: float, folder: str) -> Process:
+    """Start a child with nothing in its environment but where our code lies."""
+    environment = {
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+        "PYTHONHASHSEED": "0",  # sets come out in the same order
+        "LC_ALL": "C.UTF-8",
+        "HOME": folder,
+        "TMPDIR": folder,
+    }
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-s", "-P", "-B", "-m", "scheduler.specs.packaging",
+        name, str(int(seconds) + 1),
+        stdin=PIPE, stdout=PIPE, stderr=DEVNULL,
+        cwd=folder, env=environment, start_new_session=True,
+    )  # fmt: skip

@@ -1,0 +1,170 @@
+"""Validating: a document is held against the rules of OpenAPI. Child processes only."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from jsonschema.exceptions import ValidationError
+from jsonschema.validators import validator_for
+from jsonschema_specifications import REGISTRY as SPECIFICATIONS
+from openapi_schema_validator import OAS31Validator, oas31_format_checker
+from openapi_schema_validator._specifications import REGISTRY as OPENAPI_SPECIFICATIONS
+from openapi_spec_validator import OpenAPIV30SpecValidator, OpenAPIV31SpecValidator
+from openapi_spec_validator.schemas import schema_v30, schema_v31
+from openapi_spec_validator.validation.exceptions import (
+    ExtraParametersError,
+    OpenAPIValidationError,
+    ParameterDuplicateError,
+    UnresolvableParameterError,
+)
+from openapi_spec_validator.validation.keywords import (
+    OpenAPIV30SchemaValidator,
+    OpenAPIV31SchemaValidator,
+    OperationValidator,
+)
+from referencing import Resource
+
+from scheduler.specs.notation import TOP, Path, Wrong, quoted
+
+ELSEWHERE = (ExtraParametersError, ParameterDuplicateError, UnresolvableParameterError)
+"""A property that is required and not described is none; the others are of one operation alone."""
+
+
+class _Placed(OpenAPIValidationError):
+    """An error of a keyword, with the place that the keyword itself does not know."""
+
+
+def _placed(errors: Iterator[ValidationError], parts: Sequence[Any]) -> Iterator[ValidationError]:
+    for error in errors:
+        if isinstance(error, (_Placed, *ELSEWHERE)):
+            yield error
+            continue
+        placed = _Placed.create_from(error)
+        placed.path.extendleft(reversed(parts))
+        yield placed
+
+
+class _Schema30(OpenAPIV30SchemaValidator):
+    def __call__(self, schema: Any, *rest: Any, **options: Any) -> Iterator[ValidationError]:
+        return _placed(super().__call__(schema, *rest, **options), schema.parts)
+
+    def _collect_properties(self, schema: Any) -> set[str]:  # noqa: ARG002
+        return set()  # for ExtraParametersError alone; loops in schemas never ended it
+
+
+def _ready(schema: Any, registry: Any, **options: Any) -> Any:
+    """Return a validator of documents, or schemas, that has looked through its rules once."""
+    contents = dict(schema)
+    resource = Resource.from_contents(contents)
+    whole = registry.with_resource(resource.id() or "", resource).crawl()
+    kind = validator_for(contents)
+    return kind(contents, _resolver=whole.resolver(resource.id() or ""), **options)
+
+
+RULES_30 = _ready(schema_v30, SPECIFICATIONS)
+RULES_31 = _ready(schema_v31, SPECIFICATIONS)
+RULES_31_SCHEMA = _ready(
+    OAS31Validator.META_SCHEMA, OPENAPI_SPECIFICATIONS, format_checker=oas31_format_checker
+)
+
+
+class _Schema31(OpenAPIV31SchemaValidator):
+    def __call__(self, schema: Any, *rest: Any, **options: Any) -> Iterator[ValidationError]:
+        return _placed(super().__call__(schema, *rest, **options), schema.parts)
+
+    def _collect_properties(self, schema: Any) -> set[str]:  # noqa: ARG002
+        return set()
+
+    def _get_schema_checker(self, schema: Any, value: Any) -> Callable[[Any], None]:  # noqa: ARG002
+        return RULES_31_SCHEMA.validate  # type: ignore[no-any-return]
+
+
+class _Operation(OperationValidator):
+    def __call__(self, url: str, name: str, *rest: Any) -> Iterator[ValidationError]:
+        return _placed(super().__call__(url, name, *rest), ("paths", url, name))
+
+
+class _Validator30(OpenAPIV30SpecValidator):
+    keyword_validators = {  # noqa: RUF012
+        **OpenAPIV30SpecValidator.keyword_validators,
+        "schema": _Schema30,
+        "operation": _Operation,
+    }
+    schema_validator = RULES_30
+    resolver_handlers = {}  # noqa: RUF012
+
+
+class _Validator31(OpenAPIV31SpecValidator):
+    keyword_validators = {  # noqa: RUF012
+        **OpenAPIV31SpecValidator.keyword_validators,
+        "schema": _Schema31,
+        "operation": _Operation,
+    }
+    schema_validator = RULES_31
+    resolver_handlers = {}  # noqa: RUF012
+
+
+def validate(document: dict[str, Any]) -> None:
+    """Raise Wrong for what is best to be mended first."""
+    validator = _Validator30 if document["openapi"].startswith("3.0.") else _Validator31
+    try:
+        error = next(_errors(validator(document)), None)
+    except (RecursionError, MemoryError):
+        raise
+    except Exception as e:  # noqa: BLE001
+        # The validator trips over what its rules have not caught; so would whoever calls by it.
+        what = quoted(f"{type(e).__name__}: {e}")
+        raise Wrong(TOP, f"is no valid OpenAPI document ({what})") from None
+    if error is not None:
+        raise _wrong(error)
+
+
+def _errors(validator: Any) -> Iterator[ValidationError]:
+    for error in validator.iter_errors():
+        if not isinstance(error, ELSEWHERE):
+            yield error
+
+
+def _wrong(error: ValidationError) -> Wrong:
+    beside = [error]
+    while error.context:  # where one of several rules must hold, the one that comes furthest
+        beside = error.context
+        error = max(beside, key=_telling)
+    return Wrong(_path(error.absolute_path), _message(error, beside))
+
+
+def _telling(error: ValidationError) -> tuple[int, bool]:
+    nearly = error.validator == "required" and error.validator_value == ["$ref"]
+    return max(len(error.absolute_path), *map(_depth, error.context or ()), 0), not nearly
+
+
+def _depth(error: ValidationError) -> int:
+    return len(error.absolute_path)
+
+
+def _path(steps: Iterable[Any]) -> Path:
+    path = TOP
+    for step in steps:
+        path = (path, step)
+    return path
+
+
+def _message(error: ValidationError, beside: Iterable[ValidationError]) -> str:
+    """Return what is wrong, and what would be right."""
+    rule, value = error.validator, error.validator_value
+    if rule == "enum":
+        right = {str(word): None for other in beside for word in _words(other, error)}
+        return f"{quoted(error.instance)} is none of {quoted(', '.join(right))}"
+    if rule == "type":
+        names = value if isinstance(value, str) else " or ".join(map(str, value or ()))
+        return f"{quoted(error.instance)} is no {names}"
+    if rule == "required" and isinstance(error.instance, dict):
+        missing = [name for name in value or () if name not in error.instance]
+        return f"has no {quoted(', '.join(map(str, missing)))}, which is required"
+    if list(error.absolute_path) == ["paths"]:
+        return f"{quoted(error.message)}; a path begins with /"
+    return quoted(error.message)
+
+
+def _words(other: ValidationError, error: ValidationError) -> list[Any]:
+    same = other.validator == "enum" and other.absolute_path == error.absolute_path
+    return list(other.validator_value) if same else []
