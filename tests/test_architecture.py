@@ -29,6 +29,7 @@ from scheduler import (
     planner,
     queue,
     quotas,
+    replays,
     resealing,
     skips,
     state,
@@ -218,7 +219,15 @@ OWNERS = {
     "session": {"dashboard/sessions.py", "services.py"},
     "task": {"resealing.py", "task.py", "tasklist.py"},
     "task_plan": {"planner.py"},
-    "run": {"backfills.py", "ledger.py", "lines.py", "queue.py", "schedules/events.py", "skips.py"},
+    "run": {
+        "backfills.py",
+        "ledger.py",
+        "lines.py",
+        "queue.py",
+        "replays.py",
+        "schedules/events.py",
+        "skips.py",
+    },
     "history": {
         "backfills.py",
         "executions.py",
@@ -227,6 +236,7 @@ OWNERS = {
         "lines.py",
         "partitions.py",
         "queue.py",
+        "replays.py",
         "schedules/events.py",
         "skips.py",
     },
@@ -246,7 +256,7 @@ OWNERS = {
     "task_version": {"versions.py"},
 }
 """`services.py` asks who is calling, also by a session, and writes none.
-`queue.py`, `lines.py` and `skips.py` make the moves between `run` and `history`; `signing.py` has a column
+`queue.py`, `lines.py`, `replays.py` and `skips.py` make the moves between `run` and `history`; `signing.py` has a column
 of its own, `resealing.py` changes the form of a value and never the value, and `migrate.py` asks
 before the schema is known; READERS write nothing."""
 READERS = {"tasklist.py", "ledger.py", "executions.py", "schedules/events.py"}
@@ -296,6 +306,8 @@ MACHINE = {
     "specs/changes.THERE": "the runner's: it works for every service",
     "specs/changes.UNFINISHED": "looks after what is under way, of every service",
     "queue.CLAIM_ON_TIME": "claims for every service, and names those that are left out",
+    "queue.LIVE": "of processes of every service, for their callbacks and their retention",
+    "queue.KNOWN": "of processes of every service, for their retention",
     "queue.COMING": "compares what was planned with other time zones, of every service",
     "planner.PLANS": "compares what was planned with other time zones, of every service",
     "task.BY_KEY": "walks every service's tasks when the time zones have changed",
@@ -358,6 +370,7 @@ OURS = re.compile(r"service_id = (:service_id|:service|s\.id)\b")
 MODULES = {
     "backfills": backfills,
     "queue": queue,
+    "replays": replays,
     "skips": skips,
     "lines": lines,
     "history": history,
@@ -441,6 +454,7 @@ def _made_on_the_spot() -> Iterator[str]:
         Query(service_id=SERVICE, keys=(key,), reason="x", kinds=frozenset({"task"})),
         Query(service_id=SERVICE, states=frozenset({"failed", "running"}), since=1),
         Query(service_id=SERVICE, kinds=frozenset({"manual"}), task_id="t"),
+        Query(service_id=SERVICE, kinds=frozenset({"process"}), trace_id="t"),
         Query(service_id=SERVICE, run=key),
     ):
         assert ledger._values(query, 1, None)["service_id"] == SERVICE

@@ -394,7 +394,7 @@ async def test_unknown_fields_are_named_with_the_nearest_one(alice):
         ("req_body", {}),
     ],
 )
-async def test_what_comes_later_is_refused_and_not_dropped(alice, field, value):
+async def test_what_an_operation_has_is_refused_beside_a_url_and_not_dropped(alice, field, value):
     refused(await alice.post("/tasks", json={**GOOD, field: value}), field)
     made = await alice.post("/tasks", json={**GOOD, field: None})
     assert made.status_code == 201

@@ -22,9 +22,21 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import text
 
-from scheduler import clock, config, edits, lines, partitions, planner, queue, skips, task
+from scheduler import (
+    clock,
+    config,
+    edits,
+    lines,
+    partitions,
+    planner,
+    queue,
+    replays,
+    skips,
+    task,
+)
 from scheduler.db import Database, ms, utc
 from scheduler.definition import Definition
+from scheduler.replays import Again
 from scheduler.run import Attempt, End, NewRun, Retry, Run, run_id
 from scheduler.sweep import Sweep
 from scheduler.triggers import Bounds, Interval
@@ -282,8 +294,8 @@ class Life(RuleBasedStateMachine):
                 ids = list(rows.scalars())
                 if ids:
                     stance = planner.stance_of(told.of)
-                    chosen = [ids[pick % len(ids)]]
-                    await lines.replay(conn, told.of.line, chosen, stance, 2, utc(self.now))
+                    chosen = Again(ids[pick % len(ids)], told.of.key, stance, 2)
+                    await replays.replay(conn, told.of.service_id, [chosen], utc(self.now))
 
         self.do(work())
 

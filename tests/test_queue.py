@@ -23,6 +23,7 @@ from scheduler import (
     planner,
     planning,
     queue,
+    replays,
     skips,
     task,
     tasklist,
@@ -33,6 +34,7 @@ from scheduler.db import Conn, Database, ms, utc
 from scheduler.definition import Definition, Policy, Status
 from scheduler.lines import Stance
 from scheduler.planning import new_run
+from scheduler.replays import Again
 from scheduler.run import (
     BUCKETS,
     Attempt,
@@ -816,7 +818,8 @@ async def _touch_everything(c: Conn, of: Definition, now: int) -> None:
     await lines.newest(c, of.line, at)
     await lines.tasks_of(c, ALICE, [claimed[0].id])
     await lines.cancel(c, ALICE, [run.id for run in claimed[30:]], at)
-    await lines.replay(c, of.line, [claimed[0].id], Stance(2, "skip", 1, 0), 3, at)
+    again = Again(claimed[0].id, of.key, Stance(2, "skip", 1, 0), 3)
+    await replays.replay(c, of.service_id, [again], at)
     await queue.cancelled(c, ME)
     for owner in (planner, task, lines):
         await owner.next_service(c, UUID(int=0))

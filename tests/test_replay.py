@@ -11,9 +11,10 @@ import pytest
 
 from conftest import eventually
 from receiver import Answer
-from scheduler import config, lines, planner, planning, queue, skips, task
+from scheduler import config, lines, planner, planning, queue, replays, skips, task
 from scheduler.actions.http import HttpPerformer
 from scheduler.db import Database, utc
+from scheduler.replays import Again
 from scheduler.run import Attempt, Attempts
 from scheduler.runner import UNKNOWN_MOST, Work, _overlapped
 from scheduler.skips import Judgement
@@ -264,7 +265,8 @@ async def settled(database: Database, of: Any, at: int) -> Any:
 async def replay(database: Database, of: Any, *ids: UUID, retries: int = 0) -> list[UUID]:
     async with database.engine.begin() as c:
         stance = planner.stance_of(of)
-        return await lines.replay(c, of.line, ids, stance, retries, utc(now_ms()))
+        wanted = [Again(run, of.key, stance, retries) for run in ids]
+        return await replays.replay(c, of.service_id, wanted, utc(now_ms()))
 
 
 @pytest.mark.parametrize("overlap", ["skip", "queue", "allow"])

@@ -9,13 +9,14 @@ import pytest
 from sqlalchemy import event
 
 from conftest import eventually
-from scheduler import actions, config, lines, partitions, queue
+from scheduler import actions, config, partitions, queue, replays
 from scheduler.actions import Http
 from scheduler.clock import Clock
 from scheduler.db import Conn, Database, ms, utc
 from scheduler.lines import Stance
 from scheduler.planning import new_run
-from scheduler.run import Attempt, End, Line, Retry, Run
+from scheduler.replays import Again
+from scheduler.run import Attempt, End, Retry, Run
 from scheduler.runner import Runner
 from scheduler.settler import GROUP, Outcome, Settler
 from test_queue import ME, OTHER, claim, definition, ended, enqueue, now_ms, tried
@@ -268,9 +269,8 @@ async def test_a_settle_sent_again_leaves_the_replay_that_began_meanwhile(
         if len(sent) > 1:
             return sent[-1]
         async with database.engine.begin() as other:
-            at, line = utc(now_ms()), Line(run.task_key, run.bucket, run.service_id)
-            stance = Stance(1, "allow", None, 0)
-            assert await lines.replay(other, line, [run.id], stance, 0, at)
+            again = Again(run.id, run.task_key, Stance(1, "allow", None, 0), 0)
+            assert await replays.replay(other, run.service_id, [again], utc(now_ms()))
         assert [again.id for again in await claim(database, now_ms())] == [run.id]
         raise ConnectionResetError
 

@@ -26,7 +26,8 @@ SHAPE = set(
     id service_id name description tags status state scheduled_at url method header payload
     follow_redirects secret_headers frequency unit max_retries retry_backoff timeout_seconds
     overlap misfire misfire_grace_seconds max_age_seconds expected_status cron rrule timezone
-    dst_gap dst_overlap calendars start_at end_at max_runs command env service endpoint query_params url_params req_body
+    dst_gap dst_overlap calendars start_at end_at max_runs command env
+    service endpoint headers query_params url_params req_body cache
     paused_until max_concurrency priority jitter_seconds created_at updated_at
     dst_gap dst_overlap calendars
 """)

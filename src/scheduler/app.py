@@ -50,10 +50,12 @@ from scheduler.errors import (
     ValidationFailed,
 )
 from scheduler.gate import Caller, Scale
+from scheduler.processes import api as processes_api
 from scheduler.requestlog import traced
 from scheduler.runs import api as runs_api
 from scheduler.schedules import api as schedules_api
 from scheduler.service import Service
+from scheduler.specs import api as specs_api
 from scheduler.specs.aide import Aides
 from scheduler.tasks import api as tasks_api
 
@@ -95,6 +97,8 @@ def _application(settings: Settings, lifespan: Lifespan) -> Litestar:
             runs_api.router,
             schedules_api.router,
             calendars_api.router,
+            specs_api.router(settings),
+            processes_api.router,
         ],
         guards=[_admit],
         security=openapi.SERVICE,

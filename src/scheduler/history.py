@@ -26,7 +26,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from scheduler import codec
 from scheduler.db import Conn, metadata, ms, times_check, utc
-from scheduler.run import Attempt, Line, bucket_in, run_id
+from scheduler.run import OF_TASKS, Attempt, Line, bucket_in, run_id
 
 HISTORY = Table(
     "history",
@@ -184,6 +184,11 @@ class Finished(msgspec.Struct):
     gap: tuple[int, int, int] | None = None
     """Of instants that were passed over: how many, the first, the last."""
 
+    @property
+    def of_task(self) -> bool:
+        """Say whether it is of a task."""
+        return self.kind in OF_TASKS
+
 
 ROWS = """
 SELECT id, kind, task_key, task_id, version, state, reason, scheduled_for, created_at,
@@ -287,6 +292,7 @@ async def remove_service(conn: Conn, service_id: UUID, most: int) -> bool:
 ENDED_BETWEEN = text("""
 SELECT DISTINCT task_key FROM history
 WHERE finished_at >= :since AND finished_at < :until AND task_key IS NOT NULL
+    AND kind IN ('task', 'manual')
 """)
 STREAK = 100
 STREAKS = text("""

@@ -40,9 +40,11 @@ class Query(msgspec.Struct, kw_only=True, frozen=True):
 
     service_id: UUID
     keys: tuple[UUID, ...] | None = None
-    """Of these tasks alone."""
+    """Of these tasks, processes and specs alone."""
     task_id: str | None = None
     """Of a task that is gone: by the id it had."""
+    trace_id: str | None = None
+    """Of a process or a spec that is gone; to be asked with its kinds."""
     run: UUID | None = None
     states: frozenset[str] = frozenset()
     reason: str | None = None
@@ -132,6 +134,7 @@ ENDED = """id, kind, task_key, task_id, version, state, reason, scheduled_for, c
           gap_from, gap_to"""
 LIVE = """id, kind, task_key, task_id, version, scheduled_for, due, attempts, attempts_n,
           created_at, claimed_by IS NOT NULL AS claimed"""
+OF_TASK = "task_id = :task_id AND kind IN ('task', 'manual')"
 STATE = """(CASE WHEN claimed AND due <= :now THEN 'running' WHEN attempts_n > 0 THEN 'retrying'
            ELSE 'scheduled' END)"""
 
@@ -188,6 +191,7 @@ def _values(query: Query, now: int, after: Place | None) -> dict[str, Any]:
         "kinds": list(query.kinds),
         "reason": query.reason,
         "task_id": query.task_id,
+        "trace_id": query.trace_id,
         "run": query.run,
         "bucket": query.run and bucket_in(query.run),
     }
@@ -207,7 +211,8 @@ def _ended(query: Query) -> _Walk:
         "state": len(states) < len(END_STATES) and "state = ANY(:ended)",
         "kind": bool(kinds) and "kind = ANY(:kinds)",
         "reason": query.reason is not None and "reason = :reason",
-        "task": query.task_id is not None and "task_id = :task_id",
+        "task": query.task_id is not None and OF_TASK,
+        "trace": query.trace_id is not None and "task_id = :trace_id",
     }
     walk = _Walk(table="history", columns=ENDED, base="true", rest=[])
     if "cancelled" not in states and query.since is not None:
@@ -233,7 +238,8 @@ def _live(query: Query) -> Iterable[_Walk]:
     """Walk the queue: what was never moved by `due`, the rest by an index of its own."""
     rest = [f"{STATE} = ANY(:live)"] if len(query.live) < len(LIVE_STATES) else []
     rest += ["kind = ANY(:kinds)"] if query.kinds else []
-    rest += ["task_id = :task_id"] if query.task_id is not None else []
+    rest += [OF_TASK] if query.task_id is not None else []
+    rest += ["task_id = :trace_id"] if query.trace_id is not None else []
     walk = _Walk(table="run", columns=LIVE, base="true", rest=rest)
     if query.run is not None:
         walk.base = "id = :run AND bucket = :bucket"
@@ -271,10 +277,10 @@ def _read(walk: _Walk, row: Any) -> Started | Finished:
 RUNNING = text("""
 SELECT task_key FROM (
     SELECT task_key FROM run WHERE service_id = :service_id AND due <= :now
-        AND (claimed_by IS NOT NULL OR attempts_n > 0)
+        AND (claimed_by IS NOT NULL OR attempts_n > 0) AND kind IN ('task', 'manual')
     UNION
     SELECT task_key FROM run WHERE service_id = :service_id AND due <> scheduled_for
-        AND attempts_n > 0) AS r
+        AND attempts_n > 0 AND kind IN ('task', 'manual')) AS r
 WHERE task_key IS NOT NULL LIMIT :most
 """)
 

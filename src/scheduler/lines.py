@@ -13,7 +13,7 @@ from sqlalchemy import text
 
 from scheduler import codec
 from scheduler.db import Conn, ms
-from scheduler.run import Attempts, Line, Started, bucket_in
+from scheduler.run import Line, Started, bucket_in
 
 BEGUN = """CASE WHEN jsonb_typeof(attempts -> 0 -> 'started_at') = 'number' THEN
             to_timestamp(CAST(attempts -> 0 ->> 'started_at' AS double precision) / 1000) END"""
@@ -185,7 +185,7 @@ DUE_AT_ONCE = 500
 DUE_TASKS = text("""
 SELECT task_key, min(scheduled_for) AS at FROM run
 WHERE service_id = :service_id AND due >= :since AND due <= :until AND attempts_n = 0
-    AND task_key IS NOT NULL
+    AND kind IN ('task', 'manual') AND task_key IS NOT NULL
 GROUP BY task_key ORDER BY at, task_key LIMIT :most
 """)
 
@@ -231,7 +231,7 @@ async def get(conn: Conn, service_id: UUID, run_id: UUID) -> Started | None:
     return codec.started(row) if row else None
 
 
-# Cancel and replay --------------------------------------------------------------------------------
+# Cancel -------------------------------------------------------------------------------------------
 
 CANCEL = text(f"""
 WITH d AS (DELETE FROM run WHERE id = ANY(:ids) AND bucket = ANY(:buckets)
@@ -258,7 +258,7 @@ ORDER BY id FOR UPDATE
 OF_TASKS = text("""
 SELECT DISTINCT task_key FROM run
 WHERE id = ANY(:ids) AND bucket = ANY(:buckets) AND service_id = :service_id
-    AND task_key IS NOT NULL
+    AND kind IN ('task', 'manual') AND task_key IS NOT NULL
 """)
 
 MARK = text("""
@@ -267,37 +267,6 @@ WHERE id = ANY(:ids) AND bucket = ANY(:buckets) AND service_id = :service_id
     AND claimed_by IS NOT NULL
 RETURNING id, due <= :now AS running
 """)
-
-ENDS = text("""
-SELECT id, bucket, attempts, attempts_n, finished_at,
-       substring(response FROM 1 FOR :excerpt) AS response,
-       truncated OR coalesce(octet_length(response), 0) > :excerpt AS truncated
-FROM history WHERE id = ANY(:ids) AND bucket = :bucket AND service_id = :service_id
-    AND task_key = :key AND (gap_from IS NULL OR count = 1)
-""")
-
-# Back into the queue as it was, with every attempt; by the moment it ended, so that of two replays
-# at once one moves it.
-REPLAY = text("""
-WITH o AS (
-    SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:finished AS timestamptz[]),
-                         CAST(:attempts AS text[]), CAST(:attempts_n AS int[]))
-        AS o (id, finished, attempts, attempts_n)),
-d AS (DELETE FROM history WHERE id = ANY(:ids) AND bucket = :bucket AND service_id = :service_id
-          AND task_key = :key AND finished_at = ANY(:finished)
-          AND (gap_from IS NULL OR count = 1)
-      RETURNING id, bucket, service_id, task_key, task_id, kind, scheduled_for, created_at)
-INSERT INTO run (id, bucket, service_id, task_key, task_id, kind, version, overlap, priority,
-                 scheduled_for, due, max_retries, attempts, attempts_n, created_at, lanes,
-                 replayed_at)
-SELECT d.id, d.bucket, d.service_id, d.task_key, d.task_id, d.kind, :version, :overlap, :priority,
-       d.scheduled_for, :now, :max_retries, CAST(o.attempts AS jsonb), o.attempts_n, d.created_at,
-       :lanes, :now
-FROM d JOIN o ON o.id = d.id
-RETURNING id
-""")
-EXCERPT_BYTES = 1024
-"""What is kept of the body of an attempt that another one follows."""
 
 
 class Marked(msgspec.Struct, frozen=True):
@@ -329,47 +298,6 @@ async def tasks_of(conn: Conn, service_id: UUID, ids: Sequence[UUID]) -> list[UU
 def _named(service_id: UUID, ids: Sequence[UUID]) -> dict[str, Any]:
     buckets = list({bucket_in(run_id) for run_id in ids})
     return {"ids": list(ids), "buckets": buckets, "service_id": service_id}
-
-
-async def replay(
-    conn: Conn,
-    line: Line,
-    ids: Sequence[UUID],
-    stance: Stance,
-    max_retries: int,
-    now: datetime,
-) -> list[UUID]:
-    """Move finished runs of a task back into the queue, due now; return those that were moved.
-
-    Each keeps its id and its attempts and gets `max_retries` anew. A gap of more instants than one
-    stays where it is.
-    """
-    found = (
-        await conn.execute(ENDS, {**line.values, "ids": list(ids), "excerpt": EXCERPT_BYTES})
-    ).all()
-    if not found:
-        return []
-    attempts = [_with_excerpt(row) for row in found]
-    values = {
-        **line.values,
-        **msgspec.structs.asdict(stance),
-        "ids": [row.id for row in found],
-        "finished": [row.finished_at for row in found],
-        "attempts": [codec.encode(tried) for tried in attempts],
-        "attempts_n": [len(tried) for tried in attempts],
-        "max_retries": max_retries,
-        "now": now,
-    }
-    return list((await conn.execute(REPLAY, values)).scalars())
-
-
-def _with_excerpt(row: Any) -> Attempts:
-    """Return a run's attempts, the last with the beginning of what it was answered."""
-    attempts, _ = codec.decode(row.attempts, row.attempts_n)
-    if attempts and row.response is not None:
-        attempts[-1].response = row.response.decode("utf-8", "replace")
-        attempts[-1].truncated = row.truncated
-    return attempts
 
 
 # All of a service ---------------------------------------------------------------------------------

@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 
 from scheduler import codec
 from scheduler.db import Conn, ms, utc
-from scheduler.run import KINDS, End, Later, NewRun, Retry, Run
+from scheduler.run import KINDS, End, Later, NewRun, Retry, Run, bucket_in
 
 # Enqueue ------------------------------------------------------------------------------------------
 
@@ -185,12 +185,15 @@ FROM o WHERE run.id = o.id AND run.bucket = o.bucket AND run.claimed_by = :me
     AND run.attempts_n = o.attempts_n - 1 AND run.{OURS.format(ids="all")}
 RETURNING run.id
 """)
-# Nothing was tried: what this process has claimed again since has the same attempts, and waits a
-# little longer for it.
+# Nothing was tried, so that what this process has claimed again since has as many attempts: it has
+# another `due`, unless someone cancelled it, and then it only ends.
 POSTPONE = text(f"""
-WITH o AS (SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:due AS timestamptz[])) AS o (id, due))
+WITH o AS (
+    SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:was AS timestamptz[]),
+                         CAST(:due AS timestamptz[])) AS o (id, was, due))
 UPDATE run SET claimed_by = NULL, due = CASE WHEN run.cancelled THEN run.due ELSE o.due END
-FROM o WHERE run.id = o.id AND run.claimed_by = :me AND run.{OURS.format(ids="all")}
+FROM o WHERE run.id = o.id AND run.claimed_by = :me
+    AND date_trunc('milliseconds', run.due) = o.was AND run.{OURS.format(ids="all")}
 RETURNING run.id
 """)
 RECALLED = text("""
@@ -231,6 +234,7 @@ async def postpone(
     """
     ids = [later.run.id for later in laters]
     values = {"ids": ids, "due": [utc(later.due) for later in laters], "me": me}
+    values["was"] = [utc(later.run.due) for later in laters]
     every = ids + [run.id for run in others]
     return list((await conn.execute(POSTPONE, {**values, "all": every})).scalars())
 
@@ -358,6 +362,28 @@ async def depth(conn: Conn, now: datetime) -> int:
     """Return how many live runs are due, counted to 10,000."""
     found = await conn.execute(DEPTH, {"now": now, "most": DEPTH_MOST})
     return int(found.scalar_one())
+
+
+IDS = "id = ANY(:ids) AND bucket = ANY(:buckets)"
+LIVE = text(f"SELECT id FROM run WHERE {IDS}")
+KNOWN = text(f"SELECT id FROM run WHERE {IDS} UNION ALL SELECT id FROM history WHERE {IDS}")
+
+
+async def live(conn: Conn, ids: Sequence[UUID]) -> set[UUID]:
+    """Return which of these runs, of any service, have not ended."""
+    return await _those(conn, LIVE, ids)
+
+
+async def known(conn: Conn, ids: Sequence[UUID]) -> set[UUID]:
+    """Return which of these runs, of any service, are live or kept. One statement for both: a
+    run that ends moves from the one table to the other.
+    """
+    return await _those(conn, KNOWN, ids)
+
+
+async def _those(conn: Conn, statement: TextClause, ids: Sequence[UUID]) -> set[UUID]:
+    values = {"ids": list(ids), "buckets": list({bucket_in(run_id) for run_id in ids})}
+    return set((await conn.execute(statement, values)).scalars())
 
 
 OLDEST_DUE = text("SELECT due FROM run WHERE due <= :now ORDER BY due LIMIT 1")

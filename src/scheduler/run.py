@@ -1,4 +1,6 @@
-"""A run: one due instant of a task, or one run by hand; its row, its id, and its shapes."""
+"""A run: one due instant of a task, one run by hand, one process, or one step of a spec; its row,
+its id, and its shapes.
+"""
 
 import hashlib
 from typing import Any, Literal
@@ -203,7 +205,10 @@ class Retry(msgspec.Struct, gc=False):
 
 
 class Later(msgspec.Struct, gc=False):
-    """A run that waits until `due` (ms since 1970) for something else; no attempt was made."""
+    """A run that waits until `due` (ms since 1970) for something else; no attempt was made.
+
+    `due` is later than the run's own.
+    """
 
     run: Run
     due: int
@@ -249,3 +254,8 @@ class Started(msgspec.Struct):
     claimed: bool
     """Some replica holds it: from its due instant on an attempt is under way."""
     replayed: bool = False
+
+    @property
+    def of_task(self) -> bool:
+        """Say whether it is of a task."""
+        return self.kind in OF_TASKS

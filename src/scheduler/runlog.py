@@ -22,7 +22,7 @@ def _fields(end: End) -> dict[str, Any]:
     run = end.run
     other: dict[str, Any] = {
         "run_id": str(run.id),
-        "task_id": run.task_id,
+        "task_id" if run.of_task else "trace_id": run.task_id,
         "service_id": str(run.service_id),
         "kind": run.kind,
         "attempts": len(run.attempts),
@@ -39,5 +39,6 @@ def _fields(end: End) -> dict[str, Any]:
 
 
 def trace_id(end: End) -> str:
-    """Return what all lines of a run share: the last 16 digits of its id, its hash."""
-    return end.run.id.hex[-16:]
+    """Return what all lines of a run share: that of its process or its spec, or its id's hash."""
+    run = end.run
+    return run.id.hex[-16:] if run.of_task or run.task_id is None else run.task_id

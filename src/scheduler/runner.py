@@ -5,13 +5,13 @@ import math
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 from uuid import UUID
 
 import msgspec
 import structlog
 
-from scheduler import actions, config, exclusions, metrics, task
+from scheduler import actions, config, exclusions, metrics, sources, task
 from scheduler.actions import Action, Call, Command, Http, Performer
 from scheduler.clock import Clock
 from scheduler.db import Conn
@@ -20,6 +20,7 @@ from scheduler.run import Attempt, End, Later, Retry, Run
 from scheduler.sealing import Vault
 from scheduler.settler import Outcome
 from scheduler.signing import Secrets
+from scheduler.sources import BROKEN, Sources
 
 log = structlog.get_logger()
 
@@ -36,20 +37,6 @@ CANCELLED = "someone cancelled it"
 
 Performers = Mapping[type, Performer]
 """By the type of the action."""
-
-
-class Source(Protocol):
-    """Where runs that are of no task get what they do."""
-
-    async def definitions(self, conn: Conn, runs: Sequence[Run]) -> Mapping[UUID, Definition]:
-        """Map runs' ids to what they do, as if a task of that version had made them.
-
-        What is left out is gone.
-        """
-
-
-Sources = Mapping[str, Source]
-"""By the kind of the run."""
 
 
 class Work(msgspec.Struct, gc=False):
@@ -81,10 +68,11 @@ class Runner:
         runs: config.Runs,
         may_send: Callable[[UUID], bool],
         vault: Vault | None = None,
-        sources: Sources | None = None,
+        others: Sources | None = None,
     ) -> None:
+        """`others`: where runs of no task get what they do."""
         self._performers = performers
-        self._sources = sources or {}
+        self.sources = others or {}
         self._clock = clock
         self._worker = worker
         self._runs = runs
@@ -129,7 +117,7 @@ class Runner:
         """Give runs that are of no task what they do, from where their kind has it."""
         for kind in {run.kind for run in runs}:
             some = [run for run in runs if run.kind == kind]
-            found = await self._sources[kind].definitions(conn, some)
+            found = await sources.of_claimed(conn, self.sources[kind], some)
             for n, run in enumerate(some):
                 of = found.get(run.id)
                 run.work = None if of is None else self._made_ready(of)
@@ -202,7 +190,7 @@ class Runner:
             metrics.ERRORS.labels("run").inc()
             broken = actions.Outcome(
                 succeeded=False,
-                error="an error inside the scheduler; see its log",
+                error=BROKEN,
                 retryable=True,
             )
             return self._decide(run, work, broken, started)
@@ -253,7 +241,7 @@ class Runner:
         outcome = await work.performer.perform(work.prepared, call)
         if outcome is not None and outcome.later_s is not None:
             due = self._clock.now_ms() + math.ceil(outcome.later_s * 1000)
-            return Outcome(Later(run, due))
+            return Outcome(Later(run, max(due, run.due + 1)))
         if outcome is not None:
             return self._decide(run, work, outcome, started)
         refusal = self._refusal(run, work, started) if run.cancelled else None

@@ -7,6 +7,7 @@ task as it stands.
 
 from collections.abc import Collection
 from datetime import datetime, timedelta
+from typing import Annotated
 from uuid import UUID
 
 import msgspec
@@ -48,6 +49,10 @@ TASK_VERSION = Table(
     Index("task_version_replaced", "replaced_at"),
 )
 
+Params = Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"type": ["object", "null"]})]
+"""An object as it was written, or null."""
+Body = Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={})]
+"""Any JSON as it was written."""
 Version = tuple[UUID, int, int]
 """Of a task: its key, its bucket, and the version."""
 
@@ -68,9 +73,9 @@ class ShownRequest(msgspec.Struct, frozen=True, kw_only=True):
     service: str | UnsetType = UNSET
     endpoint: str | UnsetType = UNSET
     headers: dict[str, str] | UnsetType = UNSET
-    query_params: msgspec.Raw | UnsetType | None = UNSET
-    url_params: msgspec.Raw | UnsetType | None = UNSET
-    req_body: msgspec.Raw | UnsetType | None = UNSET
+    query_params: Params | UnsetType = UNSET
+    url_params: Params | UnsetType = UNSET
+    req_body: Body | UnsetType = UNSET
 
 
 class Face(msgspec.Struct, frozen=True):
@@ -88,12 +93,13 @@ def face(of: Definition, since: Definition | None = None) -> Face:
         return Face(None, None)
     if isinstance(action, Command):
         return Face(kind_of(of.trigger), ShownRequest(command=action.command, env=action.masked()))
-    if isinstance(action, Operation):
-        return Face(kind_of(of.trigger), called(action))
     header = action.masked()
     if since is not None and isinstance(since.action, Http):
         secret = since.action.secrets(header)
         header = {k: MASK if k in secret else v for k, v in header.items()}
+    if isinstance(action, Operation):
+        shown = msgspec.structs.replace(called(action), headers=header)
+        return Face(kind_of(of.trigger), shown)
     request = ShownRequest(
         method=action.verb, url=mask(action.url), header=header, payload=action.payload
     )
@@ -107,15 +113,16 @@ def called(action: Operation) -> ShownRequest:
         method=action.method,
         endpoint=action.endpoint,
         headers=action.masked(),
-        query_params=_raw(action.query_params),
-        url_params=_raw(action.url_params),
-        req_body=_raw(action.req_body),
+        query_params=raw(action.query_params),
+        url_params=raw(action.url_params),
+        req_body=raw(action.req_body),
         url=UNSET if action.url is None else mask(action.url),
     )
 
 
-def _raw(text: str | None) -> msgspec.Raw | None:
-    return None if text is None else msgspec.Raw(text.encode())
+def raw(text: str | None) -> msgspec.Raw:
+    """Return a JSON text as it is answered: null where there is none."""
+    return msgspec.Raw(b"null" if text is None else text.encode())
 
 
 # One task -----------------------------------------------------------------------------------------
@@ -152,7 +159,7 @@ async def keep(conn: Conn, before: Definition, after: Definition | None, now: da
             await conn.execute(HIDE, {**before.line.values, "names": names, "mask": MASK})
         if gone == face(after):
             return
-    request = None if gone.request is None else msgspec.json.encode(gone.request).decode()
+    request = None if gone.request is None else _written(gone.request)
     values = {"version": before.version, "trigger": gone.trigger, "request": request, "now": now}
     await conn.execute(INSERT, {**before.line.values, **values})
 
@@ -160,6 +167,17 @@ async def keep(conn: Conn, before: Definition, after: Definition | None, now: da
 def _names(of: Definition) -> list[str]:
     action = of.action
     return [name.lower() for name in action.secret_headers] if isinstance(action, Http) else []
+
+
+RAW = ("query_params", "url_params", "req_body")
+
+
+def _written(request: ShownRequest) -> str:
+    """Return what is stored: JSON that others wrote as a text, for jsonb takes not all of JSON."""
+    raws = {name: each for name in RAW if isinstance(each := getattr(request, name), msgspec.Raw)}
+    texts = {name: raw(msgspec.json.encode(bytes(each).decode()).decode())
+             for name, each in raws.items()}  # fmt: skip
+    return msgspec.json.encode(msgspec.structs.replace(request, **texts)).decode()
 
 
 async def find(conn: Conn, service_id: UUID, of: Version) -> Face | None:
@@ -170,14 +188,20 @@ async def find(conn: Conn, service_id: UUID, of: Version) -> Face | None:
     return None if row is None else Face(row.trigger, _read(row.request))
 
 
-def _read(raw: str | None) -> ShownRequest | None:
-    if raw is None:
+def _read(stored: str | None) -> ShownRequest | None:
+    if stored is None:
         return None
     try:
-        found = msgspec.json.decode(raw, type=ShownRequest)
+        found = msgspec.json.decode(stored, type=ShownRequest)
+        texts = {
+            name: raw(msgspec.json.decode(each, type=str))
+            for name in RAW
+            if isinstance(each := getattr(found, name), msgspec.Raw)
+        }
     except (msgspec.DecodeError, RecursionError):  # damaged by hand
         return None
-    return found if found.url or found.command else None
+    named = found.url or found.command or found.service
+    return msgspec.structs.replace(found, **texts) if named else None
 
 
 # Many ---------------------------------------------------------------------------------------------

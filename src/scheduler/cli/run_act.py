@@ -100,7 +100,9 @@ def _one(api: Api, verb: str, run_id: str, output: str) -> None:
         out.print_json(answer.content)
         return
     run = api.read(answer, Json)
-    said = f"Run {text(run, 'id')} of task {text(run, 'task_id')} is {text(run, 'state')}"
+    of = f"{text(run, 'kind')} {text(run, 'trace_id')}" if run.get("trace_id") else ""
+    of = of or f"task {text(run, 'task_id')}"
+    said = f"Run {text(run, 'id')} of {of} is {text(run, 'state')}"
     ends = "; it is told to end" if verb == "cancel" and answer.status_code == 202 else ""
     out.say(f"{said}{ends}.")
 

@@ -20,6 +20,7 @@ def run_filters(*, times: bool = True) -> Callable[[Callable[..., Any]], Callabl
     words: dict[str, Any] = {"cls": In, "section": "Which runs"}
     options = [
         click.option("--task", help="Of this task.", shell_complete=completers.task_ids, **words),
+        click.option("--trace-id", help="Of this process or spec.", **words),
         click.option(
             "--state",
             help=f"One or more, with commas: {', '.join(STATES)}.",
@@ -29,11 +30,11 @@ def run_filters(*, times: bool = True) -> Callable[[Callable[..., Any]], Callabl
         click.option("--reason", help="Exactly as it is shown.", **words),
         click.option(
             "--kind",
-            help="task (a due instant), manual (by hand); with commas.",
+            help="task (a due instant), manual (by hand), process, spec; with commas.",
             shell_complete=completers.listed(*completers.RUN_KINDS),
             **words,
         ),
-        click.option("-q", "--query", "q", help="Words of the task's name or url.", **words),
+        click.option("-q", "--query", "q", help="Words of a task, or an id.", **words),
     ]
     if times:
         options += [

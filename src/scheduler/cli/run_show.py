@@ -67,7 +67,7 @@ def run_row(run: Json) -> list[str]:
     """Return a run's cells, as HEADINGS names them."""
     return [
         text(run, "id"),
-        text(run, "task_id"),
+        text(run, "task_id") or text(run, "trace_id"),
         text(run, "scheduled_for"),
         text(run, "state"),
         text(run, "attempt"),
@@ -114,6 +114,7 @@ def run_pairs(run: Json, now: datetime) -> Iterator[tuple[str, str]]:
     """Yield the lines of a run's card."""
     yield "Run", text(run, "id")
     yield "Task", text(run, "task_id")
+    yield "Trace", text(run, "trace_id")
     yield "Status", text(run, "state")
     yield "Reason", reason_of(run)
     yield "Kind", text(run, "kind")
@@ -128,7 +129,9 @@ def run_pairs(run: Json, now: datetime) -> Iterator[tuple[str, str]]:
     yield "Lag", times.milliseconds(run.get("lag_ms"))
     yield "Took", times.milliseconds(run.get("duration_ms"))
     request = run.get("request") or {}
-    yield "Request", f"{text(request, 'method')} {text(request, 'url')}".strip()
+    yield "Service", text(request, "service")
+    where = text(request, "endpoint") or text(request, "url")
+    yield "Request", f"{text(request, 'method')} {where}".strip()
     yield "Command", text(request, "command")
     more = "\n(there was more than is kept)" if run.get("truncated") else ""
     yield "Response", text(run, "response") + more

@@ -241,7 +241,7 @@ def _print(found: list[Raw], listing: Listing, shown: str) -> None:
 def _row(run: Json) -> list[str]:
     return [
         text(run, "finished_at") or text(run, "started_at") or text(run, "scheduled_for"),
-        text(run, "task_id"),
+        text(run, "task_id") or text(run, "trace_id"),
         text(run, "state"),
         text(run, "attempt"),
         times.milliseconds(run.get("duration_ms")),

@@ -144,14 +144,20 @@ def _tell(found: Backfilled, output: str) -> None:
         raise Failed(f"there is more, from {found.next} on; say it again from there")
 
 
+def _have(number: int) -> str:
+    return "has" if number == 1 else "have"
+
+
 def _words(found: Backfilled) -> str:
-    parts = [f"{found.existing} have a run"]
+    parts = [f"{found.existing} {_have(found.existing)} a run"]
     if found.excluded:
         parts.append(f"a calendar excludes {found.excluded}")
     if found.forgotten:
-        parts.append(f"{found.forgotten} are older than history")
-    parts.append(f"{found.lacking} have none")
-    said = f"{found.matched} instants from {found.from_} to {found.to}: {', '.join(parts)}."
+        are = "is" if found.forgotten == 1 else "are"
+        parts.append(f"{found.forgotten} {are} older than history")
+    parts.append(f"{found.lacking} {_have(found.lacking)} none")
+    instants = "instant" if found.matched == 1 else "instants"
+    said = f"{found.matched} {instants} from {found.from_} to {found.to}: {', '.join(parts)}."
     if found.made:
         said += f"\n{found.made} made; the last is due at {found.last_due}."
     return said

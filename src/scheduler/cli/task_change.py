@@ -29,6 +29,8 @@ def create(api: Api, task_id: str | None, file: str | None, output: str, **given
       scheduler tasks create report --name "Morning report" \\
           --url http://127.0.0.1:9000/hello --cron "30 7 * * MON-FRI" \\
           --timezone Europe/Berlin -H "X-From: scheduler" --tag daily
+      scheduler tasks create -n "Feed 7" --service pets --endpoint "POST /pets/{id}/meals" \\
+          -u id=7 -q size=large -H "X-From: scheduler" --body '{"food": "hay"}' --cron "0 8 * * *"
       scheduler tasks create -n Later --url http://127.0.0.1:9000/hello -t +10m
       scheduler tasks create --file task.yaml --status paused
       scheduler tasks create --file - < many.ndjson

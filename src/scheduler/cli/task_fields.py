@@ -2,14 +2,13 @@
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
-import msgspec
-from msgspec import Raw
 
-from scheduler.cli import completers
+from scheduler.cli import completers, operation_fields
 from scheduler.cli.failures import Usage
 from scheduler.cli.options import In
 from scheduler.cli.times import Time
@@ -108,6 +107,52 @@ FLAGS = (
         multiple=True,
         metavar="NAME=VALUE",
         help="A variable of the command; repeatable. An update replaces all of them.",
+    ),
+    _flag(
+        WHAT,
+        "service",
+        "--service",
+        metavar="SPEC",
+        help="A spec, in place of a url; with --endpoint.",
+    ),
+    _flag(
+        WHAT,
+        "endpoint",
+        "--endpoint",
+        metavar="'GET /PATH'",
+        help="What of the spec is called, like 'GET /pets/{id}'.",
+    ),
+    _flag(
+        WHAT,
+        "query_params",
+        "-q",
+        "--query",
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="A query parameter of the endpoint; twice the same name is an array.",
+    ),
+    _flag(
+        WHAT,
+        "url_params",
+        "-u",
+        "--url-param",
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="What stands for {NAME} in the path; repeatable.",
+    ),
+    _flag(
+        WHAT,
+        "req_body",
+        "--body",
+        metavar="JSON|@FILE",
+        help="The body of the endpoint's call, any JSON.",
+    ),
+    _flag(
+        WHAT,
+        "cache",
+        "--cache/--no-cache",
+        default=None,
+        help="Take an answer that the cache holds; default: it does not.",
     ),
     _flag(WHEN, "frequency", type=int, metavar="N", help="Every N units; with --unit."),
     _flag(
@@ -241,7 +286,9 @@ def sent(given: dict[str, Any]) -> Fields:
     if text is not None:
         if "payload" in fields:
             raise Usage("--payload and --json are two bodies; give one")
-        fields["payload"] = _json(_content(text))
+        fields["payload"] = operation_fields.json("--json", _content(text))
+    if "endpoint" in fields:
+        fields |= operation_fields.endpoint(fields["endpoint"], fields.get("method"))
     for name in ("tags", "secret_headers", "calendars"):
         if name in fields:
             fields[name] = list(fields[name])
@@ -298,17 +345,11 @@ READ: dict[str, Callable[[Any], Any]] = {
     "env": _variables,
     "retry_backoff": _backoff,
     "payload": _content,
+    "query_params": partial(operation_fields.parameters, "--query"),
+    "url_params": partial(operation_fields.parameters, "--url-param"),
+    "req_body": lambda text: operation_fields.json("--body", _content(text)),
 }
 """How flags are read whose field is no text."""
-
-
-def _json(text: str) -> Raw:
-    raw = text.strip().encode(errors="surrogateescape")
-    try:
-        msgspec.json.decode(raw)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as e:
-        raise Usage(f"--json is not JSON: {e}") from None
-    return Raw(raw)
 
 
 def read_file(path: str) -> bytes:

@@ -19,6 +19,8 @@ from scheduler.cli.times import Time
 
 Json = dict[str, Any]
 HIDDEN = {"id", "task_id", "message", "service_id", "state", "status", "name", "header", "env"}
+OF_CALL = {"service", "endpoint", "headers", "query_params", "url_params", "req_body"}
+"""Fields of an operation, which are shown in words of their own."""
 TIMES = ("scheduled_at", "start_at", "end_at", "paused_until", "created_at", "updated_at")
 HEADINGS = ("ID", "Name", "Status", "Active", "Next due", "Trigger", "Calls")
 NAMES = {"scheduled_at": "Next due", "url": "URL"}
@@ -42,7 +44,9 @@ NAMES = {"scheduled_at": "Next due", "url": "URL"}
     shell_complete=completers.words("interval", "once", "cron", "rrule", "none"),
 )
 @click.option(
-    "--action", help="http or command.", shell_complete=completers.words("http", "command")
+    "--action",
+    help="http, command or operation.",
+    shell_complete=completers.words("http", "command", "operation"),
 )
 @click.option("--tag", help="A tag that it has.")
 @click.option("-q", "--query", "q", help="Words, or their beginnings, in name and url.")
@@ -141,6 +145,8 @@ def trigger_of(task: Json) -> str:
 def _calls(task: Json) -> str:
     if task.get("url"):
         return f"{text(task, 'method')} {task['url']}".strip()
+    if task.get("service"):
+        return f"{text(task, 'method')} {task['endpoint']} of {task['service']}"
     return text(task, "command")
 
 
@@ -167,6 +173,9 @@ def show(answer: httpx.Response, shown: str, done: str = "") -> None:
         out.print_json(answer.content)
         return
     task = msgspec.json.decode(answer.content, type=Json)
+    if task.get("req_body") is not None:  # as it is written: a number of 20 digits stays one
+        written = msgspec.json.decode(answer.content, type=dict[str, Raw])["req_body"]
+        task["req_body"] = bytes(written).decode()
     if done:
         out.say(f"Task {text(task, 'id')} is {done}.\n")
     out.card(_pairs(task, out.utc_now()))
@@ -178,15 +187,30 @@ def _pairs(task: Json, now: datetime) -> Iterator[tuple[str, str]]:
     yield "Status", text(task, "state")
     yield "Active", _active(task)
     yield "Trigger", trigger_of(task)
+    hidden = HIDDEN
+    if task.get("service"):
+        yield "Calls", _calls(task)
+        hidden = HIDDEN | OF_CALL | {"method"}
     for field, value in task.items():
-        if field in HIDDEN or value in (None, [], {}):
+        if field in hidden or value in (None, [], {}):
             continue
         name = NAMES.get(field) or field.replace("_", " ").capitalize()
         yield name, times.beside(value, now) if field in TIMES else _value(value)
-    for header, value in (task.get("header") or {}).items():
+    yield from _sent(task)
+    for header, value in (task.get("header") or task.get("headers") or {}).items():
         yield "Header", f"{header}: {value}"
     for variable, value in (task.get("env") or {}).items():
         yield "Env", f"{variable}={value}"
+
+
+def _sent(task: Json) -> Iterator[tuple[str, str]]:
+    """Say what an operation is called with."""
+    for field, name in (("url_params", "Url param"), ("query_params", "Query")):
+        for param, value in (task.get(field) or {}).items():
+            said = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+            yield name, f"{param}={said}"
+    if task.get("req_body") is not None:
+        yield "Body", task["req_body"]
 
 
 def _value(value: Any) -> str:

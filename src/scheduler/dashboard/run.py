@@ -20,7 +20,9 @@ async def show_run(
     """Return a run, live or finished."""
     now = engine.clock.now_ms()
     async with engine.database.api.connect() as conn:
-        found = await model.find(conn, visitor.service.id, model.key_of(run_id), now)
+        found = await model.find(
+            conn, visitor.service.id, model.key_of(run_id), now, engine.runner.sources
+        )
     if found is None:
         raise NotFound(f"there is no run {run_id}")
     return await page.large("run.html", visitor=visitor, now=now, run=found)

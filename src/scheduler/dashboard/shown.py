@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
+import msgspec
 from markupsafe import Markup
 
 from scheduler import asked, masking
@@ -58,6 +59,12 @@ def block(text: object, most: int = BLOCK) -> Markup:
 def plain(text: object) -> str:
     """Return a text for the title of a window, which knows no markup."""
     return ODD.sub("\ufffd", str(text))[:LINE]
+
+
+def written(json: object) -> str:
+    """Return JSON that is kept as it was written; nothing for null."""
+    text = bytes(json).decode(errors="replace") if isinstance(json, msgspec.Raw) else ""
+    return "" if text == "null" else text
 
 
 def _shown(text: str, most: int, more: str) -> Markup:
@@ -129,9 +136,11 @@ FILTERS: dict[str, Any] = {
     "line": line,
     "address": address,
     "block": block,
+    "written": written,
     "plain": plain,
     "when": when,
     "clock": clock,
     "duration": duration,
+    "json": lambda raw: bytes(raw).decode(),
     "part": lambda text: quote(str(text), safe=""),
 }

@@ -196,4 +196,11 @@ REQUESTS = {
     "ShownRequest.header": said("The headers, secrets masked.", {"Accept": "application/json"}),
     "ShownRequest.command": said("Of a command: the line for `sh -c`.", "echo hello"),
     "ShownRequest.payload": said("The body.", '{"month": "last"}'),
+    "ShownRequest.service": said("Of an operation: the name of its spec.", "filmot"),
+    "ShownRequest.endpoint": said("Of an operation: its path.", "/getsearchsubtitles"),
+    "ShownRequest.headers": said(
+        "Of an operation: its own headers, secrets masked.",
+        {},
+        additionalProperties={"type": "string"},
+    ),
 }

@@ -19,13 +19,7 @@ YEAR_S = 31_536_000
 DAY_S = 86_400
 STATUSES = ["active", "paused", "disabled"]
 STATES = ["created", "pending", "running", "completed", "failed"]
-NOT_YET = "Of a later version: null alone is taken, and answered."
 IGNORED = "Answered alone; taken and ignored, so that an answer may be sent back whole."
-
-
-def not_yet(*names: str) -> dict[str, Json]:
-    """Say of fields that their time has not come."""
-    return {name: said(NOT_YET, None, type="null") for name in names}
 
 
 def ignored(schema: str, *names: str) -> dict[str, Json]:

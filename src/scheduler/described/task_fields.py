@@ -9,7 +9,6 @@ from scheduler.described.said import (
     STATUSES,
     YEAR_S,
     ignored,
-    not_yet,
     said,
 )
 
@@ -22,12 +21,15 @@ TASKS = {
     "tags": said("Words to filter by.", ["billing"]),
     "TaskFields.tags": said("Words to filter by.", ["billing"], maxItems=50),
     "url": said("What is called: http or https.", "https://example.com/reports"),
-    "method": said("GET, POST, PUT, DELETE, OPTIONS, PATCH or HEAD; GET, and POST with a payload, "
-                   "where none is given.", "POST"),
+    "method": said("Of a `url` or an `endpoint`: GET, POST, PUT, DELETE, OPTIONS, PATCH or HEAD; "
+                   "where none is given GET, and POST with a payload.", "POST"),
     "header": said("Headers of the call. Secret ones are answered as `********`, and that value, "
                    "sent back, keeps what is stored.", {"Accept": "application/json"},
                    additionalProperties={"type": "string"}),
-    "headers": said("The same as `header`, as an object or a list of pairs; `header` wins.",
+    "Task.headers": said("Of an operation: the headers of the call, secrets masked.", None,
+                         additionalProperties={"type": "string"}),
+    "headers": said("The same as `header`, as an object or a list of pairs; of a `url`, `header` "
+                    "wins, and of an operation, `headers` does.",
                     [{"key": "Accept", "value": "application/json"}],
                     additionalProperties={"type": "string"}),
     "payload": said("The body of the call: text, or an object or array that is sent as JSON.",
@@ -43,6 +45,17 @@ TASKS = {
                            "what is stored.", {"LANG": "C.UTF-8"},
                            additionalProperties={"type": "string"}),
     "env": said("Variables of the command, secrets masked.", {"LANG": "C.UTF-8"}),
+    "TaskFields.service": said("With `endpoint`, in place of a `url`: the name of a spec, whatever "
+                               "the case of its letters.", None),
+    "Task.service": said("The name of the spec that is called.", None),
+    "TaskFields.endpoint": said("A path of that spec, as the document writes it; the method is in "
+                                "`method`.", None),
+    "Task.endpoint": said("The path of the spec that is called.", None),
+    "query_params": said("Of an operation: query parameters by name, as for a process.", None),
+    "url_params": said("Of an operation: what stands for `{id}` in its path, by name.", None),
+    "req_body": said("Of an operation: the body of the call, any JSON.", None),
+    "cache": said("Of an operation: `true` takes an answer that the cache holds, and keeps its own "
+                  "there.", None),
     "frequency": said("With `unit`: how often it is due.", 15, minimum=1),
     "unit": said("Of `frequency`: second, minute, hour, day (24 hours) or week.", "minute"),
     "scheduled_at": said("When it is due next; null where nothing is to come.", INSTANT,
@@ -184,7 +197,6 @@ TASKS = {
                              "2027-01-31T09:00:00.000+01:00"),
     "Occurrence.note": said("What daylight saving did to it.",
                             "02:30 does not exist on this day; fires at 03:00"),
-    **not_yet("service", "endpoint", "query_params", "url_params", "req_body"),
     **ignored("TaskFields", "task_id", "message", "service_id", "state", "created_at",
               "updated_at"),
 }  # fmt: skip

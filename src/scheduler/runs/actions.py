@@ -1,6 +1,7 @@
 """`/runs/{id}/replay` and `/runs/{id}/cancel`."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from uuid import UUID
 
@@ -9,16 +10,18 @@ from litestar.di import NamedDependency
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath
 
-from scheduler import clock, db, history, lines, planner, quotas, services, task
+from scheduler import clock, db, history, lines, planner, quotas, replays, services, task
 from scheduler.db import Conn, utc
 from scheduler.definition import Definition
 from scheduler.engine import Engine
 from scheduler.errors import Conflict, NotFound
 from scheduler.history import Finished
-from scheduler.lines import Marked
+from scheduler.lines import Marked, Stance
+from scheduler.replays import Again
 from scheduler.runs import model
 from scheduler.runs.model import ShownRun
 from scheduler.service import Service
+from scheduler.sources import definitions
 
 SETTLED_S = 2.0
 """How long an answer waits for the end of a run that had not started."""
@@ -39,9 +42,13 @@ async def replay_run(
         raise Conflict("this run is of no task that could run again")
     if ended.gap is not None and ended.gap[0] > 1:
         raise Conflict("this row stands for instants that were skipped; execute the task instead")
-    moved = await replay(engine, service, ended.task_id, ended.task_key, [key])
+    moved, refused = await replay(engine, service, [ended])
+    for why in refused:
+        raise Conflict(why)
     async with engine.database.api.connect() as conn:
-        shown = await model.find(conn, service.id, key, engine.clock.now_ms())
+        shown = await model.find(
+            conn, service.id, key, engine.clock.now_ms(), engine.runner.sources
+        )
     if not moved or shown is None:
         raise Conflict("the run is live again already: someone replayed it")
     return shown
@@ -53,28 +60,64 @@ async def _refuse_live(conn: Conn, service_id: UUID, key: UUID, run_id: str) -> 
     raise Conflict("the run has not ended; only one that has can be replayed")
 
 
+Refused = dict[str, int]
+"""Why runs stay as they are, and how many."""
+
+
 @db.again
 async def replay(
-    engine: Engine, service: Service, task_id: str, task_key: UUID, keys: Sequence[UUID]
-) -> list[UUID]:
-    """Replay finished runs of one task as it stands now; return those that were moved.
+    engine: Engine, service: Service, runs: Sequence[Finished]
+) -> tuple[list[UUID], Refused]:
+    """Replay finished runs, as what they do stands now; return those that were moved.
 
-    All or none. Raises Conflict where the task is gone, or disabled, or everything is paused, and
-    TooManyRequests.
+    All of one task: all or none of them; raises Conflict where it is gone, or disabled. Or of no
+    task: what is gone is refused. Raises Conflict where everything is paused, and TooManyRequests.
     """
     engine.check_running()
+    of_task = runs[0].of_task
     async with engine.database.api.begin() as conn:
-        of = await _still(conn, service.id, task_id, task_key)
-        retries = of.policy.max_retries
-        most = engine.settings.worker.max_retries if retries is None else retries
+        ready = _of_task if of_task else _of_others
+        wanted, refused = await ready(conn, engine, service.id, runs)
         now = await services.hold(conn, service.id)
-        stance = planner.stance_of(of)
-        moved = await lines.replay(conn, of.line, keys, stance, most, utc(now))
+        moved = await replays.replay(conn, service.id, wanted, utc(now))
         await quotas.take_runs(conn, service, len(moved))
     if moved:
         engine.wake(now)
-        engine.standing.recheck([of.key])
-    return moved
+        engine.standing.recheck({each.key for each in wanted} if of_task else ())
+    return moved, refused
+
+
+async def _of_task(
+    conn: Conn, engine: Engine, service_id: UUID, runs: Sequence[Finished]
+) -> tuple[list[Again], Refused]:
+    """Return runs of one task as they are replayed."""
+    first = runs[0]
+    assert first.task_id is not None and first.task_key is not None  # noqa: S101, PT018  (asked)
+    of = await _still(conn, service_id, first.task_id, first.task_key)
+    retries = of.policy.max_retries
+    most = engine.settings.worker.max_retries if retries is None else retries
+    stance = planner.stance_of(of)
+    return [Again(run.id, of.key, stance, most) for run in runs], {}
+
+
+async def _of_others(
+    conn: Conn, engine: Engine, service_id: UUID, runs: Sequence[Finished]
+) -> tuple[list[Again], Refused]:
+    """Return runs of processes and specs as they are replayed, and why others are not."""
+    found = await definitions(engine.runner.sources, conn, service_id, runs)
+    wanted, refused = list[Again](), Counter[str]()
+    for run in runs:
+        of = found.get(run.id)
+        if of is None:
+            refused[f"the {run.kind} that this run was of is gone"] += 1
+        elif run.kind == "spec" and run.state == "succeeded":
+            refused["this step is done; send the document once more to go through it again"] += 1
+        else:
+            # What nobody said may be repeated is not, but where someone asks for it: once.
+            most = of.max_retries(engine.settings.worker.max_retries)
+            stance = Stance(of.version, "allow", None, of.policy.priority)
+            wanted.append(Again(run.id, of.key, stance, 0 if of.action.once else most))
+    return wanted, dict(refused)
 
 
 async def _still(conn: Conn, service_id: UUID, task_id: str, task_key: UUID) -> Definition:
@@ -108,7 +151,9 @@ async def cancel_run(
     unsent = bool(marked) and not marked[0].running
     ended = bool(done) or (unsent and await _has_ended(engine, service.id, key))
     async with engine.database.api.connect() as conn:
-        shown = await model.find(conn, service.id, key, engine.clock.now_ms())
+        shown = await model.find(
+            conn, service.id, key, engine.clock.now_ms(), engine.runner.sources
+        )
     if shown is None:
         raise NotFound(f"there is no run {run_id}")
     if not done and not marked:

@@ -23,7 +23,7 @@ from scheduler.runs.actions import cancel_run, replay_run
 from scheduler.runs.many import cancel_runs, replay_runs
 from scheduler.runs.model import ShownRun
 from scheduler.runs.verify import DAY_MS, Job, Verified, resumed, verified
-from scheduler.runs.which import LIMIT_MOST, of_task, page_of, read_query
+from scheduler.runs.which import LIMIT_MOST, narrowed, page_of, read_query
 from scheduler.service import Service
 
 LIMIT = 100
@@ -47,6 +47,7 @@ class RunList(msgspec.Struct):
     summary="List runs, the newest first",
     operation_class=asks(
         task=TEXT,
+        trace_id=TEXT,
         state=TEXT,
         reason=TEXT,
         kind=TEXT,
@@ -61,7 +62,8 @@ async def list_runs(request: AnyRequest, service: Caller, engine: Machine) -> Ru
     """Return a page of runs, live and finished, by `scheduled_for`.
 
     `state` and `kind` take several words with commas between them; `from` is included, `to` is
-    not; `q` is words, or their beginnings, in the name and url of the task, or a run's id.
+    not; `trace_id` is that of a process or a spec; `q` is words, or their beginnings, in the name
+    and url of the task, or a run's id, or a trace_id.
     A page may be short, even empty, before the end: only a null `next_cursor` is the end.
     """
     sent = request.query_params
@@ -71,8 +73,9 @@ async def list_runs(request: AnyRequest, service: Caller, engine: Machine) -> Ru
     now = engine.clock.now_ms()
     async with engine.database.api.connect() as connection:
         conn = await connection.execution_options(isolation_level="REPEATABLE READ")
-        query = await of_task(conn, query, sent.get("task") or None)
-        page = await page_of(conn, query, words, now, after=after, count=limit)
+        sources = engine.runner.sources
+        query = await narrowed(conn, query, sent, sources)
+        page = await page_of(conn, query, words, now, sources, after=after, count=limit)
         kinds = await model.triggers(conn, service.id, [run for _, run in page.found])
     return RunList(
         [model.listed(run, service.id, now, kinds) for _, run in page.found],
@@ -115,7 +118,9 @@ async def get_run(run_id: FromPath[str], service: Caller, engine: Machine) -> Sh
     """Return a run, live or finished."""
     key = model.key_of(run_id)
     async with engine.database.api.connect() as conn:
-        found = await model.find(conn, service.id, key, engine.clock.now_ms())
+        found = await model.find(
+            conn, service.id, key, engine.clock.now_ms(), engine.runner.sources
+        )
     if found is None:
         raise NotFound(f"there is no run {run_id}")
     return found

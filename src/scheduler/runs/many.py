@@ -17,7 +17,7 @@ from scheduler.ledger import END_STATES, LIVE_STATES, Place
 from scheduler.openapi import asks
 from scheduler.run import Started
 from scheduler.runs import actions
-from scheduler.runs.which import LIMIT_MOST, of_task, page_of, read_query
+from scheduler.runs.which import LIMIT_MOST, narrowed, page_of, read_query
 from scheduler.service import Service
 
 MOST = 10_000
@@ -34,6 +34,7 @@ class Which(msgspec.Struct, forbid_unknown_fields=True, rename={"since": "from",
     """The filters of `GET /runs`; at least one is needed."""
 
     task: str | None = None
+    trace_id: str | None = None
     state: str | None = None
     reason: str | None = None
     kind: str | None = None
@@ -50,7 +51,7 @@ class Which(msgspec.Struct, forbid_unknown_fields=True, rename={"since": "from",
         found = {name: value for name, value in filters.items() if value}
         if not found:
             raise ValidationFailed.of(
-                "body", "needs at least one of task, state, reason, kind, from, to, q"
+                "body", "needs at least one of task, trace_id, state, reason, kind, from, to, q"
             )
         return found
 
@@ -87,36 +88,38 @@ async def replay_runs(
     found = Done(which.dry_run, 0, more=False)
     refused, over = Counter[str](), ""
     async for piece in _pieces(engine, service, which, END_STATES, found):
-        ended = [run for run in piece if isinstance(run, Finished)]
-        tasks: dict[tuple[str, UUID], list[UUID]] = {}
-        for run in ended:
-            if run.task_id is not None and run.task_key is not None:
-                tasks.setdefault((run.task_id, run.task_key), []).append(run.id)
-        for task_id, key, ids in _at_once(service, tasks):
+        for runs in _at_once(service, [run for run in piece if isinstance(run, Finished)]):
             if over:
-                refused[over] += len(ids)
+                refused[over] += len(runs)
                 continue
             try:
-                found.done += len(await actions.replay(engine, service, task_id, key, ids))
+                moved, kept = await actions.replay(engine, service, runs)
+                found.done += len(moved)
+                refused.update(kept)
             except Conflict as e:
-                refused[e.message] += len(ids)
+                refused[e.message] += len(runs)
             except TooManyRequests as e:
                 over = e.message
-                refused[over] += len(ids)
+                refused[over] += len(runs)
     found.refused = dict(refused)
     found.more = found.more or bool(over)
     return found
 
 
-def _at_once(
-    service: Service, tasks: dict[tuple[str, UUID], list[UUID]]
-) -> Iterator[tuple[str, UUID, list[UUID]]]:
-    """Yield what is replayed in one transaction: all of a task, or what its quota may take."""
+def _at_once(service: Service, runs: Sequence[Finished]) -> Iterator[list[Finished]]:
+    """Yield what is replayed in one transaction: all of a task, or all that are of none.
+
+    But no more than the quota may take.
+    """
     most = service.limits.max_runs_per_minute
     size = min(most, QUOTA_PIECE) if most else LIMIT_MOST
-    for (task_id, key), ids in tasks.items():
-        for start in range(0, len(ids), size):
-            yield task_id, key, ids[start : start + size]
+    groups: dict[UUID | None, list[Finished]] = {}
+    for run in runs:
+        if run.task_id is not None and run.task_key is not None:
+            groups.setdefault(run.task_key if run.of_task else None, []).append(run)
+    for some in groups.values():
+        for start in range(0, len(some), size):
+            yield some[start : start + size]
 
 
 @post(
@@ -148,7 +151,8 @@ async def _pieces(
 
     Only those in one of the `able` states: a filter without a state means all of them.
     """
-    query, words = read_query(which.sent(), service.id)
+    sent = which.sent()
+    query, words = read_query(sent, service.id)
     states = (query.states or frozenset(able)) & frozenset(able)
     if not states:
         raise ValidationFailed.of("state", f"must be one or more of {', '.join(able)}")
@@ -157,9 +161,10 @@ async def _pieces(
     while True:
         async with engine.database.api.connect() as connection:
             conn = await connection.execution_options(isolation_level="REPEATABLE READ")
-            narrow = await of_task(conn, query, which.task or None)
+            sources = engine.runner.sources
+            narrow = await narrowed(conn, query, sent, sources)
             now = engine.clock.now_ms()
-            page = await page_of(conn, narrow, words, now, after=after, count=LIMIT_MOST)
+            page = await page_of(conn, narrow, words, now, sources, after=after, count=LIMIT_MOST)
         runs = [run for _, run in page.found if not _is_gap(run)]
         runs = runs[: MOST - found.matched]
         found.matched += len(runs)

@@ -10,7 +10,9 @@ from scheduler.db import Conn, rfc3339
 from scheduler.definition import Definition
 from scheduler.errors import NotFound
 from scheduler.history import Finished
+from scheduler.masking import MASK
 from scheduler.run import Attempt, NewRun, Started, bucket_in
+from scheduler.sources import Sources, definitions
 from scheduler.versions import Face, ShownRequest
 
 Kinds = Mapping[UUID, str | None]
@@ -40,6 +42,7 @@ class ShownRun(msgspec.Struct, kw_only=True):
     kind: str
     task_id: str | None
     trace_id: str | None = None
+    """Of a process or a spec; `task_id` is null then."""
     trigger: str | None = None
     scheduled_for: str | None
     state: str
@@ -73,8 +76,10 @@ def key_of(run_id: str) -> UUID:
         raise NotFound(f"there is no run {run_id}") from None
 
 
-async def find(conn: Conn, service_id: UUID, run_id: UUID, now: int) -> ShownRun | None:
-    """Return a service's run, live or finished; `now` in ms."""
+async def find(
+    conn: Conn, service_id: UUID, run_id: UUID, now: int, sources: Sources | None = None
+) -> ShownRun | None:
+    """Return a service's run, live or finished; `now` in ms. What is of no task asks `sources`."""
     run = await lines.get(conn, service_id, run_id) or await history.get(conn, service_id, run_id)
     if run is None:
         return None
@@ -82,7 +87,19 @@ async def find(conn: Conn, service_id: UUID, run_id: UUID, now: int) -> ShownRun
         shown = of_live(run, service_id, now)
     else:
         shown = of_finished(run, service_id)
+    if not run.of_task:
+        of = (await definitions(sources or {}, conn, service_id, [run])).get(run.id)
+        return _described(shown, Face(None, None) if of is None else _called(of))
     return _described(shown, await _face(conn, service_id, run))
+
+
+def _called(of: Definition) -> Face:
+    """Return what a run of a process shows of its call: header values are for the target alone."""
+    face = versions.face(of)
+    if face.request is None or not face.request.headers:
+        return face
+    hidden = dict.fromkeys(face.request.headers, MASK)
+    return Face(face.trigger, msgspec.structs.replace(face.request, headers=hidden))
 
 
 async def _face(conn: Conn, service_id: UUID, run: Started | Finished) -> Face:
@@ -161,7 +178,8 @@ def of_live(run: Started, service_id: UUID, now: int) -> ShownRun:
         id=str(run.id),
         service_id=str(service_id),
         kind=run.kind,
-        task_id=run.task_id,
+        task_id=run.task_id if run.of_task else None,
+        trace_id=None if run.of_task else run.task_id,
         scheduled_for=rfc3339(run.scheduled_for),
         state="running" if running else waiting,
         attempt=len(run.attempts) + running,
@@ -181,7 +199,8 @@ def of_finished(run: Finished, service_id: UUID) -> ShownRun:
         id=str(run.id),
         service_id=str(service_id),
         kind=run.kind,
-        task_id=run.task_id,
+        task_id=run.task_id if run.of_task else None,
+        trace_id=None if run.of_task else run.task_id,
         scheduled_for=rfc3339(run.scheduled_for),
         state=run.state,
         reason=run.reason,

@@ -1,5 +1,6 @@
 """Which runs are meant: the filters of `/runs`, for lists and for what is done to many at once."""
 
+from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
@@ -9,9 +10,12 @@ from scheduler import asked, ledger, task, tasklist
 from scheduler.db import Conn
 from scheduler.errors import ValidationFailed
 from scheduler.ledger import END_STATES, LIVE_STATES, Place, Query
+from scheduler.run import OF_TASKS
+from scheduler.sources import Sources, keys
 from scheduler.tasklist import words_of
 
 KINDS = ("task", "manual", "process", "spec")
+OF_TRACES = frozenset(KINDS) - OF_TASKS
 LIMIT_MOST = 1000
 TASKS_MOST = 1000
 """Tasks whose runs `q` looks up one by one; where more fit, it looks at the runs instead."""
@@ -21,7 +25,7 @@ WORDS_MOST = 50
 
 def read_query(sent: Any, service_id: UUID) -> tuple[Query, str | None]:
     """Return what a list is filtered by, and its words; not yet its task. Raises."""
-    for name in ("task", "state", "reason", "kind", "q"):
+    for name in ("task", "trace_id", "state", "reason", "kind", "q"):
         if "\x00" in (sent.get(name) or ""):
             raise ValidationFailed.of(name, "must not hold a NUL character")
     query = Query(
@@ -35,7 +39,30 @@ def read_query(sent: Any, service_id: UUID) -> tuple[Query, str | None]:
     return query, (sent.get("q") or "").strip() or None
 
 
-async def of_task(conn: Conn, query: Query, task_id: str | None) -> Query:
+async def narrowed(conn: Conn, query: Query, sent: Any, sources: Sources) -> Query:
+    """Narrow a query to the task, or to the process or the spec, that was asked for, if any."""
+    query = await _of_task(conn, query, sent.get("task") or None)
+    return await _of_trace(conn, query, sent.get("trace_id") or None, sources)
+
+
+async def _of_trace(conn: Conn, query: Query, trace_id: str | None, sources: Sources) -> Query:
+    """Narrow a query to a process or a spec: the one that has this trace_id, else that once had."""
+    if trace_id is None:
+        return query
+    found = await keys(sources, conn, query.service_id, trace_id)
+    kinds = (query.kinds or OF_TRACES) & OF_TRACES
+    if found or not kinds:
+        return _among(query, found)
+    return msgspec.structs.replace(query, trace_id=trace_id, kinds=kinds)
+
+
+def _among(query: Query, found: Iterable[UUID]) -> Query:
+    """Narrow a query to these keys, of those that it may already be narrowed to."""
+    fit = (key for key in found if query.keys is None or key in query.keys)
+    return msgspec.structs.replace(query, keys=tuple(fit))
+
+
+async def _of_task(conn: Conn, query: Query, task_id: str | None) -> Query:
     """Narrow a query to a task: the one that has this id, else those that once had it."""
     if task_id is None:
         return query
@@ -46,25 +73,37 @@ async def of_task(conn: Conn, query: Query, task_id: str | None) -> Query:
 
 
 async def page_of(
-    conn: Conn, query: Query, words: str | None, now: int, *, after: Place | None, count: int
+    conn: Conn,
+    query: Query,
+    words: str | None,
+    now: int,
+    sources: Sources,
+    *,
+    after: Place | None,
+    count: int,
 ) -> ledger.Page:
-    """Return a page of the runs that are meant; `words` narrow them to tasks, or name one run."""
+    """Return a page of the runs that are meant.
+
+    `words` narrow them to tasks, or name one run, or one process or spec.
+    """
     if words is None:
         return await ledger.page(conn, query, now, after=after, count=count)
     run = _uuid(words)
     if run is not None:
         one = msgspec.structs.replace(query, run=run)
-        found = await ledger.page(conn, one, now, after=after, count=count)
-        if found.found or after:
-            return found
-    keys = await tasklist.search(conn, query.service_id, words_of(words), TASKS_MOST + 1)
+        page = await ledger.page(conn, one, now, after=after, count=count)
+        if page.found or after:
+            return page
+    if traced := await keys(sources, conn, query.service_id, words):
+        one = _among(query, traced)
+        return await ledger.page(conn, one, now, after=after, count=count)
+    found = await tasklist.search(conn, query.service_id, words_of(words), TASKS_MOST + 1)
     if query.keys is not None:
-        fit = await tasklist.fitting(conn, query.service_id, words_of(words), query.keys)
-        keys = list(fit)
-    if len(keys) <= TASKS_MOST:
-        if not keys:
+        found = list(await tasklist.fitting(conn, query.service_id, words_of(words), query.keys))
+    if len(found) <= TASKS_MOST:
+        if not found:
             return ledger.Page([], None)
-        narrow = msgspec.structs.replace(query, keys=tuple(keys))
+        narrow = msgspec.structs.replace(query, keys=tuple(found))
         return await ledger.page(conn, narrow, now, after=after, count=count)
     return await _sifted(conn, query, words, now, after=after, count=count)
 
@@ -76,8 +115,8 @@ async def _sifted(
     found: list[ledger.Found] = []
     for _ in range(PIECES):
         piece = await ledger.page(conn, query, now, after=after, count=LIMIT_MOST)
-        keys = {run.task_key for _, run in piece.found if run.task_key is not None}
-        fit = await tasklist.fitting(conn, query.service_id, words_of(words), list(keys))
+        tasks = {run.task_key for _, run in piece.found if run.of_task and run.task_key}
+        fit = await tasklist.fitting(conn, query.service_id, words_of(words), list(tasks))
         found += [each for each in piece.found if each[1].task_key in fit]
         after = piece.following
         if len(found) > count:

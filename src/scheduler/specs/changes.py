@@ -18,6 +18,7 @@ from scheduler import db
 from scheduler.clock import Slice
 from scheduler.db import Conn, utc
 from scheduler.errors import Conflict
+from scheduler.specs import model
 from scheduler.specs.client import Client
 from scheduler.specs.model import COLUMNS, OF_DRAFT, OF_SERVICE, Status, Stored, home, stored
 
@@ -52,6 +53,7 @@ UPDATE spec SET draft = :draft, status = 'WAITING', reached = 'WAITING', error =
     updated_at = :now
 WHERE {OF_SPEC}
 """)
+SHA256 = text(f"SELECT sha256 FROM spec_document WHERE {OF_DRAFT}")
 COUNT = text(f"SELECT count(*) FROM (SELECT FROM spec WHERE {OF_SERVICE} LIMIT :most) AS s")
 
 
@@ -94,12 +96,20 @@ async def create(conn: Conn, service_id: UUID, new: NewSpec, now: int) -> UUID:
     return key
 
 
+async def sha256(conn: Conn, of: Stored) -> str | None:
+    """Return the SHA-256 of the document that came last, in 64 characters."""
+    found: str | None = (await conn.execute(SHA256, {**of.values, "draft": of.draft})).scalar()
+    return found
+
+
 async def rename(
     conn: Conn, of: Stored, *, name: str, headers: dict[str, str], url: str | None, now: int
 ) -> None:
     """Change what is no document; it is locked. Raises Conflict where the name is taken."""
     values = {"name": name, "headers": _json(headers), "url": url, "now": utc(now)}
     await _named(conn, RENAME, {**of.values, **values}, name)
+    if name != of.name:  # so is its Python client
+        await conn.execute(UNPACK, of.values)
 
 
 async def renew(conn: Conn, of: Stored, sent: Sent, now: int) -> int:
@@ -138,6 +148,9 @@ BEFORE: dict[Status, list[str]] = {
 }
 """Where a draft must have come to, to go on to a status; some may be reached again."""
 OF_LAST = f"{OF_SPEC} AND draft = :draft AND reached = ANY(:before)"
+BY_KEY = text(f"SELECT {COLUMNS} FROM spec WHERE {OF_SPEC}")
+SOURCE = text(f"SELECT source FROM spec_document WHERE {OF_DRAFT}")
+CLIENT = text(f"SELECT client FROM spec_document WHERE {OF_DRAFT}")
 REACH = text(f"""
 UPDATE spec SET status = :status, reached = :status, error = NULL, updated_at = :now
 WHERE {OF_LAST}
@@ -175,6 +188,28 @@ DELETE FROM spec_operation WHERE {OF_SERVICE} AND spec_key = :key AND draft <> A
 """)
 
 
+async def by_key(conn: Conn, service_id: UUID, key: UUID) -> Stored | None:
+    """Return a service's spec, or None."""
+    values = {"bucket": home(service_id), "service_id": service_id, "key": key}
+    row = (await conn.execute(BY_KEY, values)).first()
+    return None if row is None else stored(row)
+
+
+async def source(conn: Conn, of: Stored, draft: int) -> bytes | None:
+    """Return a document as it was sent; None where there is none (any more)."""
+    found: bytes | None = (await conn.execute(SOURCE, {**of.values, "draft": draft})).scalar()
+    return found
+
+
+async def client(conn: Conn, of: Stored, draft: int) -> Client | None:
+    """Return what a document compiled to, with its operations; None where it did not yet."""
+    found = (await conn.execute(CLIENT, {**of.values, "draft": draft})).scalar()
+    if found is None:
+        return None
+    operations = await model.operations(conn, of.service_id, of.key, draft)
+    return msgspec.structs.replace(_clients.decode(found), operations=operations)
+
+
 async def reach(conn: Conn, of: Stored, status: Status, now: int) -> Stored | None:
     """Have the draft `of` names come to a status; None where a newer one came, or it is past it."""
     values = {"draft": of.draft, "before": BEFORE[status], "status": status, "now": utc(now)}
@@ -182,15 +217,15 @@ async def reach(conn: Conn, of: Stored, status: Status, now: int) -> Stored | No
     return None if row is None else stored(row)
 
 
-async def keep(conn: Conn, of: Stored, document: bytes, client: Client) -> None:
+async def keep(conn: Conn, of: Stored, document: bytes, compiled: Client) -> None:
     """Keep what the draft compiled to. The spec is locked: it was just brought to READY_CLIENT."""
     address = {**of.values, "draft": of.draft}
-    outline = msgspec.structs.replace(client, operations=[])
+    outline = msgspec.structs.replace(compiled, operations=[])
     await conn.execute(COMPILED, {**address, "document": document, "client": _json(outline)})
     await conn.execute(CLEAR, address)
     turn = Slice()
-    for begin in range(0, len(client.operations), PIECE):
-        some = client.operations[begin : begin + PIECE]
+    for begin in range(0, len(compiled.operations), PIECE):
+        some = compiled.operations[begin : begin + PIECE]
         written = list[str]()
         for operation in some:
             written.append(_json(operation))
@@ -239,6 +274,27 @@ async def _forget(conn: Conn, address: dict[str, Any], kept: Sequence[int]) -> N
     """Delete what belongs to other drafts than these."""
     await conn.execute(FORGET, {**address, "kept": list(kept)})
     await conn.execute(FORGET_OPERATIONS, {**address, "kept": list(kept)})
+
+
+PACKAGE = text(f"SELECT package FROM spec_document WHERE {OF_DRAFT}")
+PACK = text(f"""
+UPDATE spec_document SET package = :package
+WHERE {OF_DRAFT} AND EXISTS (
+    SELECT FROM spec WHERE {OF_SPEC} AND name = :name)
+""")
+UNPACK = text(f"UPDATE spec_document SET package = NULL WHERE {OF_SERVICE} AND spec_key = :key")
+
+
+async def package(conn: Conn, of: Stored, draft: int) -> bytes | None:
+    """Return the Python client of a document, where it was written before."""
+    found: bytes | None = (await conn.execute(PACKAGE, {**of.values, "draft": draft})).scalar()
+    return found
+
+
+async def pack(conn: Conn, of: Stored, draft: int, written: bytes) -> None:
+    """Keep the Python client of a document, where the spec is still called as it was."""
+    values = {"draft": draft, "package": written, "name": of.name}
+    await conn.execute(PACK, {**of.values, **values})
 
 
 # Its end ------------------------------------------------------------------------------------------
@@ -296,6 +352,7 @@ async def unfinished(conn: Conn, after: UUID, most: int) -> list[Stored]:
 
 # Rows ---------------------------------------------------------------------------------------------
 
+_clients = msgspec.json.Decoder(Client)
 NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
 
 

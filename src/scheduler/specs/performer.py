@@ -1,12 +1,59 @@
 """Performing an operation: the call is built from the spec, checked, looked up, and sent."""
 
+import asyncio
+from datetime import timedelta
 from uuid import UUID
 
+from scheduler import db
 from scheduler.actions import Call, Expected, Operation, Outcome
+from scheduler.actions.http import named, refused
 from scheduler.config import Settings
 from scheduler.db import Database
-from scheduler.outbound import Outbound
+from scheduler.engine import Chore
+from scheduler.errors import UserError
+from scheduler.outbound import NotNowError, Outbound, Response, SendError
+from scheduler.sealing import SealError
+from scheduler.specs import model, responses
 from scheduler.specs.aide import Aides
+from scheduler.specs.asked import (
+    PREFIX,
+    Asked,
+    built,
+    failed,
+    field_of,
+    handed,
+    hash_of,
+    made,
+    no_endpoint,
+    not_answered,
+    since,
+    spoiled,
+    type_of,
+)
+from scheduler.specs.checks import Checks
+from scheduler.specs.lookup import Lookup
+from scheduler.specs.model import Called
+from scheduler.specs.operation import WrongCall
+from scheduler.specs.responses import Key, Shared
+from scheduler.specs.sharing import Sharing
+from scheduler.specs.unpacking import PackedError, codings, unpack
+from scheduler.target import prepare
+
+WAIT_S = 0.2
+WAIT_MOST_S = 5.0
+WAIT_PART = 0.25
+"""Of the time it has waited already, how long a call waits before it looks for its spec again."""
+AWAY_S = 1.0
+"""When a call looks again that could not read its spec: the database is away."""
+KEEP_MOST_S = 5.0
+"""Between two tries to keep an answer."""
+SHAREABLE = frozenset({"GET", "HEAD"})
+FLIGHTS = 2
+"""An equal call waits for so many others to end; then it goes by itself."""
+CACHE_S = 30.0
+"""How often shared answers that are too old are deleted, or too many."""
+ANSWERS_S = 600.0
+"""How often long answers that are too old are deleted."""
 
 
 class OperationPerformer:
@@ -18,16 +65,265 @@ class OperationPerformer:
         self._settings = settings
         self._database = database
         self._outbound = outbound
-        self._aides = aides
+        self._specs = Lookup(database)
+        self._checks = Checks(database, aides)
+        self.sharing = Sharing(settings.cache, database)
+        self._flights: dict[tuple[Key, bool], asyncio.Future[Shared | None]] = {}
+        """Calls that others wait for: those of processes, and of tasks, which keep less."""
 
     def prepare(self, action: Operation, expected: Expected) -> tuple[Operation, Expected]:
         """Keep what is called: the spec may change before each call."""
         return action, expected
 
+    @property
+    def chores(self) -> list[Chore]:
+        """Return what has to be done every so often."""
+        return [
+            Chore("cache", CACHE_S, self.sharing.prune),
+            Chore("answers", ANSWERS_S, self._prune),
+        ]
+
+    async def _prune(self) -> None:
+        """Delete the long answers whose runs are gone."""
+        kept = timedelta(days=self._settings.history.retention_days) + responses.OUTLIVED
+        more = True
+        while more:
+            async with self._database.auto.connect() as conn:
+                more = await responses.prune(conn, kept)
+
+    # Before it is stored -------------------------------------------------------------------------
+
     async def check(self, service_id: UUID, action: Operation) -> list[tuple[str, str]]:
         """Return what is wrong with an operation that is about to be stored."""
-        raise NotImplementedError(service_id, action)
+        async with self._database.api.connect() as conn:
+            try:
+                called = await model.called(
+                    conn, self._database.vault, service_id, action.service, action.name
+                )
+            except SealError as e:
+                return [("service", str(e))]
+            if called is None:
+                return [("service", f"there is no spec {action.service}; add it first")]
+            if called.serving is None:
+                if called.status != "ERROR":
+                    return []  # it is on its way
+                return [("service", f"the spec {action.service} ended in ERROR; mend it first")]
+        return await self.misfits(service_id, action, called)
+
+    async def misfits(
+        self, service_id: UUID, action: Operation, called: Called
+    ) -> list[tuple[str, str]]:
+        """Return what is wrong with an operation of a document: fields, sentences.
+
+        Raises TooManyRequests and Unavailable where it cannot be checked.
+        """
+        if called.operation is None:
+            async with self._database.api.connect() as conn:
+                there = await model.operations(conn, service_id, called.spec, called.serving or 0)
+            return [("endpoint", no_endpoint(action, [each.endpoint for each in there]))]
+        try:
+            request = built(action, called)
+            prepare(request.method, request.url, dict(request.headers), request.body)
+            finding = await self._checks.finding(service_id, called, request, hash_of(request))
+        except (WrongCall, ValueError) as e:
+            finding = str(e)
+        return [] if finding is None else [(field_of(called.operation, finding), finding)]
+
+    # The call ------------------------------------------------------------------------------------
 
     async def perform(self, prepared: tuple[Operation, Expected], call: Call) -> Outcome | None:
         """Make the call; None where it was not to be sent after all."""
-        raise NotImplementedError(prepared, call)
+        action, expected = prepared
+        try:
+            wanted = call.service_id, action.service, action.name
+            called = await self._specs.called(wanted, since(call))
+        except SealError as e:
+            return failed(str(e))
+        except Exception as e:
+            if not db.is_away(e):
+                raise
+            return Outcome(succeeded=False, later_s=AWAY_S)
+        if called is None or called.serving is None:
+            return self._not_there(action, called, call)
+        try:
+            request = built(action, called)
+            asked = made(action, expected, call, called, request)
+        except (WrongCall, ValueError) as e:
+            return failed(str(e))
+        if not self._reads(asked):
+            return await self._send(asked)
+        return await self._shared(asked)
+
+    def _not_there(self, action: Operation, called: Called | None, call: Call) -> Outcome:
+        """Return what comes of a call whose spec cannot be called yet, or at all."""
+        waited_s = max(call.at - call.scheduled_for, 0) / 1000
+        left_s = self._settings.processes.spec_wait_seconds - waited_s
+        if called is not None and called.status != "ERROR" and left_s > 0:
+            wait_s = min(max(WAIT_S, waited_s * WAIT_PART), WAIT_MOST_S, left_s)
+            return Outcome(succeeded=False, later_s=wait_s)
+        return Outcome(
+            succeeded=False,
+            error="The command could not be executed because the service requested "
+            f"({action.service}) is not available.",
+        )
+
+    # Sharing -------------------------------------------------------------------------------------
+
+    def _fills(self, asked: Asked) -> bool:
+        """Say whether others may be given its answer."""
+        cache = asked.action.cache
+        wanted = asked.process if cache is None else cache
+        return wanted and self._settings.cache.ttl_seconds > 0 and asked.request.method in SHAREABLE
+
+    def _reads(self, asked: Asked) -> bool:
+        """Say whether it may be given the answer to another one."""
+        return self._fills(asked) and (asked.action.cache is True or not asked.call.again)
+
+    async def _shared(self, asked: Asked) -> Outcome | None:
+        """Return an answer that is there, or that an equal call under way gets, or else call."""
+        place = asked.key, asked.process
+        for _ in range(FLIGHTS):
+            here = handed(asked, self.sharing.at_hand(asked.key))
+            if here is not None:
+                return here
+            flight = self._flights.get(place)
+            if flight is None:
+                return await self._lead(asked, place)
+            left_s = asked.call.deadline - asyncio.get_running_loop().time()
+            await asyncio.wait([flight], timeout=max(left_s, 0))
+            if not flight.done():
+                return failed("an equal call did not end before the time was up", retryable=True)
+            given = handed(asked, flight.result())
+            if given is not None:
+                return given
+        return await self._send(asked)
+
+    async def _lead(self, asked: Asked, place: tuple[Key, bool]) -> Outcome | None:
+        """Make a call that equal ones wait for; where it fails, the next of them makes it."""
+        flight = self._flights[place] = asyncio.get_running_loop().create_future()
+        shared = None
+        try:
+            found = await self.sharing.find(asked.key)
+            given = handed(asked, found)
+            if given is not None:
+                shared = found
+                return given
+            outcome = await self._send(asked)
+            shared = self._to_share(outcome)
+            return outcome
+        finally:
+            del self._flights[place]
+            flight.set_result(shared)
+
+    def _to_share(self, outcome: Outcome | None) -> Shared | None:
+        """Return what others may be given of an outcome."""
+        if outcome is None or not outcome.succeeded or outcome.status_code is None:
+            return None
+        body = outcome.body or b""
+        most = self._settings.runs.response_max_bytes
+        if outcome.truncated or (len(body) > most and outcome.kept is None):
+            return None
+        return Shared(outcome.status_code, outcome.content_type, body[:most], outcome.kept)
+
+    # Sending -------------------------------------------------------------------------------------
+
+    async def _send(self, asked: Asked) -> Outcome | None:
+        call, target = asked.call, asked.target
+        try:
+            finding = await self._checks.finding(
+                call.service_id, asked.called, asked.request, asked.digest
+            )
+        except UserError as e:  # too many wait for the child
+            return failed(f"the call could not be checked: {e.message}", retryable=True)
+        if finding is not None:
+            return failed(finding)
+        ours = named(call)
+        headers = {name: v for name, v in ours.items() if name.lower() not in target.headers}
+        most = self._limit(asked)
+        try:
+            response = await self._outbound.send(
+                target, headers, call.deadline, call.may_send, most
+            )
+        except NotNowError:
+            return None
+        except SendError as e:
+            return not_answered(asked, e)
+        outcome = await self._outcome(asked, response)
+        if outcome.succeeded:
+            outcome = await self._kept(asked, outcome)
+        if self._fills(asked):
+            shared = self._to_share(outcome)
+            if shared is not None:
+                self.sharing.put(asked.key, shared, len(outcome.body or b""))
+        return outcome
+
+    def _limit(self, asked: Asked) -> int:
+        settings = self._settings
+        if asked.process:
+            return settings.processes.response_max_bytes
+        return settings.http.max_response_bytes
+
+    async def _outcome(self, asked: Asked, response: Response) -> Outcome:
+        """Return what an answer comes to."""
+        wrong = None
+        try:
+            response = await self._unpacked(response, self._limit(asked))
+        except PackedError as e:
+            wrong = e
+        content_type = type_of(response)
+        if response.status not in asked.expected:
+            outcome = refused(response, asked.expected)
+            outcome.error = PREFIX + (outcome.error or "")
+            outcome.content_type = content_type
+            return outcome
+        outcome = Outcome(
+            succeeded=True,
+            status_code=response.status,
+            body=response.body,
+            truncated=response.truncated,
+            content_type=content_type,
+        )
+        if not asked.process:  # how it ended counts; what is kept of the body is for reading
+            return outcome
+        if wrong is not None:
+            return spoiled(outcome, str(wrong), retryable=wrong.retryable and not asked.action.once)
+        if response.truncated:
+            most = self._settings.processes.response_max_bytes
+            why = f"the answer is longer than processes.response_max_bytes ({most} bytes)"
+            return spoiled(outcome, why)
+        return outcome
+
+    async def _unpacked(self, response: Response, limit: int) -> Response:
+        """Return a response as it was before it was compressed. Raises PackedError."""
+        header = ",".join(response.headers.getall("Content-Encoding", []))
+        if not header or not response.body or not codings(header):
+            return response
+        if response.truncated:
+            raise PackedError("the answer is too long to be unpacked", retryable=False)
+        body = await asyncio.to_thread(unpack, response.body, header, limit)
+        return Response(response.status, response.headers, body[:limit], len(body) > limit)
+
+    async def _kept(self, asked: Asked, outcome: Outcome) -> Outcome:
+        """Keep an answer that is longer than a run keeps: it is not asked for twice.
+
+        The database may be away for as long as the call may take.
+        """
+        body, call = outcome.body or b"", asked.call
+        if not asked.process or len(body) <= self._settings.runs.response_max_bytes:
+            return outcome
+        place, wait_s = responses.response_id(call.run_id, call.attempt), 0.05
+        while True:
+            try:
+                async with self._database.auto.connect() as conn:
+                    await responses.keep(conn, call.service_id, place, body)
+            except Exception as e:
+                if not db.is_away(e):
+                    raise
+            else:
+                outcome.kept = place
+                return outcome
+            if asyncio.get_running_loop().time() + wait_s > call.deadline:
+                why = "the answer came, and could not be kept: the database is away"
+                return spoiled(outcome, why, retryable=not asked.action.once)
+            await asyncio.sleep(wait_s)
+            wait_s = min(wait_s * 2, KEEP_MOST_S)

@@ -1,33 +1,59 @@
 """Reading what a task does: which action a body means, and an HTTP request's fields."""
 
-from collections.abc import Collection
-from typing import Any, get_args
+from collections.abc import Collection, Mapping
 
 import msgspec
 from msgspec import UNSET
 
-from scheduler import sealing
-from scheduler.actions import Action, Command, Http
-from scheduler.actions.http import Method
+from scheduler.actions import Action, Command, Http, Operation
 from scheduler.actions.step import Step
 from scheduler.masking import MASK
-from scheduler.target import check_header, check_url
+from scheduler.target import check_url
 from scheduler.tasks.command import read_command
-from scheduler.tasks.reading import Reader, short
+from scheduler.tasks.headers import HEADERS_MOST, pairs, read_headers, sent_headers
+from scheduler.tasks.method import read_method
+from scheduler.tasks.operation import read_operation
+from scheduler.tasks.reading import Reader
 
-HEADERS_MOST = 100
-"""As many as servers commonly take (Apache's LimitRequestFields)."""
+NAMED_BY: Mapping[str, type[Action]] = {
+    "url": Http,
+    "command": Command,
+    "service": Operation,
+    "endpoint": Operation,
+}
+"""The fields that say which action a body means."""
+CALLED: Mapping[type, str] = {
+    Http: "a url",
+    Command: "a command",
+    Operation: "an operation of a spec",
+}
+BELONG: Mapping[str, Collection[type]] = {
+    "method": (Http, Operation),
+    "header": (Http, Operation),
+    "headers": (Http, Operation),
+    "payload": (Http,),
+    "follow_redirects": (Http,),
+    "secret_headers": (Http,),
+    "env": (Command,),
+    "query_params": (Operation,),
+    "url_params": (Operation,),
+    "req_body": (Operation,),
+    "cache": (Operation,),
+}
+"""Fields that mean something beside some actions only."""
+INSTEAD: Mapping[tuple[str, type], str] = {
+    ("payload", Operation): "an operation has a req_body",
+    ("secret_headers", Operation): "of an operation, those are secret whose names say so",
+    ("req_body", Http): "a url has a payload",
+}
+"""What to say beside that a field is out of place."""
+SAYS_NOTHING = (b"", b"null", b'""')
 
 
-OF_HTTP = ("method", "header", "headers", "payload", "follow_redirects", "secret_headers")
-OF_COMMAND = ("env",)
-"""Fields that only mean something beside `url`, and beside `command`."""
-
-
-def means_command(reader: Reader) -> bool:
-    """Say whether the task is a command once the body is applied."""
-    fields = reader.fields
-    return bool(fields.command or (isinstance(reader.before.action, Command) and not fields.url))
+def meant(reader: Reader) -> type:
+    """Return the kind of action that the task has once the body is applied."""
+    sent = [kind for field, kind in NAMED_BY.items() if getattr(reader.fields, field)]
+    return sent[0] if sent else type(reader.before.action)
 
 
 def read_action(reader: Reader) -> Action | Step:
@@ -35,34 +61,45 @@ def read_action(reader: Reader) -> Action | Step:
 
     The field of another kind makes another action, of which nothing is stored yet.
     """
-    stored, fields = reader.before.action, reader.fields
-    if fields.url and fields.command:
-        reader.say("command", "a task has a url or a command, and both are sent; send one of them")
-        return stored
-    if means_command(reader):
-        _check_others(reader, OF_HTTP, "an HTTP request", "command")
+    stored, kind = reader.before.action, meant(reader)
+    for field, other in NAMED_BY.items():
+        if other is not kind and getattr(reader.fields, field):
+            both = f"{CALLED[kind]} or {CALLED[other]}"
+            reader.say(field, f"a task has {both}, and both are sent; send one of them")
+            return stored
+    _check_others(reader, kind)
+    if kind is Command:
         return read_command(reader, stored if isinstance(stored, Command) else Command(""))
-    _check_others(reader, OF_COMMAND, "a command", "url")
+    if kind is Operation:
+        blank = Operation(service="", endpoint="")
+        return read_operation(reader, stored if isinstance(stored, Operation) else blank)
     return _http(reader, stored if isinstance(stored, Http) else Http(url=""))
 
 
-def _check_others(reader: Reader, others: Collection[str], what: str, kind: str) -> None:
-    """Note the fields of another kind of action that are sent, and say something."""
-    for field in others:
+def _check_others(reader: Reader, kind: type) -> None:
+    """Note the fields of other kinds of action that are sent, and say something."""
+    for field, kinds in BELONG.items():
         sent = getattr(reader.fields, field)
-        if not sent or (field == "payload" and bytes(memoryview(sent)) in SAYS_NOTHING):
+        if kind in kinds or not sent:
             continue
-        reader.say(field, f"belongs to {what}, and this task has a {kind}; leave it out")
+        if isinstance(sent, msgspec.Raw) and _says_nothing(field, bytes(memoryview(sent))):
+            continue
+        owners = " or ".join(CALLED[each] for each in kinds)
+        why = INSTEAD.get((field, kind))
+        why = f" ({why})" if why else ""
+        reader.say(field, f"belongs to {owners}, and this task has {CALLED[kind]}{why}; "
+                   "leave it out")  # fmt: skip
 
 
-SAYS_NOTHING = (b"", b"null", b'""')
+def _says_nothing(field: str, text: bytes) -> bool:
+    return text in SAYS_NOTHING or (text == b"{}" and field.endswith("_params"))
 
 
 def _http(reader: Reader, stored: Http) -> Http:
     payload, is_json = _payload(reader, stored)
     action = Http(
         url=_url(reader, stored.url),
-        method=_method(reader, stored.method),
+        method=read_method(reader, stored.method),
         header={},
         payload=payload,
         json=is_json,
@@ -75,23 +112,17 @@ def _http(reader: Reader, stored: Http) -> Http:
 def _url(reader: Reader, stored: str) -> str:
     url = reader.sent("url", stored)
     if not url:
-        reader.say("url", "is needed: http://host/path or https://host/path; or a command")
+        reader.say(
+            "url",
+            "is needed: http://host/path or https://host/path; or a command, or a service and "
+            "an endpoint",
+        )
         return ""
     try:
         return check_url(url)
     except ValueError as e:
         reader.say("url", str(e))
         return ""
-
-
-def _method(reader: Reader, stored: Method | None) -> Method | None:
-    method = reader.sent("method", stored)
-    if not method:
-        return None
-    if method.upper() not in get_args(Method):
-        reader.say("method", f"must be one of {', '.join(get_args(Method))}")
-        return None
-    return method.upper()  # type: ignore[no-any-return]
 
 
 def _payload(reader: Reader, stored: Http) -> tuple[str | None, bool]:
@@ -122,14 +153,6 @@ def _check_size(reader: Reader, field: str, text: str, setting: str) -> None:
         reader.say(field, f"must have at most {most} bytes (tasks.{setting}), has {size}")
 
 
-def _check_header_size(reader: Reader, field: str, header: dict[str, str]) -> None:
-    """Check what is sent, which a stored value that is sealed is longer than."""
-    most, setting = reader.most.header_max_bytes, "tasks.header_max_bytes"
-    size = sum(len(name.encode()) + sealing.plain_size(value) for name, value in header.items())
-    if size > most:
-        reader.say(field, f"must have at most {most} bytes ({setting}), has {size}")
-
-
 def _secret_headers(reader: Reader, stored: Http) -> list[str]:
     names: list[str] = reader.sent("secret_headers", stored.secret_headers) or []
     if len(names) > HEADERS_MOST or any("\x00" in name for name in names):
@@ -141,48 +164,15 @@ def _secret_headers(reader: Reader, stored: Http) -> list[str]:
 
 
 def _header(reader: Reader, action: Http, stored: Http) -> dict[str, str]:
-    field = "header"
-    header: Any = reader.fields.header
-    if header is UNSET:
-        field, header = "headers", reader.fields.headers
-    if header is UNSET:
+    field, sent = sent_headers(reader, ("header", "headers"))
+    if sent is UNSET:
         _check_uncovered(reader, stored.header, action, stored)
         return stored.header
-    header = header or {}
-    if len(header) > HEADERS_MOST:
-        reader.say(field, f"at most {HEADERS_MOST} headers, has {len(header)}")
+    header = pairs(reader, field, sent)
+    if header is None:
         return {}
-    if isinstance(header, list):
-        header = {pair.key: pair.value for pair in header}
     _check_uncovered(reader, [n for n, value in header.items() if value == MASK], action, stored)
-    kept = {name.lower(): value for name, value in stored.header.items()}
-    secret = action.secrets(header)
-    read: dict[str, str] = {}
-    names: set[str] = set()
-    for name, value in header.items():
-        place = f"{field}.{name[:100]}"
-        if name.lower() in names:
-            reader.say(place, "is there twice; names differ in more than case")
-        names.add(name.lower())
-        if not isinstance(value, str):
-            reader.say(place, f"must be a string, is {short(value)}")
-        elif value == MASK and name in secret:
-            if name.lower() not in kept:
-                reader.say(place, "has no stored value that ******** could keep")
-            read[name] = kept.get(name.lower(), "")
-        else:
-            read[name] = value
-            _check(reader, place, name, value)
-    if read != stored.header:
-        _check_header_size(reader, field, read)
-    return read
-
-
-def _check(reader: Reader, place: str, name: str, value: str) -> None:
-    try:
-        check_header(name, value)
-    except ValueError as e:
-        reader.say(place, str(e))
+    return read_headers(reader, field, header, stored.header, action)
 
 
 def _check_uncovered(reader: Reader, names: Collection[str], action: Http, stored: Http) -> None:

@@ -1,8 +1,10 @@
 """`POST /tasks/bulk`: many tasks in one transaction, all or none."""
 
+import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -12,16 +14,17 @@ from typing import Any
 import msgspec
 from litestar import Request, post
 from litestar.di import NamedDependency
+from litestar.openapi import spec as openapi
 from litestar.openapi.spec import (
     OpenAPIMediaType,
     OpenAPIType,
-    Operation,
     Reference,
     RequestBody,
     Schema,
 )
 
 from scheduler import asked, db, planner, planning, quotas, services, state, task
+from scheduler.actions import Operation
 from scheduler.clock import Slice
 from scheduler.db import Conn
 from scheduler.engine import Engine
@@ -38,7 +41,7 @@ from scheduler.judge import Unjudged, Verdicts
 from scheduler.planning import FirstPlan, Planned
 from scheduler.service import Service
 from scheduler.standing import awaits
-from scheduler.tasks import edit, model, written
+from scheduler.tasks import checking, edit, model, written
 from scheduler.tasks.edit import Edit
 from scheduler.tasks.keeping import with_calendars_each
 from scheduler.tasks.permission import check_command
@@ -46,6 +49,10 @@ from scheduler.tasks.permission import check_command
 MOST = 10_000
 JUDGE_S = 10.0
 """CPU time that judging the rules of one body may take."""
+CHECK_S = 30.0
+"""How long checking the operations of one body may take."""
+CHECK_AT_ONCE = 4
+"""Each needs a connection for a moment; other requests need some too."""
 Part = bytes | msgspec.Raw
 SPACE = re.compile(r"[ \t\r\n]*")
 INSERT_AT_ONCE = 50
@@ -60,7 +67,7 @@ class CreatedTasks(msgspec.Struct):
 
 
 @dataclass
-class Taking(Operation):
+class Taking(openapi.Operation):
     """The operation, with the body that the handler reads by itself, a task at a time."""
 
     def __post_init__(self) -> None:
@@ -89,11 +96,14 @@ async def create_tasks(
     body = await request.body()
     parts = partial(_lines, body) if lined else (await _elements(body)).__iter__
     verdicts = Verdicts(int(engine.clock.earliest_ms()))
-    if _may_name_a_rule(body):
+    if _may_name(body, b"rrule"):
         await _judge(parts(), service, engine, verdicts)
+    found = dict[int, list[Detail]]()
+    if _may_name(body, b"endpoint"):
+        found = await _check(parts(), service, engine, verdicts)
     async with engine.database.api.begin() as conn:
         now = await services.hold(conn, service.id)
-        made = await _read(parts(), service, now, engine, verdicts)
+        made = await _read(parts(), service, now, engine, verdicts, found)
         await quotas.check_tasks(conn, service, len(made))
         ids = [new.task.id for new in made]
         earliest = await _write(conn, service, made, now, engine.window_ms)
@@ -147,9 +157,9 @@ def _refused(place: int, e: InvalidRequest) -> InvalidRequest:
     return InvalidRequest(f"[{place}] {e.message.removeprefix('the body ')}")
 
 
-def _may_name_a_rule(part: bytes) -> bool:
-    """Say whether the word rrule may be in a part of the body: its letters may be escaped."""
-    return b"rrule" in part or b"\\u00" in part
+def _may_name(part: bytes, word: bytes) -> bool:
+    """Say whether a word may be in a part of the body: its letters may be escaped."""
+    return word in part or b"\\u00" in part
 
 
 async def _judge(
@@ -162,7 +172,7 @@ async def _judge(
     turn, most = Slice(), engine.settings.tasks
     for place, part in enumerate(islice(parts, MOST)):
         await turn.give_way()
-        if not _may_name_a_rule(bytes(part)):
+        if not _may_name(bytes(part), b"rrule"):
             continue
         try:
             edit.new_task(model.read_fields(part), service.id, verdicts.now, most, None, verdicts)
@@ -178,10 +188,63 @@ async def _judge(
             raise ValidationFailed.of(f"[{place}].rrule", message)
 
 
+async def _check(
+    parts: Iterator[Part], service: Service, engine: Engine, verdicts: Verdicts
+) -> dict[int, list[Detail]]:
+    """Map the places of operations to what is wrong with them. Raises where that takes too long.
+
+    All else that is wrong with the parts is found, and said, when they are read.
+    """
+    turn, most, until = Slice(), engine.settings.tasks, time.monotonic() + CHECK_S
+    found, some = dict[int, list[Detail]](), dict[int, Operation]()
+    same = dict[bytes, int]()
+    alike = dict[int, int]()
+    """The first of equal operations by their hash; the places of the others, with that of theirs."""
+    for place, part in enumerate(islice(parts, MOST)):
+        await turn.give_way()
+        if not _may_name(bytes(part), b"endpoint"):
+            continue
+        try:
+            fields = model.read_fields(part)
+            made = edit.new_task(fields, service.id, verdicts.now, most, None, verdicts)
+        except (UserError, Unjudged):
+            continue
+        if isinstance(made.task.action, Operation):
+            text = msgspec.json.encode(made.task.action)
+            first = same.setdefault(hashlib.sha256(text).digest(), place)
+            if first == place:
+                some[place] = made.task.action
+            else:
+                alike[place] = first
+        if len(some) == CHECK_AT_ONCE:
+            await _check_some(some, found, service, engine)
+            if time.monotonic() > until:
+                message = f"the operations up to here take more than {CHECK_S:.0f} s; send fewer"
+                raise ValidationFailed.of(f"[{place}].endpoint", message)
+    await _check_some(some, found, service, engine)
+    return found | {place: found[first] for place, first in alike.items()}
+
+
+async def _check_some(
+    some: dict[int, Operation], found: dict[int, list[Detail]], service: Service, engine: Engine
+) -> None:
+    wrong = await checking.found(engine.runner, service.id, list(some.values()))
+    found |= zip(some, wrong, strict=True)
+    some.clear()
+
+
 async def _read(
-    parts: Iterator[Part], service: Service, now: int, engine: Engine, verdicts: Verdicts
+    parts: Iterator[Part],
+    service: Service,
+    now: int,
+    engine: Engine,
+    verdicts: Verdicts,
+    found: Mapping[int, Sequence[Detail]],
 ) -> list[Edit]:
-    """Return what each part makes. Raises ValidationFailed with everything that is wrong."""
+    """Return what each part makes. Raises ValidationFailed with everything that is wrong.
+
+    `found` is what is wrong with operations, by the place of each.
+    """
     turn, made, wrong = Slice(), list[Edit](), list[Detail]()
     most, vault = engine.settings.tasks, engine.database.vault
     places: dict[str, int] = {}
@@ -207,6 +270,7 @@ async def _read(
             at = new.task.created_at + timedelta(microseconds=place)
             new.task = msgspec.structs.replace(new.task, created_at=at, updated_at=at)
             made.append(new)
+            wrong += [_placed(place, detail) for detail in found.get(place, ())]
         if len(wrong) >= DETAILS_MOST:
             break
         await turn.give_way()

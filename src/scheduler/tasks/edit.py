@@ -27,14 +27,6 @@ __all__ = ["Edit", "edited", "new_task"]
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 ROUTES = {"bulk", "scheduled", "preview"}
 """Words that are routes below /tasks, and so no ids."""
-LATER = {
-    "service": "operations",
-    "endpoint": "operations",
-    "query_params": "operations",
-    "url_params": "operations",
-    "req_body": "operations",
-}
-"""Fields whose time has not come: null is taken, and null is answered."""
 
 
 class Edit(msgspec.Struct):
@@ -104,7 +96,6 @@ def edited(
 
 def _read(reader: Reader, vault: Vault | None) -> Edit:
     before = reader.before
-    _check_later(reader)
     timing = read_timing(reader)
     status, paused_until = read_pause(reader)
     after = msgspec.structs.replace(
@@ -132,12 +123,6 @@ def _check_id(reader: Reader, task_id: str) -> None:
         reader.say("id", "1 to 64 letters, digits, - and _, the first a letter or digit")
     elif task_id in ROUTES:
         reader.say("id", f"{task_id} is a route; choose another id")
-
-
-def _check_later(reader: Reader) -> None:
-    for field, what in LATER.items():
-        if getattr(reader.fields, field) not in (UNSET, None):
-            reader.say(field, f"{what} come in a later version; leave it out")
 
 
 def _tags(reader: Reader) -> list[str]:

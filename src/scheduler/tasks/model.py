@@ -7,12 +7,13 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from scheduler import asked
-from scheduler.actions import Action, Command, Http
+from scheduler.actions import Action, Command, Http, Operation
 from scheduler.actions.step import Step
 from scheduler.db import rfc3339
 from scheduler.definition import Backoff, Definition, Status
 from scheduler.errors import ValidationFailed
 from scheduler.triggers import Cron, Interval, Rrule
+from scheduler.versions import Body, Params, raw
 
 STATES = ("created", "pending", "running", "completed", "failed")
 Maybe = UnsetType
@@ -69,11 +70,12 @@ class TaskFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     jitter_seconds: float | Maybe | None = UNSET
     command: Text = UNSET
     env: dict[str, Any] | Maybe | None = UNSET
-    service: Any = UNSET
-    endpoint: Any = UNSET
-    query_params: Any = UNSET
-    url_params: Any = UNSET
-    req_body: Any = UNSET
+    service: Text = UNSET
+    endpoint: Text = UNSET
+    query_params: Params | Maybe = UNSET
+    url_params: Params | Maybe = UNSET
+    req_body: Body | Maybe = UNSET
+    cache: bool | Maybe | None = UNSET
     paused_until: Text = UNSET
     max_concurrency: int | Maybe | None = UNSET
     priority: int | Maybe | None = UNSET
@@ -86,7 +88,8 @@ class TaskFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 REST_MOST = 262_144
-"""Bytes that all fields but `payload` may take together: to read more holds the loop for long."""
+"""Bytes that all fields but `payload` and `req_body` may take together: to read more holds the loop
+for long."""
 _Parts = msgspec.defstruct(
     "_Parts", [(name, msgspec.Raw, msgspec.Raw()) for name in TaskFields.__struct_fields__]
 )
@@ -100,15 +103,17 @@ def read_fields(body: bytes | str | msgspec.Raw) -> TaskFields:
 
 
 def _check_rest(body: bytes | str | msgspec.Raw) -> None:
-    """Refuse a body that is large but for its payload. Raises.
+    """Refuse a body that is large but for what it has sent. Raises.
 
     The sizes are those of the text, so a field that is there twice counts twice.
     """
     parts = asked.body(body, _Parts)
     sizes = {name: asked.size(getattr(parts, name)) for name in TaskFields.__struct_fields__}
-    if asked.size(body) - sizes.pop("payload") > REST_MOST:
+    if asked.size(body) - sizes.pop("payload") - sizes.pop("req_body") > REST_MOST:
         largest = max(sizes, key=sizes.__getitem__) if sum(sizes.values()) > REST_MOST else "body"
-        message = f"is too large: all fields but payload take {REST_MOST} bytes at most"
+        message = (
+            f"is too large: all fields but payload and req_body take {REST_MOST} bytes at most"
+        )
         raise ValidationFailed.of(largest, message)
 
 
@@ -159,11 +164,14 @@ class Task(msgspec.Struct, kw_only=True):
     jitter_seconds: float | None
     command: str | None
     env: dict[str, str] | None
-    service: None = None
-    endpoint: None = None
-    query_params: None = None
-    url_params: None = None
-    req_body: None = None
+    service: str | None
+    endpoint: str | None
+    headers: dict[str, str] | None
+    """Of an operation; those of a url are `header`."""
+    query_params: Params
+    url_params: Params
+    req_body: Body
+    cache: bool | None
     paused_until: str | None
     max_concurrency: int | None
     priority: int
@@ -233,15 +241,23 @@ def shown(
 def _action_shown(of: Action | Step) -> dict[str, Any]:
     http = of if isinstance(of, Http) else None
     command = of if isinstance(of, Command) else None
+    operation = of if isinstance(of, Operation) else None
     return {
         "url": http.url or None if http else None,
-        "method": http.verb if http else None,
+        "method": http.verb if http else operation.method if operation else None,
         "header": http.masked() if http else None,
         "payload": http.payload if http else None,
         "follow_redirects": http.follow_redirects if http else None,
         "secret_headers": http.secret_headers if http else None,
         "command": command.command if command else None,
         "env": command.masked() if command else None,
+        "service": operation.service if operation else None,
+        "endpoint": operation.endpoint if operation else None,
+        "headers": operation.masked() if operation else None,
+        "query_params": raw(operation.query_params if operation else None),
+        "url_params": raw(operation.url_params if operation else None),
+        "req_body": raw(operation.req_body if operation else None),
+        "cache": operation.cache if operation else None,
     }
 
 

@@ -7,7 +7,7 @@ from msgspec import UNSET
 from scheduler.actions import Command
 from scheduler.definition import MOST_CONCURRENT, Backoff, Policy
 from scheduler.errors import DETAILS_MOST
-from scheduler.tasks.acting import means_command
+from scheduler.tasks.acting import meant
 from scheduler.tasks.reading import Reader
 
 RANGES_MOST = 50
@@ -56,7 +56,7 @@ def _backoff(reader: Reader, stored: Backoff | None) -> Backoff | None:
 def _expected(
     reader: Reader, stored: tuple[tuple[int, int], ...] | None
 ) -> tuple[tuple[int, int], ...] | None:
-    sent, is_command = reader.fields.expected_status, means_command(reader)
+    sent, is_command = reader.fields.expected_status, meant(reader) is Command
     if sent is UNSET:
         # The answers of a target are no exit codes: another kind of action begins anew.
         return stored if isinstance(reader.before.action, Command) == is_command else None

@@ -19,6 +19,7 @@ from scheduler.instant import LAST
 from scheduler.openapi import asks, whole
 from scheduler.service import Service
 from scheduler.tasks import model, written
+from scheduler.tasks.acting import NAMED_BY
 from scheduler.tasks.keeping import with_calendars
 from scheduler.tasks.model import Spent, TaskFields
 from scheduler.triggers import Bounds, Cron, Interval, Once, Rrule
@@ -40,6 +41,8 @@ Caller = NamedDependency[Service]
 Machine = NamedDependency[Engine]
 
 
+PLACE = "http://preview.invalid/"
+"""What is called where a body names nothing."""
 INSTANT = Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.DATE_TIME)
 COUNTED = whole(1, asked.PAGE_MOST)
 
@@ -99,7 +102,7 @@ async def preview_new_task(
     named = msgspec.structs.replace(
         fields,
         name="preview" if fields.name is UNSET else fields.name,
-        url="http://preview.invalid/" if not (fields.url or fields.command) else fields.url,
+        url=fields.url if any(getattr(fields, each) for each in NAMED_BY) else PLACE,
     )
     async with engine.database.api.connect() as conn:
         now = await clock.database_ms(conn)

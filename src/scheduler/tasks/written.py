@@ -1,16 +1,17 @@
 """Writing a task: what a body makes of it, its row, its plan and its first runs in one go.
 
-A rule that nobody has judged is judged first, and no connection to the database is held meanwhile:
-reading the body raises Unjudged, the transaction is given up, and begun again with the verdict.
+A rule that nobody has judged is judged first, and an operation is checked against its spec. No
+connection to the database is held meanwhile: the transaction is given up with Unjudged or
+Unchecked, and begun again with the answer.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
 import msgspec
 
 from scheduler import clock, db, edits, lines, planner, quotas, services, state, task, versions
-from scheduler.actions import Command
+from scheduler.actions import Command, Operation
 from scheduler.db import utc
 from scheduler.definition import Definition
 from scheduler.engine import Engine
@@ -19,6 +20,7 @@ from scheduler.judge import Unjudged, Verdicts
 from scheduler.service import Service
 from scheduler.standing import awaits, ended_ahead, limited
 from scheduler.tasks import edit, listing, model
+from scheduler.tasks.checking import Findings, Unchecked
 from scheduler.tasks.edit import Edit
 from scheduler.tasks.keeping import with_calendars
 from scheduler.tasks.model import Task, TaskFields
@@ -26,9 +28,15 @@ from scheduler.tasks.permission import check_command, check_edit
 from scheduler.triggers import Cron, Rrule
 
 TRIES = 6
-"""How often a rule may become another one while it is judged."""
-KNOWN_SINCE = (0, 3)
-"""The version from which on replicas know all that a task can be."""
+"""How often a rule or an operation may become another one while it is judged."""
+KNOWN_SINCE: Mapping[str, tuple[int, int]] = {
+    "RRULE": (0, 3),
+    "calendars": (0, 3),
+    "command": (0, 3),
+    "dst_gap and dst_overlap": (0, 3),
+    "operation": (0, 4),
+}
+"""The version from which on replicas know what a task can be."""
 
 T = TypeVar("T")
 
@@ -43,8 +51,8 @@ class Written(msgspec.Struct):
 async def created(engine: Engine, service: Service, fields: TaskFields) -> Written:
     """Create a task, and make its first runs. Raises."""
 
-    async def create(verdicts: Verdicts) -> Written:
-        return await _create(engine, service, fields, verdicts)
+    async def create(verdicts: Verdicts, findings: Findings) -> Written:
+        return await _create(engine, service, fields, verdicts, findings)
 
     return await _judged(engine, service, create)
 
@@ -67,8 +75,8 @@ async def changed(
     where it is not one to be changed.
     """
 
-    async def change(verdicts: Verdicts) -> Written:
-        return await _change(engine, service, task_id, fields, check, verdicts)
+    async def change(verdicts: Verdicts, findings: Findings) -> Written:
+        return await _change(engine, service, task_id, fields, check, verdicts, findings)
 
     return await _judged(engine, service, change)
 
@@ -76,7 +84,7 @@ async def changed(
 async def drafted(engine: Engine, service: Service, fields: TaskFields, now: int) -> Edit:
     """Return what a body makes of a task that is not to be stored, at `now` (ms). Raises."""
 
-    async def draft(verdicts: Verdicts) -> Edit:
+    async def draft(verdicts: Verdicts, _findings: Findings) -> Edit:
         most = engine.settings.tasks
         return edit.new_task(fields, service.id, now, most, verdicts=verdicts)
 
@@ -88,17 +96,17 @@ def check_known(engine: Engine, after: Definition, before: Definition | None = N
 
     It would set it aside, and fail a run of it. What a task was before already is let pass.
     """
-    new = _news(after) - (_news(before) if before is not None else set())
-    older = engine.membership.older_than(KNOWN_SINCE) if new else None
-    if older is not None:
-        raise Unavailable(
-            f"a replica of version {older} still runs, and knows no {min(new)}; send this again "
-            "when it is stopped"
-        )
+    for word in sorted(_news(after) - (_news(before) if before is not None else set())):
+        older = engine.membership.older_than(KNOWN_SINCE[word])
+        if older is not None:
+            raise Unavailable(
+                f"a replica of version {older} still runs, and knows no {word}; send this again "
+                "when it is stopped"
+            )
 
 
 def _news(of: Definition) -> set[str]:
-    """Return what of a task the version before this one does not know."""
+    """Return what of a task some version before this one does not know."""
     trigger, found = of.trigger, set[str]()
     if isinstance(trigger, Rrule):
         found.add("RRULE")
@@ -106,6 +114,8 @@ def _news(of: Definition) -> set[str]:
         found.add("dst_gap and dst_overlap")
     if isinstance(of.action, Command):
         found.add("command")
+    if isinstance(of.action, Operation):
+        found.add("operation")
     if of.bounds.calendars:
         found.add("calendars")
     return found
@@ -114,22 +124,24 @@ def _news(of: Definition) -> set[str]:
 async def _judged(
     engine: Engine,
     service: Service,
-    work: Callable[[Verdicts], Awaitable[T]],
+    work: Callable[[Verdicts, Findings], Awaitable[T]],
     now: int | None = None,
 ) -> T:
-    """Do something with a body, and have its rules judged whenever it turns out to need that.
+    """Do something with a body, and have its rule judged, its operation checked, as it needs it.
 
     A rule that names no start begins at `now` (ms), else in the second in which it is written.
     """
-    verdicts = Verdicts(_earliest(engine) if now is None else now)
+    verdicts, findings = Verdicts(_earliest(engine) if now is None else now), Findings()
     for number in range(TRIES):
         if now is None and number < TRIES // 2:  # judging may have taken a while
             verdicts.begin(_earliest(engine))
         try:
-            return await work(verdicts)
+            return await work(verdicts, findings)
         except Unjudged as e:
-            ask = e.ask
-        await verdicts.hear(engine.judge, service.id, ask)
+            wanted = verdicts.hear(engine.judge, service.id, e.ask)
+        except Unchecked as e:
+            wanted = findings.hear(engine.runner, service.id, e.action)
+        await wanted
     raise Conflict("the task was changed again and again meanwhile; send this again")
 
 
@@ -140,7 +152,11 @@ def _earliest(engine: Engine) -> int:
 
 @db.again
 async def _create(
-    engine: Engine, service: Service, fields: TaskFields, verdicts: Verdicts
+    engine: Engine,
+    service: Service,
+    fields: TaskFields,
+    verdicts: Verdicts,
+    findings: Findings,
 ) -> Written:
     async with engine.database.api.begin() as conn:
         now = await services.hold(conn, service.id)
@@ -148,6 +164,7 @@ async def _create(
         made = edit.new_task(fields, service.id, now, engine.settings.tasks, vault, verdicts)
         check_command(made.task, service, engine.settings.commands)
         check_known(engine, made.task)
+        findings.check(vault, made.task)
         made.task = await with_calendars(conn, made.task)
         await quotas.check_tasks(conn, service)
         await task.create(conn, made.task)
@@ -172,6 +189,7 @@ async def _change(
     fields: TaskFields,
     check: Callable[[Definition], None],
     verdicts: Verdicts,
+    findings: Findings,
 ) -> Written:
     async with engine.database.api.begin() as conn:
         before, planned = await planner.locked(conn, service.id, task_id)
@@ -182,6 +200,7 @@ async def _change(
         made = edit.edited(fields, before, asked, most, spent, gone, vault, verdicts)
         check_edit(before, made.task, service, engine.settings.commands)
         check_known(engine, made.task, before)
+        findings.check(vault, made.task, before)
         made.task = await with_calendars(conn, made.task, before.bounds.calendars)
         await task.change(conn, made.task)
         earliest = await edits.replan(

@@ -1,0 +1,108 @@
+"""Checking requests before they are sent: what was found of a request is not asked for again."""
+
+import asyncio
+from collections import OrderedDict
+from uuid import UUID
+
+from scheduler.db import Database
+from scheduler.errors import Unavailable
+from scheduler.masking import MASK, is_secret
+from scheduler.specs import model
+from scheduler.specs.aide import Aides
+from scheduler.specs.messages import Check, Finding, Fine, Learn, Request, Unknown
+from scheduler.specs.model import Called
+
+CHECK_S = 5.0
+"""Of CPU time, for one request."""
+LEARN_S = 30.0
+"""Of CPU time, for one document."""
+REMEMBERED = 10_000
+"""Requests; of each a hash, and what was found."""
+AT_ONCE = 20
+"""Requests of one service that wait for the child; the others wait here."""
+SERVICES = 10_000
+"""Whose requests are counted."""
+TRIES = 3
+"""A child that has to start anew, or is asked too much, forgets documents."""
+SHORT = 4
+"""A shorter secret may be a word of the message itself."""
+
+Verdict = tuple[UUID, int, str, bytes]
+"""Spec, draft, endpoint, hash of the request."""
+
+
+class Checks:
+    """Asks the child, once for each request."""
+
+    def __init__(self, database: Database, aides: Aides) -> None:
+        self._database = database
+        self._aides = aides
+        self._found: OrderedDict[Verdict, str | None] = OrderedDict()
+        self._learning: dict[str, asyncio.Task[None]] = {}
+        self._lines: dict[UUID, asyncio.Semaphore] = {}
+
+    async def finding(
+        self, service_id: UUID, called: Called, request: Request, digest: bytes
+    ) -> str | None:
+        """Return what is wrong with a request, None where nothing is.
+
+        Raises TooManyRequests and Unavailable where the child cannot be asked.
+        """
+        if called.serving is None or called.operation is None:
+            raise ValueError("there is nothing to check it against")
+        key = called.spec, called.serving, called.operation.endpoint, digest
+        if key not in self._found:
+            async with self._line(service_id):
+                found = await self._ask(service_id, called, called.operation.endpoint, request)
+            self._found[key] = found
+            if len(self._found) > REMEMBERED:
+                self._found.popitem(last=False)
+        self._found.move_to_end(key)
+        return self._found[key]
+
+    def _line(self, service_id: UUID) -> asyncio.Semaphore:
+        if len(self._lines) > SERVICES:
+            self._lines.clear()
+        return self._lines.setdefault(service_id, asyncio.Semaphore(AT_ONCE))
+
+    async def _ask(
+        self, service_id: UUID, called: Called, endpoint: str, request: Request
+    ) -> str | None:
+        document = f"{called.spec}/{called.serving}"
+        for _ in range(TRIES):
+            answer = await self._aides.ask(service_id, Check(document, endpoint, request), CHECK_S)
+            if isinstance(answer, Fine):
+                return None
+            if isinstance(answer, Finding) and answer.spent:
+                raise Unavailable(f"to check it {answer.message.partition(';')[0]}")
+            if isinstance(answer, Finding):
+                return _masked(answer.message, request)
+            if isinstance(answer, Unknown):
+                await self._learn(service_id, called, document)
+        raise Unavailable("the child process that checks requests does not answer; see the log")
+
+    async def _learn(self, service_id: UUID, called: Called, document: str) -> None:
+        """Have the child learn a document; those who need it at the same time wait for one."""
+        learning = self._learning.get(document)
+        if learning is None:
+            learning = asyncio.create_task(self._taught(service_id, called, document))
+            self._learning[document] = learning
+            learning.add_done_callback(lambda _: self._learning.pop(document, None))
+        await asyncio.shield(learning)
+
+    async def _taught(self, service_id: UUID, called: Called, document: str) -> None:
+        async with self._database.auto.connect() as conn:
+            found = await model.document(conn, service_id, called.spec, called.serving or 0)
+        if found is None:
+            raise Unavailable("the document of the spec has just been replaced")
+        answer = await self._aides.ask(service_id, Learn(document, found), LEARN_S)
+        if isinstance(answer, Finding):
+            raise Unavailable(answer.message)
+
+
+def _masked(message: str, request: Request) -> str:
+    """Return a message without the secrets that it may quote."""
+    for name, value in request.headers:
+        if is_secret(name) and len(value) >= SHORT:
+            message = message.replace(value, MASK)
+    return message

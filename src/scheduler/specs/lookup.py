@@ -1,0 +1,69 @@
+"""Looking specs up for the calls that go through them."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from uuid import UUID
+
+from scheduler.db import Database
+from scheduler.sealing import SealError
+from scheduler.specs import model
+from scheduler.specs.gathering import Gathered
+from scheduler.specs.model import Called
+
+FRESH_S = 1.0
+"""How long what was read of a spec that can be called holds."""
+REMEMBERED = 2000
+"""Endpoints."""
+
+Wanted = tuple[UUID, str, str]
+"""Service, name of the spec, endpoint."""
+Found = Called | SealError
+
+
+class Lookup:
+    """Reads specs, those wanted at the same time together, and knows them for a second."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._known: dict[Wanted, tuple[float, Called]] = {}
+        """With when the reading began, on the loop's clock."""
+        self._gathered = Gathered(self._read)
+
+    async def called(self, wanted: Wanted, since: float) -> Called | None:
+        """Return what stands behind an endpoint: as it was `since` then, or later.
+
+        On the loop's clock; a second ago at the earliest. None where there is no such spec. What
+        cannot be called is read anew each time: it may be there now. Raises SealError, and what
+        `db.is_away` knows.
+        """
+        known = self._known.get(wanted)
+        now = asyncio.get_running_loop().time()
+        if known is not None and known[0] >= max(since, now - FRESH_S):
+            return known[1]
+        found = await self._gathered.get(wanted)
+        if isinstance(found, SealError):
+            raise found
+        return found
+
+    async def _read(self, wanted: Sequence[Wanted]) -> Mapping[Wanted, Found]:
+        began = asyncio.get_running_loop().time()
+        found: dict[Wanted, Found] = {}
+        async with self._database.auto.connect() as conn:
+            for each in wanted:
+                try:
+                    called = await model.called(conn, self._database.vault, *each)
+                except SealError as e:
+                    found[each] = e
+                    continue
+                self._learn(each, began, called)
+                if called is not None:
+                    found[each] = called
+        return found
+
+    def _learn(self, wanted: Wanted, began: float, called: Called | None) -> None:
+        if called is None or called.serving is None or called.operation is None:
+            self._known.pop(wanted, None)
+            return
+        if len(self._known) >= REMEMBERED and wanted not in self._known:
+            self._known.clear()
+        self._known[wanted] = began, called
