@@ -5,13 +5,14 @@ everywhere. Bounds are those that the program checks; those of a field that may 
 what is not.
 """
 
-from scheduler.described import spec_fields
+from scheduler.described import process_fields, spec_fields
 from scheduler.described.room_fields import CALENDARS, REQUESTS, RUNS, SCHEDULES, SERVICES
 from scheduler.described.said import Json
 from scheduler.described.task_fields import TASKS
 
 FIELDS: dict[str, Json] = {
     **TASKS, **RUNS, **SERVICES, **CALENDARS, **SCHEDULES, **REQUESTS, **spec_fields.SPECS,
+    **process_fields.PROCESSES,
 }  # fmt: skip
 
 TIMES = {
@@ -60,6 +61,7 @@ SCHEMAS = {
     **spec_fields.SCHEMAS,
     "Updated": "What an update answers.",
     "Usage": "What a service uses at the moment.",
+    **process_fields.SCHEMAS,
     "Verified": "Whether every due instant became exactly one run, in the interval that is named.",
 }
 

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from scheduler.described import spec_fields
+from scheduler.described import process_fields, spec_fields
 from scheduler.described.room_fields import HEADERS
 from scheduler.described.said import INSTANT, LATER, RUN, SERVICE, TOKEN_ID
 
@@ -49,6 +49,7 @@ def tag(path: str) -> str:
 
 PARAMETERS: dict[str, tuple[str, Any]] = {
     **spec_fields.PARAMETERS,
+    **process_fields.PARAMETERS,
     "task_id": ("The id of a task.", "report"),
     "calendar": ("The name of a calendar.", "holidays"),
     "run_id": ("The id of a run, a UUID.", RUN),
@@ -224,6 +225,7 @@ ONE_PAGE: Json = {"page": 1, "limit": 10, "total": 1}
 
 SENT: dict[str, Any] = {
     **spec_fields.SENT,
+    **process_fields.SENT,
     "create_schedule": SCHEDULE,
     "change_schedule": {"name": "Updated Daily Backup", "rrule": "FREQ=DAILY;INTERVAL=2"},
     "create_task": NEW,
@@ -253,6 +255,7 @@ SENT: dict[str, Any] = {
 """Bodies, by operation."""
 ANSWERED: dict[str, dict[str, Any]] = {
     **spec_fields.ANSWERED,
+    **process_fields.ANSWERED,
     "create_schedule": {"201": {"id": "backup"}},
     "list_schedules": {"200": {"schedules": [SCHEDULE_SHOWN], **ONE_PAGE}},
     "get_schedule": {"200": SCHEDULE_SHOWN},
