@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from calling import AT, PATHS, called, ended, operations, registered
+from process_calls import AT, PATHS, called, ended, operations, registered
 from conftest import eventually
 
 HEADERS = {
