@@ -22,6 +22,7 @@ class Furnished(Rooms):
     """And what the API needs of them beside."""
 
     aides: Aides
+    operations: OperationPerformer
 
 
 @asynccontextmanager
@@ -44,4 +45,4 @@ async def furnished(
         sources: Sources = {"process": ProcessSource(database), "spec": StepSource(settings.specs)}
         overseer = Overseer(database)
         chores = [Chore("specs", overseer.SECONDS, overseer.look), *operations.chores]
-        yield Furnished(performers, sources, chores, aides)
+        yield Furnished(performers, sources, chores, aides, operations)

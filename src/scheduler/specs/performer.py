@@ -108,13 +108,22 @@ class OperationPerformer:
             if called.operation is None:
                 found = await model.operations(conn, service_id, called.spec, called.serving)
                 return [("endpoint", no_endpoint(action, [each.endpoint for each in found]))]
+        return await self.misfits(service_id, action, called)
+
+    async def misfits(
+        self, service_id: UUID, action: Operation, called: Called
+    ) -> list[tuple[str, str]]:
+        """Return what is wrong with an operation, whatever document serves at the moment."""
         try:
             request = built(action, called)
             prepare(request.method, request.url, dict(request.headers), request.body)
             finding = await self._checks.finding(service_id, called, request, hash_of(request))
         except (WrongCall, ValueError) as e:
             finding = str(e)
-        return [] if finding is None else [(field_of(called.operation, finding), finding)]
+        if finding is None:
+            return []
+        return [("endpoint" if called.operation is None else field_of(called.operation, finding),
+                 finding)]  # fmt: skip
 
     # The call ------------------------------------------------------------------------------------
 
