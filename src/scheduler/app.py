@@ -50,6 +50,7 @@ from scheduler.errors import (
     ValidationFailed,
 )
 from scheduler.gate import Caller, Scale
+from scheduler.processes import api as processes_api
 from scheduler.requestlog import traced
 from scheduler.runs import api as runs_api
 from scheduler.schedules import api as schedules_api
@@ -100,6 +101,7 @@ def _application(settings: Settings, lifespan: Lifespan) -> Litestar:
             calendars_api.router,
             specs_api.router(settings),
             impact.router,
+            processes_api.router,
         ],
         guards=[_admit],
         security=openapi.SERVICE,

@@ -37,7 +37,7 @@ Sources = Mapping[str, Source]
 
 
 async def of_claimed(conn: Conn, source: Source, runs: Sequence[Run]) -> Mapping[UUID, Definition]:
-    """Map claimed runs to what they do; one that breaks its source fails, and holds up no other."""
+    """Map runs to what they do; one that breaks its source is damaged, and holds up no other."""
     try:
         return await source.definitions(conn, runs)
     except Exception as e:
@@ -65,7 +65,7 @@ async def definitions(
     for kind, source in sources.items():
         some = [_claimed(run, service_id) for run in runs if run.kind == kind]
         if some:
-            found |= await source.definitions(conn, some)
+            found |= await of_claimed(conn, source, some)
     return found
 
 

@@ -141,5 +141,6 @@ FILTERS: dict[str, Any] = {
     "when": when,
     "clock": clock,
     "duration": duration,
+    "json": lambda raw: bytes(raw).decode(),
     "part": lambda text: quote(str(text), safe=""),
 }

@@ -5,12 +5,14 @@ everywhere. Bounds are those that the program checks; those of a field that may 
 what is not.
 """
 
+from scheduler.described import process_fields
 from scheduler.described.room_fields import CALENDARS, REQUESTS, RUNS, SCHEDULES, SERVICES
 from scheduler.described.said import Json
 from scheduler.described.task_fields import TASKS
 
 FIELDS: dict[str, Json] = {
     **TASKS, **RUNS, **SERVICES, **CALENDARS, **SCHEDULES, **REQUESTS,
+    **process_fields.PROCESSES,
 }  # fmt: skip
 
 TIMES = {
@@ -60,6 +62,7 @@ SCHEMAS = {
     "Task": "What to do and when: every field, null where unset.",
     "Updated": "What an update answers.",
     "Usage": "What a service uses at the moment.",
+    **process_fields.SCHEMAS,
     "Verified": "Whether every due instant became exactly one run, in the interval that is named.",
 }
 

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from scheduler.described import process_fields
 from scheduler.described.room_fields import HEADERS
 from scheduler.described.said import INSTANT, LATER, RUN, SERVICE, TOKEN_ID
 
@@ -38,6 +39,7 @@ def tag(path: str) -> str:
 # Parameters --------------------------------------------------------------------------------------
 
 PARAMETERS: dict[str, tuple[str, Any]] = {
+    **process_fields.PARAMETERS,
     "task_id": ("The id of a task.", "report"),
     "calendar": ("The name of a calendar.", "holidays"),
     "run_id": ("The id of a run, a UUID.", RUN),
@@ -212,6 +214,7 @@ PAST: Json = {
 ONE_PAGE: Json = {"page": 1, "limit": 10, "total": 1}
 
 SENT: dict[str, Any] = {
+    **process_fields.SENT,
     "create_schedule": SCHEDULE,
     "change_schedule": {"name": "Updated Daily Backup", "rrule": "FREQ=DAILY;INTERVAL=2"},
     "create_task": NEW,
@@ -240,6 +243,7 @@ SENT: dict[str, Any] = {
 }
 """Bodies, by operation."""
 ANSWERED: dict[str, dict[str, Any]] = {
+    **process_fields.ANSWERED,
     "create_schedule": {"201": {"id": "backup"}},
     "list_schedules": {"200": {"schedules": [SCHEDULE_SHOWN], **ONE_PAGE}},
     "get_schedule": {"200": SCHEDULE_SHOWN},

@@ -4,7 +4,8 @@ import msgspec
 
 from scheduler.specs import compiling, document, references, validating
 from scheduler.specs.child import work
-from scheduler.specs.messages import Answer, Ask, Compile, Compiled
+from scheduler.specs.messages import Answer, Ask, Compile, Compiled, Review
+from scheduler.specs.review import reviewed
 
 MEMORY_BYTES = 1 << 30
 
@@ -13,6 +14,8 @@ def answer(ask: Ask) -> Answer:
     """Compile or review a document. Raises Wrong."""
     if isinstance(ask, Compile):
         return compiled(ask)
+    if isinstance(ask, Review):
+        return reviewed(ask)
     raise TypeError(ask)
 
 

@@ -31,6 +31,8 @@ STYLES: dict[Place, tuple[Style, ...]] = {
 NO_PARAMETERS = {"accept", "authorization", "content-type"}
 """Of headers, for which parameters are ignored."""
 FORMS = {"application/x-www-form-urlencoded", "multipart/form-data"}
+OF_BYTES = {"application/octet-stream", "application/pdf", "application/zip", "application/gzip"}
+BYTES = Encoding(binary=True)
 NAMES = re.compile(r"\{([^{}]*)\}")
 UNPRINTABLE = re.compile(r"[\x00-\x20\x7f]")
 MOST, LEAST = 2**64, -(2**63)
@@ -209,9 +211,21 @@ class _Compiler:
         for name, media in node["content"].items():
             kind, *rest = name.split(";", 1)
             kind = kind.strip().lower()
-            encoding = self.encodings(media) if kind in FORMS and isinstance(media, dict) else {}
+            if not isinstance(media, dict):
+                encoding = {}
+            elif kind in FORMS:
+                encoding = self.encodings(media)
+            else:
+                encoding = {"": BYTES} if self.is_bytes(kind, media.get("schema")) else {}
             found.append(Media(type=";".join((kind, *rest)), encoding=encoding))
         return found
+
+    def is_bytes(self, kind: str, schema: Any) -> bool:
+        """Tell whether a whole body is bytes that are sent as they are."""
+        if schemas.is_binary(self.document, schema):
+            return True
+        of_bytes = kind.startswith(("image/", "audio/", "video/")) or kind in OF_BYTES
+        return of_bytes and schemas.said(self.document, schema, "format") != "byte"
 
     def encodings(self, media: dict[str, Any]) -> dict[str, Encoding]:
         """Say how the properties of a form are written, where that is not the usual."""

@@ -23,6 +23,7 @@ from scheduler.openapi import asks
 from scheduler.runs.api import cursor_of, read_cursor
 from scheduler.service import Service
 from scheduler.specs import model
+from scheduler.specs.asked import no_endpoint
 from scheduler.specs.client import Operation as Endpoint
 from scheduler.specs.model import Called, Status, Stored
 from scheduler.specs.performer import OperationPerformer
@@ -117,6 +118,10 @@ class Document:
             operation=self._endpoints.get(endpoint),
         )
 
+    def lacks(self, action: Operation) -> str:
+        """Say that it has no such endpoint, and which it has."""
+        return no_endpoint(action, list(self._endpoints))
+
     async def tasks(self, after: Place) -> list[Definition]:
         """Return some of the tasks that call it, from a place on."""
         async with self.database.api.connect() as conn:
@@ -147,7 +152,10 @@ async def _misfit(
     if not isinstance(action, Operation):  # its row is damaged
         return None
     opened = action.opened(document.database.vault, of.service_id)
-    wrong = await operations.misfits(of.service_id, opened, document.called(action.name))
+    called = document.called(action.name)
+    if called.operation is None:
+        return Misfit(of.id, of.name, action.name, "endpoint", document.lacks(action))
+    wrong = await operations.misfits(of.service_id, opened, called)
     if not wrong:
         return None
     ((field, reason), *_) = wrong
