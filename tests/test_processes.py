@@ -1,12 +1,11 @@
 """Processes: what is taken and what is refused, whose they are, when they run, and callbacks."""
 
-import json
 from typing import Any
 
 import httpx
 import pytest
 
-from conftest import App, RunApp, eventually
+from conftest import RunApp
 
 AT = "/v1/api/scheduler/process"
 CALL: dict[str, Any] = {"service": "pets", "endpoint": "/pets", "method": "GET"}
