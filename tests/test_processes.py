@@ -41,7 +41,7 @@ async def got(client: httpx.AsyncClient, trace_id: str, what: str = "") -> Any:
         ("method", None, "must be one of GET, POST"),
         ("method", "FETCH", "must be one of GET, POST"),
         ("headers", ["a"], "Expected `object | null`, got `array`"),
-        ("headers", {"X": 1}, "Expected `str`, got `int`"),
+        ("headers", {"X": 1}, "must be a string"),
         ("headers", {"bad name": "x"}, "a header name is made of"),
         ("headers", {"X": "a\r\nB: c"}, "line break"),
         ("headers", {"Content-Length": "3"}, "set by the connection"),

@@ -236,6 +236,31 @@ def test_values_that_may_be_secret_are_not_shown():
     )
 
 
+def test_a_value_that_a_security_scheme_names_is_not_shown():
+    schemes = {"one": {"type": "apiKey", "in": "query", "name": "appid"}}
+    asked = [parameter({"type": "integer"}, name="appid")]
+    assert check(asked, "/pets?appid=abc", securitySchemes=schemes) == "appid must be an integer"
+
+
+def test_long_and_odd_things_are_cut_and_quoted():
+    assert len(check([parameter({"type": "integer"})], f"/pets?value={'x' * 5000}")) < 150
+    said = check_body({"additionalProperties": {"type": "integer"}}, {"a\n" * 500: "x"})
+    assert said.startswith('req_body["a\\na\\n')
+    assert len(said) < 300
+
+
+def test_an_empty_value_passes_where_the_document_allows_it():
+    asked = [parameter({"type": "integer"}, allowEmptyValue=True)]
+    assert check(asked, "/pets?value=") is None
+    assert check(asked, "/pets?value=x") == 'value must be an integer, is "x"'
+
+
+def test_a_parameter_whose_schema_is_wrong_is_asked_for_all_the_same():
+    asked = [parameter({"$ref": "#/components/schemas/Nothing"}, required=True)]
+    assert check(asked, "/pets?value=x") is None
+    assert check(asked, "/pets") == "value is required and must be specified"
+
+
 def test_what_cannot_be_told_apart_in_a_path_is_not_judged():
     asked = [parameter({"type": "integer"}, name=each, place="path") for each in "ab"]
     assert check(asked, "/1-x-2", template="/{a}-{b}") is None
