@@ -306,6 +306,8 @@ MACHINE = {
     "specs/changes.THERE": "the runner's: it works for every service",
     "specs/changes.UNFINISHED": "looks after what is under way, of every service",
     "queue.CLAIM_ON_TIME": "claims for every service, and names those that are left out",
+    "queue.LIVE": "of processes of every service, for their callbacks and their retention",
+    "queue.KNOWN": "of processes of every service, for their retention",
     "queue.COMING": "compares what was planned with other time zones, of every service",
     "planner.PLANS": "compares what was planned with other time zones, of every service",
     "task.BY_KEY": "walks every service's tasks when the time zones have changed",

@@ -51,7 +51,9 @@ SELECT md5('t' || n)::uuid, 1, '{ALICE}', 't' || n, 1,
        CASE WHEN n % 500 = 0 THEN 'paused' WHEN n % 3 = 0 THEN 'disabled' ELSE 'active' END,
        CASE WHEN n % 800 = 0 THEN '{{"kind":"once","at":0}}' WHEN n % 4 = 0 THEN NULL
             ELSE '{{"kind":"interval","frequency":1,"unit":"day","anchor":0}}' END::jsonb,
-       '{{"kind":"http","url":"http://example.com/path"}}', '{{}}',
+       CASE n % 100 WHEN 1 THEN jsonb_build_object('kind', 'operation', 'endpoint', '/a', 'service',
+                                                   CASE n % 1000 WHEN 1 THEN 'rare' ELSE 'often' END)
+            ELSE '{{"kind":"http","url":"http://example.com/path"}}' END, '{{}}',
        now() - n * interval '1 ms', now(),
        CASE WHEN n % 1000 = 0 THEN '{{"calendars":["often","rare"]}}' END::jsonb
 FROM generate_series(1, {TASKS}) AS n;
@@ -204,6 +206,7 @@ LISTS = {
     "task": Filter(words=("task",)),
     "no such word": Filter(words=("word",)),
     "command": Filter(action="command"),
+    "operation": Filter(action="operation"),
     "several": Filter(status="active", trigger="interval", tag="rare", words=("sel",)),
 }
 
@@ -356,6 +359,11 @@ async def asked(conn: Conn, what: str) -> None:
         await resealing.piece(conn, ALICE, step.after, lambda *_: "")
     elif what == "calendars":
         await calendars_asked(conn)
+    elif what == "calling":
+        assert (
+            len(await tasklist.calling(conn, ALICE, "rare", (utc(0), uuid.UUID(int=0)), 1000))
+            == 100
+        )
     elif what in ("schedules", "pending events", "past events"):
         await schedules_asked(conn, what, now)
     elif what == "old versions":
@@ -379,6 +387,7 @@ async def asked(conn: Conn, what: str) -> None:
         "replaced versions",
         "old versions",
         "calendars",
+        "calling",
         "headers",
         "pending",
         "failed",

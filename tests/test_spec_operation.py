@@ -3,6 +3,8 @@
 import base64
 import json
 import re
+import subprocess
+import sys
 from email import message_from_bytes
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -533,6 +535,23 @@ def test_bytes_are_given_as_base64(value):
 def test_a_body_of_text_or_bytes(media, body, sent):
     request = posted(media, body)
     assert (request.body, content_type(request)) == (sent, media.type)
+
+
+@pytest.mark.parametrize("value", ["\ud800", ["\ud800"], {"a": "\ud800"}, [["\ud800"]]])
+def test_half_a_surrogate_pair_is_refused(value):
+    for place in ("query", "path"):
+        asked = operation(path(), query(), template="/{color}")
+        arguments = Arguments(**{"path": {"color": "x"}, place: {"color": value}})
+        with pytest.raises(WrongCall, match=r"half a surrogate pair"):
+            build(asked, arguments, headers={}, url=None)
+
+
+def test_calls_are_built_without_the_libraries_of_the_child():
+    libraries = "'openapi_core', 'openapi_spec_validator', 'jsonschema', 'jsonschema_path'"
+    program = (
+        f"import scheduler.specs.operation, sys; assert not set(sys.modules) & {{{libraries}}}"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
 def test_an_operation_that_cannot_be_called_says_why():

@@ -152,9 +152,14 @@ CREATE UNLOGGED TABLE response_cache (
 );
 CREATE INDEX response_cache_service ON response_cache (service_id);
 CREATE INDEX response_cache_expires ON response_cache (expires_at);
+
+-- Which tasks call a spec: what a change of its document breaks is asked of these.
+CREATE INDEX task_operation ON task (service_id, (action ->> 'service'), created_at, key)
+    WHERE action ->> 'kind' = 'operation';
 """
 
 DOWN = """
+DROP INDEX task_operation;
 DROP TABLE response_cache;
 DROP TABLE response;
 DROP TABLE process;

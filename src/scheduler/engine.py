@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -75,6 +75,8 @@ class Chore(msgspec.Struct):
     name: str
     seconds: float
     work: Callable[[], Awaitable[None]]
+    due: asyncio.Event | None = None
+    """Set it to have it done now."""
 
 
 class Rooms(msgspec.Struct):
@@ -83,6 +85,8 @@ class Rooms(msgspec.Struct):
     performers: Performers
     sources: Sources
     chores: Sequence[Chore]
+    ended: Mapping[str, Callable[[End], None]]
+    """Whom to tell of the ends of runs in this process, once they are written, by their kind."""
 
 
 class Engine:
@@ -124,7 +128,7 @@ class Engine:
         self.caretaker = Caretaker(database, self.membership, self._pause, self.dispatcher.halt)
         self._gate = gate
         self._sole = sole
-        self._chores = rooms.chores
+        self._chores, self._ended = rooms.chores, rooms.ended
         self._sweep = Sweep(database, self.window_ms, settings.worker.queue_most)
         self._orphans_at, self._repairs = 0.0, list[tuple[int, int]]()
         self._tasks: list[asyncio.Task[None]] = []
@@ -217,6 +221,8 @@ class Engine:
         if isinstance(to, End):
             self.standing.note(to)
             runlog.tell(to)
+            if (tell := self._ended.get(to.run.kind)) is not None:
+                tell(to)
         self.dispatcher.settled(outcome)  # type: ignore[arg-type]  # the settler is made first
 
     # Life ----------------------------------------------------------------------------------------
@@ -252,7 +258,7 @@ class Engine:
         self._tick("measure", 10.0, self._measure)
         self._tick("strays", STRAYS_S, self._strays)
         for chore in self._chores:
-            self._tick(chore.name, chore.seconds, chore.work)
+            self._tick(chore.name, chore.seconds, chore.work, chore.due)
         self._pulse(worker.poll_seconds * OWN_PACE.uniform(0.75, 1), self.dispatcher.wake)
         self._ticks.start()
         self.retiming.wanted.set()

@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 
 from scheduler import codec
 from scheduler.db import Conn, ms, utc
-from scheduler.run import KINDS, End, Later, NewRun, Retry, Run
+from scheduler.run import KINDS, End, Later, NewRun, Retry, Run, bucket_in
 
 # Enqueue ------------------------------------------------------------------------------------------
 
@@ -362,6 +362,28 @@ async def depth(conn: Conn, now: datetime) -> int:
     """Return how many live runs are due, counted to 10,000."""
     found = await conn.execute(DEPTH, {"now": now, "most": DEPTH_MOST})
     return int(found.scalar_one())
+
+
+IDS = "id = ANY(:ids) AND bucket = ANY(:buckets)"
+LIVE = text(f"SELECT id FROM run WHERE {IDS}")
+KNOWN = text(f"SELECT id FROM run WHERE {IDS} UNION ALL SELECT id FROM history WHERE {IDS}")
+
+
+async def live(conn: Conn, ids: Sequence[UUID]) -> set[UUID]:
+    """Return which of these runs, of any service, have not ended."""
+    return await _those(conn, LIVE, ids)
+
+
+async def known(conn: Conn, ids: Sequence[UUID]) -> set[UUID]:
+    """Return which of these runs, of any service, are live or kept. One statement for both: a
+    run that ends moves from the one table to the other.
+    """
+    return await _those(conn, KNOWN, ids)
+
+
+async def _those(conn: Conn, statement: TextClause, ids: Sequence[UUID]) -> set[UUID]:
+    values = {"ids": list(ids), "buckets": list({bucket_in(run_id) for run_id in ids})}
+    return set((await conn.execute(statement, values)).scalars())
 
 
 OLDEST_DUE = text("SELECT due FROM run WHERE due <= :now ORDER BY due LIMIT 1")

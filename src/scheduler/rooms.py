@@ -10,6 +10,9 @@ from scheduler.config import Settings
 from scheduler.db import Database
 from scheduler.engine import Chore, Rooms
 from scheduler.outbound import Outbound
+from scheduler.processes import callback
+from scheduler.processes.callback import Callback, CallbackPerformer, Callbacks
+from scheduler.processes.retention import SECONDS, Retention
 from scheduler.processes.source import ProcessSource
 from scheduler.runner import Performers
 from scheduler.sources import Sources
@@ -22,6 +25,7 @@ class Furnished(Rooms):
     """And what the API needs of them beside."""
 
     aides: Aides
+    operations: OperationPerformer
 
 
 @asynccontextmanager
@@ -34,14 +38,23 @@ async def furnished(
 ) -> AsyncIterator[Furnished]:
     """Open the rooms of one process; `wake(ms)` tells its engine that a run is due."""
     async with Aides(settings.specs) as aides:
+        http = HttpPerformer(outbound)
         operations = OperationPerformer(settings, database, outbound, aides)
         performers: Performers = {
-            Http: HttpPerformer(outbound),
+            Http: http,
+            Callback: CallbackPerformer(database, http),
             Command: commands,
             Operation: operations,
             Step: StepPerformer(settings.specs, database, aides, wake),
         }
-        sources: Sources = {"process": ProcessSource(database), "spec": StepSource(settings.specs)}
+        processes = ProcessSource(settings.worker.max_retries)
+        sources: Sources = {"process": processes, "spec": StepSource(settings.specs)}
         overseer = Overseer(database)
-        chores = [Chore("specs", overseer.SECONDS, overseer.look), *operations.chores]
-        yield Furnished(performers, sources, chores, aides)
+        callbacks, retention = Callbacks(database, wake), Retention(database)
+        chores = [
+            Chore("specs", overseer.SECONDS, overseer.look),
+            *operations.chores,
+            Chore("callbacks", callback.SECONDS, callbacks.step, callbacks.due),
+            Chore("processes", SECONDS, retention.step),
+        ]
+        yield Furnished(performers, sources, chores, {"process": callbacks.note}, aides, operations)

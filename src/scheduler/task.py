@@ -32,6 +32,7 @@ from scheduler.errors import Conflict, NotFound
 from scheduler.run import Line, bucket_of
 from scheduler.triggers import Bounds, Trigger
 
+SPEC, CALLS_SPEC = text("(action ->> 'service')"), text("action ->> 'kind' = 'operation'")
 TASK = Table(
     "task",
     metadata,
@@ -80,6 +81,7 @@ TASK = Table(
         "key",
         postgresql_where=text("action ->> 'kind' <> 'http'"),
     ),
+    Index("task_operation", "service_id", SPEC, "created_at", "key", postgresql_where=CALLS_SPEC),
     Index(
         "task_tags",
         text(
@@ -110,9 +112,9 @@ TASK = Table(
 )
 COLUMNS = """key, bucket, service_id, id, version, name, description, tags, status, trigger, action,
           policy, created_at, updated_at, bounds, paused_until"""
-OUTLINE = """CASE jsonb_typeof(action) WHEN 'object'
-          THEN action - CAST('{header,payload,headers,query_params,url_params,req_body}' AS text[])
-          ELSE action END AS action,"""
+OUTLINE = """CASE jsonb_typeof(action) WHEN 'object' THEN action - CAST(
+    '{header,payload,headers,query_params,url_params,req_body}' AS text[])
+    ELSE action END AS action,"""
 
 
 # One task -----------------------------------------------------------------------------------------

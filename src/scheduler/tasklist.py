@@ -7,6 +7,7 @@ is that common soon fills a page.
 
 import re
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, get_args
 from uuid import UUID
 
@@ -330,3 +331,23 @@ async def naming(conn: Conn, service_id: UUID, calendar: str, most: int) -> list
     marked = f's{str(service_id)[28:]}"{calendar}"'  # as the index has it
     values = {"service_id": service_id, "marked": marked, "most": most}
     return list((await conn.execute(NAMING, values)).scalars())
+
+
+# Those that call a spec ---------------------------------------------------------------------------
+
+CALLING = text(f"""
+SELECT {COLUMNS} FROM task
+WHERE service_id = :service_id AND action ->> 'kind' = 'operation'
+  AND action ->> 'service' = :spec AND (created_at, key) > (:created_at, :key)
+ORDER BY created_at, key LIMIT :most
+""")
+
+
+async def calling(
+    conn: Conn, service_id: UUID, spec: str, after: tuple[datetime, UUID], most: int
+) -> list[Definition]:
+    """Return a service's tasks that call a spec, by its name, the oldest first, after a place."""
+    values = {"service_id": service_id, "spec": spec, "most": most}
+    values |= {"created_at": after[0], "key": after[1]}
+    await walk_in_order(conn)
+    return [definition(row) for row in await conn.execute(CALLING, values)]

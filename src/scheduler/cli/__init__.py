@@ -22,6 +22,8 @@ COMMANDS = {
     "worker": ("serve:work", "Run a replica without the API."),
     "tasks": ("tasks:tasks_group", "Create, list, change and run tasks."),
     "schedules": ("schedules:schedules_group", "Tasks with an RRULE, and their events."),
+    "specs": ("specs:specs_group", "APIs described by OpenAPI documents, to be called by name."),
+    "processes": ("processes:processes_group", "Calls of those APIs, each with its answer kept."),
     "runs": ("runs:runs_group", "What ran, what is to come, and why not."),
     "calendars": ("calendars:calendars_group", "Days and hours in which tasks are not run."),
     "services": ("services:services_group", "Create, list and change services."),

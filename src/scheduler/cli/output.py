@@ -160,6 +160,16 @@ def note(sentence: str) -> None:
     click.echo(f"scheduler: {plain.body(sentence)}", err=True)
 
 
+def print_bytes(body: bytes) -> None:
+    """Print bytes as they are; made harmless on a terminal."""
+    if sys.stdout.isatty():
+        click.echo(plain.body(body.decode(errors="replace")))
+        return
+    sys.stdout.flush()
+    sys.stdout.buffer.write(body)
+    sys.stdout.buffer.flush()
+
+
 # JSON --------------------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ from litestar.datastructures import State
 from litestar.di import NamedDependency, Provide
 
 from scheduler.dashboard import door, page, static
+from scheduler.dashboard.apis import show_api, show_apis
 from scheduler.dashboard.door import Stranger, Visitor
 from scheduler.dashboard.run import show_run
 from scheduler.dashboard.task import act_on_task, show_task
@@ -70,6 +71,8 @@ def router(explained: Explained) -> Router:
             show_task,
             act_on_task,
             show_run,
+            show_apis,
+            show_api,
             show_nothing,
             door.show_sign_in,
             door.sign_in,

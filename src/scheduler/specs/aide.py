@@ -61,7 +61,8 @@ class _Aide(Asking[Asked, Answer]):
             answers = await self._exchange([question])
             if answers is not None:
                 return answers[0]
-        return Finding("takes too long, or too much memory; send a smaller document")
+        why = "takes too long, or too much memory; send a smaller document"
+        return Finding(why, spent=True)
 
     async def _exchange(self, questions: list[Asked]) -> list[Answer] | None:
         """Return the answers; None where the child had to be ended, or died."""

@@ -312,6 +312,7 @@ def router(settings: Settings) -> Router:
             review_spec,
             files.get_document,
             files.get_metadata,
+            files.get_package,
         ],
         request_max_body_size=most,
     )

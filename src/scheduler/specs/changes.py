@@ -108,6 +108,8 @@ async def rename(
     """Change what is no document; it is locked. Raises Conflict where the name is taken."""
     values = {"name": name, "headers": _json(headers), "url": url, "now": utc(now)}
     await _named(conn, RENAME, {**of.values, **values}, name)
+    if name != of.name:  # so is its Python client
+        await conn.execute(UNPACK, of.values)
 
 
 async def renew(conn: Conn, of: Stored, sent: Sent, now: int) -> int:
@@ -272,6 +274,27 @@ async def _forget(conn: Conn, address: dict[str, Any], kept: Sequence[int]) -> N
     """Delete what belongs to other drafts than these."""
     await conn.execute(FORGET, {**address, "kept": list(kept)})
     await conn.execute(FORGET_OPERATIONS, {**address, "kept": list(kept)})
+
+
+PACKAGE = text(f"SELECT package FROM spec_document WHERE {OF_DRAFT}")
+PACK = text(f"""
+UPDATE spec_document SET package = :package
+WHERE {OF_DRAFT} AND EXISTS (
+    SELECT FROM spec WHERE {OF_SPEC} AND name = :name)
+""")
+UNPACK = text(f"UPDATE spec_document SET package = NULL WHERE {OF_SERVICE} AND spec_key = :key")
+
+
+async def package(conn: Conn, of: Stored, draft: int) -> bytes | None:
+    """Return the Python client of a document, where it was written before."""
+    found: bytes | None = (await conn.execute(PACKAGE, {**of.values, "draft": draft})).scalar()
+    return found
+
+
+async def pack(conn: Conn, of: Stored, draft: int, written: bytes) -> None:
+    """Keep the Python client of a document, where the spec is still called as it was."""
+    values = {"draft": draft, "package": written, "name": of.name}
+    await conn.execute(PACK, {**of.values, **values})
 
 
 # Its end ------------------------------------------------------------------------------------------

@@ -73,6 +73,8 @@ class Checks:
             answer = await self._aides.ask(service_id, Check(document, endpoint, request), CHECK_S)
             if isinstance(answer, Fine):
                 return None
+            if isinstance(answer, Finding) and answer.spent:
+                raise Unavailable(f"to check it {answer.message.partition(';')[0]}")
             if isinstance(answer, Finding):
                 return _masked(answer.message, request)
             if isinstance(answer, Unknown):

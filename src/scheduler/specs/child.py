@@ -42,12 +42,11 @@ def _answers(answer: Callable[[Ask], Answer], asked: list[Asked]) -> Iterator[tu
             with limited(one.seconds):
                 found = answer(one.ask)
         except Spent:
-            yield (
-                Finding(f"takes more than {one.seconds:g} seconds; send a smaller document"),
-                False,
-            )
+            why = f"takes more than {one.seconds:g} seconds; send a smaller document"
+            yield Finding(why, spent=True), False
         except MemoryError:
-            yield Finding("takes too much memory; send a smaller document"), False
+            why = "takes too much memory; send a smaller document"
+            yield Finding(why, spent=True), False
         except RecursionError:
             yield Finding("is nested too deeply; send it with less in each other"), True
         except Wrong as e:

@@ -44,7 +44,7 @@ class Media(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True, gc=Fa
     type: str
     """Like application/json, in lower case, with its parameters as they are written."""
     encoding: dict[str, Encoding] = msgspec.field(default_factory=dict)
-    """By property, of forms."""
+    """By property, of forms; under an empty name where the whole body is binary."""
 
 
 class Scheme(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True, gc=False):

@@ -1,10 +1,13 @@
 """The child process in which documents are compiled and reviewed: `python -m` runs it."""
 
+from contextlib import suppress
+
 import msgspec
 
 from scheduler.specs import compiling, document, references, validating
 from scheduler.specs.child import work
-from scheduler.specs.messages import Answer, Ask, Compile, Compiled
+from scheduler.specs.messages import Answer, Ask, Compile, Compiled, Review
+from scheduler.specs.review import reviewed
 
 MEMORY_BYTES = 1 << 30
 
@@ -13,13 +16,21 @@ def answer(ask: Ask) -> Answer:
     """Compile or review a document. Raises Wrong."""
     if isinstance(ask, Compile):
         return compiled(ask)
+    if isinstance(ask, Review):
+        return reviewed(ask)
     raise TypeError(ask)
 
 
 def compiled(ask: Compile) -> Compiled:
     """Return a document as JSON, and its client. Raises Wrong."""
     found = references.settled(document.read(ask.source, ask.limits))
-    validating.validate(found)
+    compiling.count(found, ask.limits)
+    try:
+        validating.validate(found)
+    except validating.Tripped:
+        with suppress(LookupError, TypeError, AttributeError):
+            compiling.client(found, ask.limits)  # which may know the place
+        raise
     client = compiling.client(found, ask.limits)
     return Compiled(msgspec.json.encode(found), client)
 

@@ -31,6 +31,8 @@ STYLES: dict[Place, tuple[Style, ...]] = {
 NO_PARAMETERS = {"accept", "authorization", "content-type"}
 """Of headers, for which parameters are ignored."""
 FORMS = {"application/x-www-form-urlencoded", "multipart/form-data"}
+OF_BYTES = {"application/octet-stream", "application/pdf", "application/zip", "application/gzip"}
+BYTES = Encoding(binary=True)
 NAMES = re.compile(r"\{([^{}]*)\}")
 UNPRINTABLE = re.compile(r"[\x00-\x20\x7f]")
 MOST, LEAST = 2**64, -(2**63)
@@ -39,6 +41,16 @@ MOST, LEAST = 2**64, -(2**63)
 def client(document: dict[str, Any], limits: Limits) -> Client:
     """Return the client of a document that was validated and settled. Raises Wrong."""
     return _Compiler(document, limits).client()
+
+
+def count(document: dict[str, Any], limits: Limits) -> None:
+    """Raise Wrong where a settled document has too many operations."""
+    paths = document.get("paths")
+    items = [resolved(document, item) for item in paths.values()] if isinstance(paths, dict) else []
+    found = sum(len(item.keys() & set(METHODS)) for item in items if isinstance(item, dict))
+    if found > limits.max_operations:
+        most = limits.max_operations
+        raise Wrong((TOP, "paths"), f"has more than {most} operations (specs.max_operations)")
 
 
 class _Compiler:
@@ -61,11 +73,6 @@ class _Compiler:
         for path, item in (self.document.get("paths") or {}).items():
             if path.startswith("/"):
                 operations += self.operations(path, resolved(self.document, item))
-            if len(operations) > self.limits.max_operations:
-                most = self.limits.max_operations
-                raise Wrong(
-                    (TOP, "paths"), f"has more than {most} operations (specs.max_operations)"
-                )
         for name in self.requirements.headers():
             self.headers.setdefault(name.lower(), name)
         info = self.document["info"]
@@ -209,9 +216,21 @@ class _Compiler:
         for name, media in node["content"].items():
             kind, *rest = name.split(";", 1)
             kind = kind.strip().lower()
-            encoding = self.encodings(media) if kind in FORMS and isinstance(media, dict) else {}
+            if not isinstance(media, dict):
+                encoding = {}
+            elif kind in FORMS:
+                encoding = self.encodings(media)
+            else:
+                encoding = {"": BYTES} if self.is_bytes(kind, media.get("schema")) else {}
             found.append(Media(type=";".join((kind, *rest)), encoding=encoding))
         return found
+
+    def is_bytes(self, kind: str, schema: Any) -> bool:
+        """Tell whether a whole body is bytes that are sent as they are."""
+        if schemas.is_binary(self.document, schema):
+            return True
+        of_bytes = kind.startswith(("image/", "audio/", "video/")) or kind in OF_BYTES
+        return of_bytes and schemas.said(self.document, schema, "format") != "byte"
 
     def encodings(self, media: dict[str, Any]) -> dict[str, Encoding]:
         """Say how the properties of a form are written, where that is not the usual."""

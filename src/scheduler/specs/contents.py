@@ -36,7 +36,7 @@ def from_json(name: str, text: Any) -> Any:
         raise Wrong(f"{name} must be JSON") from error
 
 
-def media(offered: Mapping[str, T], content_type: str) -> T | None:
+def media(offered: Mapping[str, T | None], content_type: str) -> T | None:
     """Return what a document says of a content type, None where it says nothing."""
     essence = content_type.partition(";")[0].strip().lower()
     for asked in (content_type.lower(), essence):
@@ -71,7 +71,7 @@ def _form(text: str, media: dict[str, Any], schemas: Schemas, validator: Validat
     found: dict[str, Any] = {}
     taken: set[str] = set()
     for name, each in known.items():
-        inside = schemas.properties(each)
+        inside = set(schemas.properties(each))
         style, explode = _style(media.get("encoding", {}).get(name))
         form = schemas.form(each)
         if form == "object" and (style is None or any(name == key for key, _ in sent)):
@@ -80,7 +80,7 @@ def _form(text: str, media: dict[str, Any], schemas: Schemas, validator: Validat
             found[name] = reading.in_pairs(
                 sent, name, style or "form", form, inside, explode=explode
             )
-        except KeyError:
+        except reading.Missing:
             continue
         taken |= {name, *inside} if form == "object" else {name}
     for name, value in sent:

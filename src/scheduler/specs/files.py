@@ -1,18 +1,23 @@
 """`/v1/api/spec/{trace_id}/files`: a spec as files, as an older program kept them."""
 
+import asyncio
+from uuid import UUID
+
 from litestar import Response, get
 from litestar.di import NamedDependency
+from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath
 
 from scheduler.db import Conn
 from scheduler.engine import Engine
-from scheduler.errors import NotFound
+from scheduler.errors import Conflict, NotFound
 from scheduler.service import Service
-from scheduler.specs import changes, model
+from scheduler.specs import changes, model, package
 from scheduler.specs.model import Stored
 from scheduler.specs.shown import metadata_file
 
 YAML = "application/yaml"
+ZIP = "application/zip"
 
 Caller = NamedDependency[Service]
 Machine = NamedDependency[Engine]
@@ -43,6 +48,57 @@ async def get_metadata(
     async with engine.database.api.connect() as conn:
         of = await _found(conn, service, trace_id)
     return _file(metadata_file(of).encode(), YAML, "service.metadata.yaml")
+
+
+@get(
+    "/{trace_id:str}/files/client.zip",
+    media_type=ZIP,
+    summary="A typed Python client of the document that serves",
+    responses={409: ResponseSpec(None, description=Conflict.__doc__ or "")},
+)
+async def get_package(trace_id: FromPath[str], service: Caller, engine: Machine) -> Response[bytes]:
+    """Return a Python package; it is written when it is first asked for, which takes a while."""
+    async with engine.database.api.connect() as conn:
+        of = await _found(conn, service, trace_id)
+        if of.serving is None:
+            raise Conflict(f"the spec has no client yet: its status is {of.status}")
+        made = await changes.package(conn, of, of.serving)
+        document = await model.document(conn, service.id, of.key, of.serving) if not made else b""
+    if made is None:
+        if document is None:
+            raise NotFound("the document was replaced just now; ask again")
+        made = await _packed(engine, of, of.serving, document)
+    return _file(made, ZIP, "client.zip")
+
+
+_under_way: dict[tuple[UUID, int, str], asyncio.Task[bytes]] = {}
+
+
+async def _packed(engine: Engine, of: Stored, draft: int, document: bytes) -> bytes:
+    """Write a package, once for all who ask meanwhile; who goes away stops nothing."""
+    key = of.key, draft, of.name
+    writing = _under_way.get(key)
+    if writing is None:
+        writing = asyncio.create_task(_write(engine, of, draft, document))
+        _under_way[key] = writing
+        writing.add_done_callback(lambda done: _ended(key, done))
+    try:
+        return await asyncio.shield(writing)
+    except ValueError as e:
+        raise Conflict(f"there is no Python client: {e}") from None
+
+
+def _ended(key: tuple[UUID, int, str], done: asyncio.Task[bytes]) -> None:
+    del _under_way[key]
+    if not done.cancelled():
+        done.exception()  # it was seen by who asked, if anyone still does
+
+
+async def _write(engine: Engine, of: Stored, draft: int, document: bytes) -> bytes:
+    made = await package.written(document, of.name, engine.settings.specs.package_seconds)
+    async with engine.database.api.begin() as conn:
+        await changes.pack(conn, of, draft, made)
+    return made
 
 
 async def _found(conn: Conn, service: Service, trace_id: str) -> Stored:

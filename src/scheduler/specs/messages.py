@@ -72,6 +72,8 @@ class Finding(msgspec.Struct, tag=True, frozen=True):
     """What is wrong, and where: `paths./pets.get.parameters[0]: ...`."""
 
     message: str
+    spent: bool = False
+    """It took too long, or too much memory: nothing was found."""
 
 
 class Fine(msgspec.Struct, tag=True, frozen=True):

@@ -5,7 +5,6 @@ right.
 """
 
 import re
-from collections.abc import Iterable
 from typing import Any, Literal
 from urllib.parse import unquote, unquote_plus
 
@@ -20,6 +19,10 @@ SEPARATORS = {
 }
 COMMA = re.compile(",")
 BRACKETS = re.compile(r"\[([^\]]*)\]")
+
+
+class Missing(Exception):
+    """Nothing was sent."""
 
 
 class Unread(Exception):
@@ -39,9 +42,9 @@ def cookies(header: str) -> Pairs:
 
 
 def in_pairs(
-    sent: Pairs, name: str, style: str, form: Form, properties: Iterable[str], *, explode: bool
+    sent: Pairs, name: str, style: str, form: Form, properties: set[str], *, explode: bool
 ) -> Text:
-    """Return a parameter of a query, form or cookie. Raises KeyError where it is not there.
+    """Return a parameter of a query, form or cookie. Raises Missing where it is not there.
 
     `properties` are those of its schema: an exploded object has no other mark. Raises Unread for
     one that names none.
@@ -49,10 +52,10 @@ def in_pairs(
     if style == "deepObject" and form == "object":
         return _deep(sent, name)
     if form == "object" and explode:
-        return _exploded(sent, name, set(properties))
+        return _exploded(sent, name, properties)
     values = [value for each, value in sent if each == name]
     if not values:
-        raise KeyError(name)
+        raise Missing(name)
     if form == "one" or explode:
         texts = [unquote_plus(value) for value in values]
         return texts[0] if form == "one" and len(texts) == 1 else texts
@@ -68,7 +71,7 @@ def _exploded(sent: Pairs, name: str, properties: set[str]) -> Text:
         if each in properties:
             gather(found, each, unquote_plus(value))
     if not found:
-        raise KeyError(name)
+        raise Missing(name)
     return found
 
 
@@ -84,7 +87,7 @@ def _deep(sent: Pairs, name: str) -> Text:
                     raise Unread(name)
             gather(target, last, unquote_plus(value))
     if not found:
-        raise KeyError(name)
+        raise Missing(name)
     return found
 
 

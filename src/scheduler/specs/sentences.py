@@ -1,6 +1,7 @@
 """What is wrong with a value, in a sentence that says what would be right."""
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
@@ -23,6 +24,7 @@ SIZES: Final = {
     "minProperties": "at least {} properties", "maxProperties": "at most {} properties",
 }  # fmt: skip
 MAX_SHOWN = 80
+PLAIN = re.compile(r"[\w$@-]{1,80}")
 
 
 def required(place: str) -> str:
@@ -32,8 +34,13 @@ def required(place: str) -> str:
 
 def place(name: str, path: Iterable[str | int]) -> str:
     """Return where something stands, like `req_body.pets[0].name`."""
-    parts = (f"[{each}]" if isinstance(each, int) else f".{each}" for each in path)
-    return name + "".join(parts)
+    return name + "".join([_step(each) for each in path])
+
+
+def _step(each: str | int) -> str:
+    if isinstance(each, int):
+        return f"[{each}]"
+    return f".{each}" if PLAIN.fullmatch(each) else f"[{json.dumps(each[:MAX_SHOWN])}]"
 
 
 def sentence(name: str, errors: Sequence[ValidationError], *, hidden: bool = False) -> str:
@@ -79,6 +86,8 @@ def _said(where: str, error: ValidationError, value: str) -> str:
         return required(place(where, names[:1]))
     if word == "type":
         return f"{where} must be {_types([wanted])}{value}"
+    if "discriminator" in schema and word in {"oneOf", "anyOf", "allOf"} and not error.context:
+        return _undiscriminated(where, error.instance, schema["discriminator"], value)
     if error.context:
         return f"{where} must be {_types([each.validator_value for each in error.context])}{value}"
     if word in BOUNDS:
@@ -88,6 +97,27 @@ def _said(where: str, error: ValidationError, value: str) -> str:
         size = SIZES[word].format(wanted)
         return f"{where} must have {size if wanted != 1 else _singular(size)}{value}"
     return f"{where} {_other(word, wanted, error)}{value}"
+
+
+def is_of_the_document(error: ValidationError) -> bool:
+    """Tell whether it is the document that is wrong: it maps a word to a schema it has not."""
+    schema = error.schema if isinstance(error.schema, dict) else {}
+    mapped = schema.get("discriminator", {}).get("mapping", {})
+    return (
+        bool(mapped)
+        and error.message.endswith("could not be resolved")
+        and any(repr(each) in error.message for each in mapped.values())
+    )
+
+
+def _undiscriminated(where: str, instance: Any, discriminator: dict[str, Any], value: str) -> str:
+    name = discriminator["propertyName"]
+    if not isinstance(instance, dict):
+        return f"{where} must be an object{value}"
+    if name not in instance:
+        return required(place(where, [name]))
+    known = discriminator.get("mapping")
+    return f"{where}.{name} must name a schema{f', one of {_values(known)}' if known else ''}"
 
 
 def _other(word: str, wanted: Any, error: ValidationError) -> str:

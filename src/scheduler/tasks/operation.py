@@ -4,6 +4,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from scheduler.actions import Operation
+from scheduler.specs.model import fold
 from scheduler.tasks.headers import pairs, read_headers, sent_headers
 from scheduler.tasks.method import read_method
 from scheduler.tasks.reading import Reader, short
@@ -33,8 +34,8 @@ def read_operation(reader: Reader, stored: Operation) -> Operation:
 
 
 def _service(reader: Reader, stored: str) -> str:
-    name: str = (reader.sent("service", stored) or "").lower()
-    if not name.strip():
+    name: str = fold(reader.sent("service", stored) or "")
+    if not name:
         reader.say("service", "is needed: the name of a spec; POST /v1/api/spec makes one")
     else:
         _check_text(reader, "service", name, NAME_MOST)

@@ -1,0 +1,55 @@
+"""The child process in which requests are checked: `python -m` runs it.
+
+It remembers the documents that were asked for last, and is sent again what it has forgotten.
+"""
+
+from collections import OrderedDict
+
+import msgspec
+
+from scheduler.specs.checking import Checker
+from scheduler.specs.child import work
+from scheduler.specs.messages import Answer, Ask, Check, Finding, Fine, Learn, Unknown
+
+MEMORY_BYTES = 512 << 20
+REMEMBERED = 16 << 20
+"""Bytes of JSON, of all documents that are remembered; as values they take many times that."""
+
+
+class Memory:
+    """The documents that are known."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[str, tuple[Checker, int]] = OrderedDict()
+        self._size = 0
+
+    def answer(self, ask: Ask) -> Answer:
+        """Learn a document, or check a request."""
+        match ask:
+            case Check(document, endpoint, request):
+                found = self._known.get(document)
+                if found is None:
+                    return Unknown()
+                self._known.move_to_end(document)
+                wrong = found[0].check(endpoint, request)
+                return Finding(wrong) if wrong else Fine()
+            case Learn(name, document):
+                try:
+                    return self._learn(name, document)
+                except MemoryError:
+                    self._known.clear()
+                    self._size = 0
+                    return self._learn(name, document)
+        raise TypeError(ask)
+
+    def _learn(self, name: str, document: bytes) -> Fine:
+        self._size -= self._known.pop(name, (None, 0))[1]
+        while self._known and self._size + len(document) > REMEMBERED:
+            self._size -= self._known.popitem(last=False)[1][1]
+        self._known[name] = (Checker(msgspec.json.decode(document)), len(document))
+        self._size += len(document)
+        return Fine()
+
+
+if __name__ == "__main__":
+    work(Memory().answer, MEMORY_BYTES)
