@@ -8,8 +8,11 @@ from typing import Any
 import httpx
 import pytest
 
-from conftest import eventually
+from conftest import App, eventually
 from receiver import Receiver
+from scheduler.cli import cli
+from test_cli_tasks import Run, failed, running
+from test_pages import signed_in
 
 PLANTED = "planted-4a19c2"
 OF_OTHERS = ("url", "header", "payload", "follow_redirects", "secret_headers", "command", "env")
@@ -63,6 +66,11 @@ async def come(client: httpx.AsyncClient, trace: str, word: str = "SUCCESS") -> 
         assert found["status"] == word, found
 
     await eventually(there, 20)
+
+
+@pytest.fixture
+def tasks(app: App) -> Run:
+    return running(app, cli, "tasks")
 
 
 @pytest.fixture
@@ -462,4 +470,53 @@ async def test_a_post_is_tried_again_and_the_cache_is_read_where_the_task_says_s
     assert len(receiver.requests) == 5
 
 
-# Pages -------------------------------------------------------------------------------------------
+# Pages and the command line ----------------------------------------------------------------------
+
+
+async def test_the_command_line_makes_changes_and_shows_one(tasks, alice, pets, tmp_path):
+    body = tmp_path / "meal.json"
+    body.write_text(f'{{"food": "hay", "grams": {BIG}}}')
+    words = ["--service", "pets", "--endpoint", "POST /pets/{id}/meals", "-u", "id=7"]
+    words += ["-q", "size=large", "-q", "more=a", "-q", "more=b=c", "-H", f"X-Api-Key: {PLANTED}"]
+    result = await tasks("create", "m", "-n", "Feed", *words, "--body", f"@{body}", "--no-cache")
+    assert result.exit_code == 0, result.output
+    task = await got(alice, "m")
+    assert (task["method"], task["endpoint"]) == ("POST", "/pets/{id}/meals")
+    assert task["query_params"] == {"size": "large", "more": ["a", "b=c"]}
+    assert (task["url_params"], task["cache"]) == ({"id": "7"}, False)
+
+    shown = (await tasks("get", "m")).stdout
+    for line in ("POST /pets/{id}/meals of pets", "id=7", "size=large", 'more=["a","b=c"]', BIG):
+        assert line in shown, shown
+    assert "X-Api-Key: ********" in shown
+    listed = (await tasks("list", "--action", "operation")).stdout
+    assert "POST /pets/{id}/meals of pets" in listed
+
+    file = tmp_path / "task.json"
+    file.write_text((await tasks("get", "m", "-o", "json")).stdout)
+    again = await tasks("update", "--file", str(file), "-H", "X-From: there", "-u", "id=8")
+    assert again.exit_code == 0, again.output
+    task = await got(alice, "m")
+    assert (task["headers"], task["url_params"]) == ({"X-From": "there"}, {"id": "8"})
+    failed(await tasks("update", "m", "-q", "size=odd"), 1, "--query", "size")
+    failed(await tasks("update", "m", "-q", "size"), 2, "NAME=VALUE")
+    failed(await tasks("update", "m", "--body", "hay"), 2, "not JSON")
+    both = ["--endpoint", "GET /pets", "--method", "PUT"]
+    failed(await tasks("update", "m", *both), 2, "--endpoint says GET")
+
+
+async def test_pages_show_what_is_called_and_no_secret(app, alice, pets):
+    hostile = "<script>alert(1)</script>"
+    await made(
+        alice, MEAL, headers={"Authorization": PLANTED}, req_body={"food": hostile}, name=hostile
+    )
+    async with signed_in(app) as visitor:
+        for path in ("/dashboard", "/dashboard/tasks/m"):
+            answer = await visitor.get(path)
+            assert answer.status_code == 200, answer.text
+            assert "POST" in answer.text and "/pets/{id}/meals" in answer.text
+            assert "<script>alert" not in answer.text and PLANTED not in answer.text
+    assert "&lt;script&gt;alert(1)" in answer.text and "********" in answer.text
+    assert "Of the spec" in answer.text and "{&#34;id&#34;:7}" in answer.text.replace(
+        "&quot;", "&#34;"
+    )
