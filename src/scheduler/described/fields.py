@@ -5,13 +5,13 @@ everywhere. Bounds are those that the program checks; those of a field that may 
 what is not.
 """
 
-from scheduler.described import process_fields
+from scheduler.described import process_fields, spec_fields
 from scheduler.described.room_fields import CALENDARS, REQUESTS, RUNS, SCHEDULES, SERVICES
 from scheduler.described.said import Json
 from scheduler.described.task_fields import TASKS
 
 FIELDS: dict[str, Json] = {
-    **TASKS, **RUNS, **SERVICES, **CALENDARS, **SCHEDULES, **REQUESTS,
+    **TASKS, **RUNS, **SERVICES, **CALENDARS, **SCHEDULES, **REQUESTS, **spec_fields.SPECS,
     **process_fields.PROCESSES,
 }  # fmt: skip
 
@@ -60,6 +60,7 @@ SCHEMAS = {
     "ShownService": "A tenant: everything belongs to exactly one.",
     "ShownToken": "A token as it is listed: never the token, and never its hash.",
     "Task": "What to do and when: every field, null where unset.",
+    **spec_fields.SCHEMAS,
     "Updated": "What an update answers.",
     "Usage": "What a service uses at the moment.",
     **process_fields.SCHEMAS,
