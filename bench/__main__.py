@@ -12,7 +12,19 @@ from typing import Any, NamedTuple
 
 import uvloop
 
-from bench import backlog, burst, by_hand, creating, idle, lists, memory, report, rrules, steady
+from bench import (
+    backlog,
+    burst,
+    by_hand,
+    creating,
+    idle,
+    lists,
+    memory,
+    processes,
+    report,
+    rrules,
+    steady,
+)
 from bench.machine import Meter, about
 from bench.product import Product
 from bench.sink import Sink
@@ -42,6 +54,8 @@ class Sizes(NamedTuple):
     listed_tasks: int = 1_000_000
     listed_runs: int = 10_000_000
     ruled: int = 10_000
+    processes: int = 10_000
+    operations: int = 1000
 
 
 QUICK = Sizes(
@@ -60,6 +74,8 @@ QUICK = Sizes(
     listed_tasks=100_000,
     listed_runs=1_000_000,
     ruled=500,
+    processes=500,
+    operations=100,
 )
 
 
@@ -94,6 +110,9 @@ class Bench:
             "lists", lambda p: lists.lists(p, sink, sizes.listed_tasks, sizes.listed_runs)
         )
         await self._alone("rrules", lambda _: rrules.planned(sizes.ruled))
+        await self._alone(
+            "processes", lambda p: processes.processes(p, sink, sizes.processes, sizes.operations)
+        )
         await self._alone("start", self._start)
         await self._alone("downtime", lambda p: backlog.downtime(p, sink, sizes.missed))
         await self._alone("crowded", self._crowded)

@@ -22,6 +22,7 @@ NAMES = {
     "memory": "memory",
     "lists": "lists, 1,000,000 tasks and 10,000,000 runs stored",
     "rrules": "recurrence rules, planning",
+    "processes": "10,000 processes through a spec",
     "start": "start",
     "create": "creating through the API",
 }
@@ -248,6 +249,19 @@ REST = {
             ("daily", "10,000 daily"),
         )
         for age in ("1_day", "1_year", "10_years", "50_years")
+    ),
+    "processes": (
+        ("distinct ones a second", ("per_s",)),
+        ("plain tasks a second, before", ("plain", "per_s")),
+        ("our CPU, µs", ("cpu_us", "ours")),
+        ("of it the child that checks", ("cpu_us", "of_it_the_child")),
+        ("our CPU of a plain task, µs", ("plain", "cpu_us", "ours")),
+        ("Postgres CPU, µs", ("cpu_us", "postgres")),
+        ("equal ones a second", ("equal", "per_s")),
+        ("our CPU of an equal one, µs", ("equal", "cpu_us", "ours")),
+        ("created through the API, a second", ("created_per_s",)),
+        ("1,000 operations until SUCCESS, s", ("large", "s")),
+        ("the API meanwhile, p99 ms", ("large", "api_ms", "p99")),
     ),
     "start": (
         ("first, the database made, s", ("first_s",)),

@@ -115,6 +115,14 @@ TARGETS: dict[str, list[Target]] = {
             "10,000 daily rules, a task and tick, µs", "50", _at("daily", "50_years"), _just(50)
         ),
     ],
+    "processes": [
+        Target("CPU more than a plain task, µs a run", "2,000", _at("more_cpu_us"), _just(2000)),
+        Target("calls of equal ones that are sent", "1", _at("upstream"), _just(1)),
+        Target("large document, until SUCCESS, s", "15", _at("large", "s"), _just(15)),
+        Target("the API meanwhile, p99 ms", "100", _at("large", "api_ms", "p99"), _just(100)),
+        Target("not in history", "0", _at("unsettled"), _just(0)),
+        Target("lost", "0", _at("lost"), _just(0)),
+    ],
     "start": [Target("second start, s", "3", _at("second_s"), _just(3))],
     "create": [
         Target("bulk, tasks per second", "5,000", _at("bulk", "per_s"), _just(5000), at_least=True),

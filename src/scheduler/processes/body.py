@@ -1,7 +1,7 @@
 """The body of a request for a process: read strictly, every wrong field named."""
 
 import uuid
-from typing import Annotated, get_args
+from typing import Annotated, Any, get_args
 from uuid import UUID
 
 import msgspec
@@ -34,7 +34,7 @@ class ProcessFields(msgspec.Struct, forbid_unknown_fields=True):
     service: str | None = None
     endpoint: str | None = None
     method: str | None = None
-    headers: dict[str, str] | None = None
+    headers: dict[str, Any] | None = None
     query_params: Value = UNSET
     url_params: Value = UNSET
     req_body: Value = UNSET
@@ -86,16 +86,21 @@ class Reader:
         if len(headers) > HEADERS_MOST:
             self.say("headers", f"at most {HEADERS_MOST} headers, has {len(headers)}")
             return {}
-        names = set[str]()
+        read, names = dict[str, str](), set[str]()
         for name, value in headers.items():
+            place = f"headers.{name[:100]}"
             if name.lower() in names:
-                self.say(f"headers.{name[:100]}", "is there twice; names differ in more than case")
+                self.say(place, "is there twice; names differ in more than case")
             names.add(name.lower())
+            if not isinstance(value, str):
+                self.say(place, "must be a string")
+                continue
             try:
                 check_header(name, value)
             except ValueError as e:
-                self.say(f"headers.{name[:100]}", str(e))
-        return headers
+                self.say(place, str(e))
+            read[name] = value
+        return read
 
     def value(self, field: str, *, is_object: bool = True) -> str | None:
         """Return a value as the JSON text that was sent: its numbers keep their digits."""

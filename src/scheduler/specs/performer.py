@@ -96,18 +96,31 @@ class OperationPerformer:
     async def check(self, service_id: UUID, action: Operation) -> list[tuple[str, str]]:
         """Return what is wrong with an operation that is about to be stored."""
         async with self._database.api.connect() as conn:
-            called = await model.called(
-                conn, self._database.vault, service_id, action.service, action.name
-            )
+            try:
+                called = await model.called(
+                    conn, self._database.vault, service_id, action.service, action.name
+                )
+            except SealError as e:
+                return [("service", str(e))]
             if called is None:
                 return [("service", f"there is no spec {action.service}; add it first")]
             if called.serving is None:
                 if called.status != "ERROR":
                     return []  # it is on its way
                 return [("service", f"the spec {action.service} ended in ERROR; mend it first")]
-            if called.operation is None:
-                found = await model.operations(conn, service_id, called.spec, called.serving)
-                return [("endpoint", no_endpoint(action, [each.endpoint for each in found]))]
+        return await self.misfits(service_id, action, called)
+
+    async def misfits(
+        self, service_id: UUID, action: Operation, called: Called
+    ) -> list[tuple[str, str]]:
+        """Return what is wrong with an operation of a document: fields, sentences.
+
+        Raises TooManyRequests and Unavailable where it cannot be checked.
+        """
+        if called.operation is None:
+            async with self._database.api.connect() as conn:
+                there = await model.operations(conn, service_id, called.spec, called.serving or 0)
+            return [("endpoint", no_endpoint(action, [each.endpoint for each in there]))]
         try:
             request = built(action, called)
             prepare(request.method, request.url, dict(request.headers), request.body)
