@@ -360,7 +360,10 @@ async def asked(conn: Conn, what: str) -> None:
     elif what == "calendars":
         await calendars_asked(conn)
     elif what == "calling":
-        assert len(await tasklist.calling(conn, ALICE, "rare", (utc(0), uuid.UUID(int=0)), 1000)) == 100
+        assert (
+            len(await tasklist.calling(conn, ALICE, "rare", (utc(0), uuid.UUID(int=0)), 1000))
+            == 100
+        )
     elif what in ("schedules", "pending events", "past events"):
         await schedules_asked(conn, what, now)
     elif what == "old versions":

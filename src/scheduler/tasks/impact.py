@@ -139,7 +139,7 @@ async def _filled(
         more = len(page) == PAGE
         if not more or impact.checked >= MOST or time.monotonic() > until:
             break
-    left = more or bool(page) and after != (page[-1].created_at, page[-1].key)
+    left = more or (bool(page) and after != (page[-1].created_at, page[-1].key))
     impact.next_cursor = cursor_of(after) if left else None
     return impact
 
