@@ -220,19 +220,29 @@ def test_every_example_is_one():
 
 FIRST = (
     "create_service", "create_calendar", "create_task", "create_tasks", "create_schedule",
+    "create_spec",
 )  # fmt: skip
-LAST = ("delete_task", "delete_calendar", "delete_schedule", "delete_service")
+LAST = ("delete_task", "delete_calendar", "delete_schedule", "delete_spec", "delete_service")
+NOT_YET = {"review_spec": 409, "get_package": 409}
+"""What a spec that was created just now is not ready for, or is already past."""
 
 
 def in_order(operation: dict[str, Any]) -> int:
     name = operation["operationId"]
-    return FIRST.index(name) - 9 if name in FIRST else LAST.index(name) + 1 if name in LAST else 0
+    return (
+        FIRST.index(name) - len(FIRST)
+        if name in FIRST
+        else LAST.index(name) + 1
+        if name in LAST
+        else 0
+    )
 
 
 async def test_every_example_can_be_sent_and_is_answered_as_promised(run_app: RunApp, receiver):
     async with run_app(EGRESS_ALLOW="127.0.0.1", ADMIN_TOKEN=ADMIN) as app:
         clients = {"ours": app.client("alice"),
                    "admin": app.client(None, Authorization=f"Bearer {ADMIN}")}  # fmt: skip
+        trace = ""
         for path, method, operation in sorted(OPERATIONS, key=lambda each: in_order(each[2])):
             who = clients["admin" if operation.get("security") == openapi.ADMIN else "ours"]
             content = operation.get("requestBody", {}).get("content", {})
@@ -242,7 +252,7 @@ async def test_every_example_can_be_sent_and_is_answered_as_promised(run_app: Ru
             query = {p["name"]: p["example"] for p in operation.get("parameters", [])
                      if p["in"] == "query" and p["name"] not in ("cursor", "token_id")}  # fmt: skip
             at = path.format(task_id="report", service="billing", schedule_id="backup",
-                             calendar="holidays")  # fmt: skip
+                             calendar="holidays", trace_id=trace, offset=0, limit=10)  # fmt: skip
             good = [int(status) for status in operation["responses"] if status < "300"]
             for kind, media in list(content.items()) or [("", {"example": None})]:
                 sent = media["example"]
@@ -253,7 +263,11 @@ async def test_every_example_can_be_sent_and_is_answered_as_promised(run_app: Ru
                     method, at, params=query, content=text if content else None,
                     headers={"Content-Type": kind} if content else {},
                 )  # fmt: skip
+                if answer.status_code == NOT_YET.get(operation["operationId"]):
+                    continue
                 assert answer.status_code in good, f"{method} {at} {query}: {answer.text}"
+                if operation["operationId"] == "create_spec":
+                    trace = answer.json()["trace_id"]
                 promised = operation["responses"][str(answer.status_code)].get("content", {})
                 for shown in promised.values():
                     alike(answer, shown["example"])

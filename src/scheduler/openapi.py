@@ -295,6 +295,8 @@ def statuses(path: str, method: str, operation: Json) -> set[int]:
         made.add(403)
     if security in (SERVICE, ADMIN) or "503" in operation["responses"]:
         made.add(503)
+    if "409" in operation["responses"]:
+        made.add(409)
     if security == SERVICE and changes:
         made |= {409} if method == "delete" else {409, 429}
         if path.startswith("/tasks") and method != "delete":

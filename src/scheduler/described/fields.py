@@ -5,13 +5,13 @@ everywhere. Bounds are those that the program checks; those of a field that may 
 what is not.
 """
 
-from scheduler.described import process_fields
+from scheduler.described import process_fields, spec_fields
 from scheduler.described.room_fields import CALENDARS, REQUESTS, RUNS, SCHEDULES, SERVICES
 from scheduler.described.said import Json
 from scheduler.described.task_fields import TASKS
 
 FIELDS: dict[str, Json] = {
-    **TASKS, **RUNS, **SERVICES, **CALENDARS, **SCHEDULES, **REQUESTS,
+    **TASKS, **RUNS, **SERVICES, **CALENDARS, **SCHEDULES, **REQUESTS, **spec_fields.SPECS,
     **process_fields.PROCESSES,
 }  # fmt: skip
 
@@ -41,6 +41,8 @@ SCHEMAS = {
     "Limits": "What a service may use; 0 for no limit.",
     "Explained": "Why a task fires at an instant, or why not.",
     "ExplainedRun": "What the ledger has of an instant.",
+    "Impact": "The tasks that a spec's document does not fit.",
+    "Misfit": "A task that calls what a spec's document has not, or not in this way.",
     "Missing": "A due instant that has no run and lies in no gap.",
     "NearInstant": "An instant of the trigger beside the one that is asked for.",
     "Occurrence": "An instant in UTC and in the task's zone.",
@@ -58,6 +60,7 @@ SCHEMAS = {
     "ShownService": "A tenant: everything belongs to exactly one.",
     "ShownToken": "A token as it is listed: never the token, and never its hash.",
     "Task": "What to do and when: every field, null where unset.",
+    **spec_fields.SCHEMAS,
     "Updated": "What an update answers.",
     "Usage": "What a service uses at the moment.",
     **process_fields.SCHEMAS,

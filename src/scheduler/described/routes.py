@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from scheduler.described import process_fields
+from scheduler.described import process_fields, spec_fields
 from scheduler.described.room_fields import HEADERS
 from scheduler.described.said import INSTANT, LATER, RUN, SERVICE, TOKEN_ID
 
@@ -21,6 +21,8 @@ TAGS = {
     "Runs": "The ledger: what became of every due instant, and why.",
     "Calendars": "Days and hours in which tasks that name them are not run.",
     "Schedules": "Tasks with an RRULE, and their events, under the names of an older program.",
+    "Specs": "OpenAPI documents, whose endpoints can be called by name.",
+    "Processes": "Asynchronous calls of the endpoints of specs.",
     "Services": "Tenants, their tokens and limits; for who has the setting `admin.token`.",
     "Health": "Whether the process works, for whatever watches it.",
 }
@@ -31,14 +33,22 @@ PREFIXES = {
 """The group of a route, by the first part of its address; any other is about health."""
 
 
+UNDER = {"/v1/api/spec": "Specs", "/v1/api/scheduler": "Processes"}
+"""The groups of what an older program has below one part with everything else."""
+
+
 def tag(path: str) -> str:
     """Return the group that a route belongs to."""
+    for beginning, group in UNDER.items():
+        if f"{path}/".startswith(f"{beginning}/"):
+            return group
     return PREFIXES.get(path.split("/")[1], "Health")
 
 
 # Parameters --------------------------------------------------------------------------------------
 
 PARAMETERS: dict[str, tuple[str, Any]] = {
+    **spec_fields.PARAMETERS,
     **process_fields.PARAMETERS,
     "task_id": ("The id of a task.", "report"),
     "calendar": ("The name of a calendar.", "holidays"),
@@ -214,6 +224,7 @@ PAST: Json = {
 ONE_PAGE: Json = {"page": 1, "limit": 10, "total": 1}
 
 SENT: dict[str, Any] = {
+    **spec_fields.SENT,
     **process_fields.SENT,
     "create_schedule": SCHEDULE,
     "change_schedule": {"name": "Updated Daily Backup", "rrule": "FREQ=DAILY;INTERVAL=2"},
@@ -243,6 +254,7 @@ SENT: dict[str, Any] = {
 }
 """Bodies, by operation."""
 ANSWERED: dict[str, dict[str, Any]] = {
+    **spec_fields.ANSWERED,
     **process_fields.ANSWERED,
     "create_schedule": {"201": {"id": "backup"}},
     "list_schedules": {"200": {"schedules": [SCHEDULE_SHOWN], **ONE_PAGE}},
@@ -278,6 +290,13 @@ ANSWERED: dict[str, dict[str, Any]] = {
     "verify_runs": {
         "200": {"from": INSTANT, "to": LATER, "checked": 1440, "missing": [], "doubled": [],
                 "next_cursor": None}
+    },
+    "get_spec_impact": {
+        "200": {"trace_id": "0iNULRtUjwi8DJoz", "name": "filmot", "status": "SUCCESS", "draft": 2,
+                "compared": 2, "checked": 12, "next_cursor": None, "tasks": [
+                    {"task_id": "report", "name": "Morning report", "field": "query_params",
+                     "endpoint": "GET /getsearchsubtitles",
+                     "reason": "query is required and must be specified"}]}
     },
     "create_calendar": {"201": CALENDAR},
     "list_calendars": {"200": [{k: v for k, v in CALENDAR.items() if k != "ical"}]},

@@ -5,6 +5,7 @@ from uuid import UUID
 
 from litestar import Response, get
 from litestar.di import NamedDependency
+from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath
 
 from scheduler.db import Conn
@@ -53,6 +54,7 @@ async def get_metadata(
     "/{trace_id:str}/files/client.zip",
     media_type=ZIP,
     summary="A typed Python client of the document that serves",
+    responses={409: ResponseSpec(None, description=Conflict.__doc__ or "")},
 )
 async def get_package(trace_id: FromPath[str], service: Caller, engine: Machine) -> Response[bytes]:
     """Return a Python package; it is written when it is first asked for, which takes a while."""

@@ -53,12 +53,12 @@ class CreatedSpec(msgspec.Struct):
     trace_id: str
 
 
-class SpecStatus(msgspec.Struct):
+class SpecStatus(msgspec.Struct, kw_only=True):
     """How far a spec has come."""
 
     status: Status
     message: str
-    error: str | UnsetType
+    error: str | UnsetType = UNSET
     step: list[str]
 
 
@@ -83,7 +83,7 @@ class SpecClient(msgspec.Struct):
     refused: dict[str, str] | UnsetType = UNSET
 
 
-class Spec(msgspec.Struct):
+class Spec(msgspec.Struct, kw_only=True):
     """A spec as it is answered."""
 
     trace_id: str
@@ -91,8 +91,8 @@ class Spec(msgspec.Struct):
     updated_at: str | None
     name: str
     status: SpecStatus
-    client: SpecClient | UnsetType
-    spec: str | UnsetType
+    client: SpecClient | UnsetType = UNSET
+    spec: str | UnsetType = UNSET
     headers: dict[str, str]
 
 
@@ -107,7 +107,8 @@ def status_of(of: Stored) -> SpecStatus:
     """Return how far a spec has come; one that failed keeps the steps it took."""
     taken = list(STEPS).index(of.reached) + 1
     error = UNSET if of.error is None else of.error
-    return SpecStatus(of.status, MESSAGES[of.status], error, list(STEPS.values())[:taken])
+    step = list(STEPS.values())[:taken]
+    return SpecStatus(status=of.status, message=MESSAGES[of.status], error=error, step=step)
 
 
 def shown(found: Whole, vault: Vault, *, client: bool) -> Spec:
