@@ -197,7 +197,9 @@ async def test_what_waits_for_its_end_stands_before_nobody_however_many_wait(dat
     for _ in range(2):
         await asyncio.gather(*(each.walk() for each in both))
     assert await conn.fetchval("SELECT count(*) FROM process WHERE called_at IS NOT NULL") == 20
-    made = await conn.fetch("SELECT * FROM run WHERE created_at > to_timestamp($1)", now / 1000 - 1)
+    begun, day = now / 1000 - 1, now / 1000 + 3600
+    recent = "scheduled_for BETWEEN to_timestamp($1) AND to_timestamp($2)"
+    made = await conn.fetch(f"SELECT * FROM run WHERE {recent}", begun, day)
     assert len(made) == 20
     assert {(run["kind"], run["overlap"]) for run in made} == {("process", "allow")}
     assert woken
