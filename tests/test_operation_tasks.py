@@ -5,12 +5,14 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-import asyncpg
 import httpx
 import pytest
 
 from conftest import App, eventually
 from receiver import Receiver
+from scheduler.cli import cli
+from test_cli_tasks import Run, failed, running
+from test_pages import signed_in
 
 PLANTED = "planted-4a19c2"
 OF_OTHERS = ("url", "header", "payload", "follow_redirects", "secret_headers", "command", "env")
@@ -64,6 +66,11 @@ async def come(client: httpx.AsyncClient, trace: str, word: str = "SUCCESS") -> 
         assert found["status"] == word, found
 
     await eventually(there, 20)
+
+
+@pytest.fixture
+def tasks(app: App) -> Run:
+    return running(app, cli, "tasks")
 
 
 @pytest.fixture
@@ -128,31 +135,36 @@ async def test_an_operation_is_answered_with_nulls_for_what_others_have(alice, p
     assert (await got(alice, "m")).items() <= task.items()
     web = await made(alice, {"id": "w", "name": "w", "url": "http://127.0.0.1:9/"})
     assert {name: web[name] for name in OF_OPERATION} == dict.fromkeys(OF_OPERATION)
+    listed = (await alice.get("/tasks?action=operation")).json()
+    assert [task["id"] for task in listed] == ["m"]
+    nothing = {"url": None, "payload": "", "secret_headers": [], "command": "", "env": {}}
+    await made(alice, GET, **nothing, follow_redirects=False)
+    empty = dict.fromkeys(OF_OPERATION) | {"query_params": {}, "cache": False}
+    await made(alice, {"name": "w", "url": "http://127.0.0.1:9/"}, **empty)
 
 
-@pytest.mark.parametrize(
-    "trigger",
-    [
-        {"frequency": 1, "unit": "hour", "scheduled_at": "2020-01-01T00:00:00Z"},
-        {"scheduled_at": "2020-01-01T00:00:00Z"},
-        {"cron": "* * * * * *", "max_runs": 1},
-        {"rrule": "FREQ=SECONDLY", "max_runs": 1},
-    ],
-    ids=lambda trigger: next(iter(trigger)),
-)
-async def test_whatever_makes_it_due_the_call_arrives_as_the_spec_has_it(
-    alice, pets, receiver, trigger
-):
-    await made(alice, MEAL, **trigger)
-    run = await last_run(alice, "m")
-    assert (run["state"], run["kind"]) == ("succeeded", "task")
-    (call,) = receiver.requests
-    assert (call.method, call.path) == ("POST", "/pets/7/meals?size=large")
-    assert json.loads(call.body) == {"food": "hay"}
-    assert (call.header("X-From"), call.header("x-of-spec")) == ("here", "yes")
-    assert call.header("Idempotency-Key") == run["id"]
-    assert call.header("webhook-signature") is None
-    assert run["request"]["service"] == "pets" and run["request"]["req_body"] == {"food": "hay"}
+TRIGGERS: dict[str, dict[str, Any]] = {
+    "interval": {"frequency": 1, "unit": "hour", "scheduled_at": "2020-01-01T00:00:00Z"},
+    "once": {"scheduled_at": "2020-01-01T00:00:00Z"},
+    "cron": {"cron": "* * * * * *", "max_runs": 1},
+    "rrule": {"rrule": "FREQ=SECONDLY", "max_runs": 1},
+}
+
+
+async def test_whatever_makes_it_due_the_call_arrives_as_the_spec_has_it(alice, pets, receiver):
+    for name, trigger in TRIGGERS.items():
+        await made(alice, MEAL, id=name, **trigger)
+    for name in TRIGGERS:
+        run = await last_run(alice, name)
+        assert (run["state"], run["kind"], run["trigger"]) == ("succeeded", "task", name)
+        shown = run["request"]
+        assert (shown["service"], shown["req_body"]) == ("pets", {"food": "hay"})
+        (call,) = [c for c in receiver.requests if c.header("Idempotency-Key") == run["id"]]
+        assert (call.method, call.path) == ("POST", "/pets/7/meals?size=large")
+        assert json.loads(call.body) == {"food": "hay"}
+        assert (call.header("X-From"), call.header("x-of-spec")) == ("here", "yes")
+        assert call.header("webhook-signature") is None
+    assert len(receiver.requests) == len(TRIGGERS)
 
 
 async def test_it_is_executed_scheduled_and_previewed_as_any_task(alice, pets, receiver):
@@ -185,74 +197,64 @@ async def test_numbers_keep_their_digits_and_text_that_jsonb_cannot_hold_is_kept
     assert f'{{"more":{BIG}}}' in shown and '["\\u0000",1e400]' in shown and '{"id":7}' in shown
 
 
-@pytest.mark.parametrize(
-    ("sent", "fields"),
-    [
-        ({"url": "http://127.0.0.1:9/"}, {"service", "endpoint"}),
-        ({"command": "echo"}, {"service", "endpoint"}),
-        ({"payload": "x"}, {"payload"}),
-        ({"secret_headers": ["X-Odd"]}, {"secret_headers"}),
-        ({"follow_redirects": True}, {"follow_redirects"}),
-        ({"env": {"A": "b"}}, {"env"}),
-        ({"service": ""}, {"service"}),
-        ({"service": "a\0b"}, {"service"}),
-        ({"service": "a" * 201}, {"service"}),
-        ({"endpoint": None}, {"endpoint"}),
-        ({"endpoint": "pets"}, {"endpoint"}),
-        ({"endpoint": "GET /pets"}, {"endpoint"}),
-        ({"endpoint": "/" + "a" * 2000}, {"endpoint"}),
-        ({"method": "FETCH"}, {"method"}),
-        ({"query_params": [1]}, {"query_params"}),
-        ({"url_params": "id"}, {"url_params"}),
-        ({"headers": {"A": 1}}, {"headers.A"}),
-        ({"headers": {"A": "b\n"}}, {"headers.A"}),
-        ({"headers": {"Authorization": "********"}}, {"headers.Authorization"}),
-        ({"headers": {f"A{n}": "" for n in range(101)}}, {"headers"}),
-        ({"req_body": "x" * 300_000}, {"req_body"}),
-    ],
-    ids=lambda value: "-".join(value)[:60] if isinstance(value, dict) else "",
-)
-async def test_what_no_operation_can_be_is_named(alice, sent, fields):
-    error = refused(await alice.post("/tasks", json={**GET, **sent}), *fields)
-    assert all(len(detail["message"]) > 15 for detail in error["details"])
+WRONG: list[tuple[dict[str, Any], set[str]]] = [
+    ({"url": "http://127.0.0.1:9/"}, {"service"}),
+    ({"command": "echo"}, {"service"}),
+    ({"payload": "x"}, {"payload"}),
+    ({"secret_headers": ["X-Odd"]}, {"secret_headers"}),
+    ({"follow_redirects": True}, {"follow_redirects"}),
+    ({"env": {"A": "b"}}, {"env"}),
+    ({"service": ""}, {"service"}),
+    ({"service": "a\0b"}, {"service"}),
+    ({"service": "a" * 201}, {"service"}),
+    ({"endpoint": None}, {"endpoint"}),
+    ({"endpoint": "pets"}, {"endpoint"}),
+    ({"endpoint": "GET /pets"}, {"endpoint"}),
+    ({"endpoint": "/" + "a" * 2000}, {"endpoint"}),
+    ({"method": "FETCH"}, {"method"}),
+    ({"query_params": [1]}, {"query_params"}),
+    ({"url_params": "id"}, {"url_params"}),
+    ({"headers": {"A": 1}}, {"headers.A"}),
+    ({"headers": {"A": "b\n"}}, {"headers.A"}),
+    ({"headers": {"Authorization": "********"}}, {"headers.Authorization"}),
+    ({"headers": {f"A{n}": "" for n in range(101)}}, {"headers"}),
+    ({"req_body": "x" * 300_000}, {"req_body"}),
+]
+
+
+async def test_what_no_operation_can_be_is_named(alice):
+    for sent, fields in WRONG:
+        error = refused(await alice.post("/tasks", json={**GET, **sent}), *fields)
+        assert all(len(detail["message"]) > 15 for detail in error["details"]), error
     assert (await alice.get("/tasks")).json() == []
-
-
-async def test_what_says_nothing_of_other_kinds_is_taken(alice, pets):
-    nothing = {"url": None, "payload": "", "secret_headers": [], "command": "", "env": {}}
-    await made(alice, GET, **nothing, follow_redirects=False)
-    empty = dict.fromkeys(OF_OPERATION) | {"query_params": {}, "cache": False}
-    await made(alice, {"name": "w", "url": "http://127.0.0.1:9/"}, **empty)
 
 
 # Checked -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("sent", "field", "words"),
-    [
-        ({"service": "cats"}, "service", "cats"),
-        ({"endpoint": "/cats"}, "endpoint", "GET /pets"),
-        ({"method": "PUT"}, "endpoint", "PUT /pets/{id}"),
-        ({"url_params": {}}, "url_params", "id is required and must be specified"),
-        ({"url_params": {"id": "tom"}}, "url_params", "id"),
-        ({"endpoint": "/pets", "url_params": {}}, "query_params", "limit is required"),
-        ({"endpoint": "/pets", "query_params": {"limit": "x"}}, "query_params", "limit"),
-        ({**MEAL, "id": "o", "req_body": {}}, "req_body", "food"),
-        ({**MEAL, "id": "o", "query_params": {"size": "odd"}}, "query_params", "size"),
-    ],
-    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
-)
-async def test_what_does_not_fit_the_spec_is_refused_when_it_is_saved(
-    alice, pets, sent, field, words
-):
-    error = refused(await alice.post("/tasks", json={**GET, **sent}), field)
-    assert words in error["message"]
-    assert (await alice.get("/tasks")).json() == []
-    await made(alice, GET)
-    changed = await alice.put("/tasks/o", json={k: v for k, v in sent.items() if k != "id"})
-    assert words in refused(changed, field)["message"]
-    assert (await got(alice, "o"))["endpoint"] == "/pets/{id}"
+MISFITS: list[tuple[dict[str, Any], str, str]] = [
+    ({"service": "cats"}, "service", "cats"),
+    ({"endpoint": "/cats"}, "endpoint", "GET /pets"),
+    ({"method": "PUT"}, "endpoint", "PUT /pets/{id}"),
+    ({"url_params": {}}, "url_params", "id is required and must be specified"),
+    ({"url_params": {"id": "tom"}}, "url_params", "id"),
+    ({"endpoint": "/pets", "url_params": {}}, "query_params", "limit is required"),
+    ({"endpoint": "/pets", "query_params": {"limit": "x"}}, "query_params", "limit"),
+    ({**MEAL, "id": "o", "req_body": {}}, "req_body", "food"),
+    ({**MEAL, "id": "o", "query_params": {"size": "odd"}}, "query_params", "size"),
+]
+
+
+async def test_what_does_not_fit_the_spec_is_refused_when_it_is_saved(alice, pets):
+    await made(alice, GET, id="there")
+    for sent, field, words in MISFITS:
+        error = refused(await alice.post("/tasks", json={**GET, **sent}), field)
+        assert words in error["message"]
+        changed = {k: v for k, v in sent.items() if k != "id"}
+        error = refused(await alice.put("/tasks/there", json=changed), field)
+        assert words in error["message"]
+    (task,) = (await alice.get("/tasks")).json()
+    assert (task["endpoint"], task["url_params"]) == ("/pets/{id}", {"id": 7})
 
 
 async def test_a_change_that_leaves_the_call_alone_asks_nothing_of_the_spec(alice, pets):
@@ -278,10 +280,10 @@ async def test_in_bulk_what_does_not_fit_is_named_by_its_place(alice, pets):
     many = [like(n) for n in range(200)]
     many[3]["url_params"] = {"id": "tom"}
     many[5]["endpoint"] = "/cats"
-    many[7]["frequency"] = 0
-    fields = ("[3].url_params", "[5].endpoint", "[7].frequency")
-    answer = await alice.post("/tasks/bulk", json=many)
-    error = refused(answer, *fields, *(["[7].unit"] if "[7].unit" in answer.text else []))
+    many[7]["name"] = ""
+    error = refused(
+        await alice.post("/tasks/bulk", json=many), "[3].url_params", "[5].endpoint", "[7].name"
+    )
     places = [each["field"] for each in error["details"]]
     assert places == sorted(places)
     assert (await alice.get("/tasks")).json() == []
@@ -289,13 +291,14 @@ async def test_in_bulk_what_does_not_fit_is_named_by_its_place(alice, pets):
     assert answer.status_code == 201 and answer.json()["created"] == 200
 
 
-async def test_beside_an_older_replica_none_is_made_and_one_that_is_there_stays(app, alice, pets):
+async def test_beside_an_older_replica_none_is_made_and_one_that_is_there_stays(
+    app, alice, pets, conn
+):
     await made(alice, GET)
-    values = "gen_random_uuid(), 0, 'old', 1, '0.3.0', 'serve'"
-    conn = await asyncpg.connect(app.settings.database.url.replace("+asyncpg", ""))
-    columns = "incarnation, beat, host, pid, version, role"
-    await conn.execute(f"INSERT INTO replica ({columns}) VALUES ({values})")
-    await conn.close()
+    await conn.execute("""
+        INSERT INTO replica (id, beat, beat_at, role, host, pid, version, started_at)
+        VALUES (gen_random_uuid(), 1, now(), 'serve', 'old', 1, '0.3.0', now())
+    """)
 
     async def seen() -> None:
         assert app.engine.membership.older_than((0, 4)) == "0.3.0"
@@ -342,13 +345,6 @@ async def test_a_field_of_another_kind_makes_another_action_of_which_nothing_sta
     refused(await alice.patch("/tasks/m", json={"payload": "x"}), "payload")
     half = await alice.patch("/tasks/m", json={"url": None, "service": ""})
     assert half.status_code == 400
-
-
-async def test_operations_are_listed_by_their_kind(alice, pets):
-    await made(alice, GET)
-    await made(alice, {"id": "w", "name": "w", "url": "http://127.0.0.1:9/"})
-    listed = (await alice.get("/tasks?action=operation")).json()
-    assert [task["id"] for task in listed] == ["o"]
 
 
 async def test_a_schedule_that_becomes_an_operation_shows_no_callback(alice, pets):
@@ -458,21 +454,69 @@ async def test_the_impact_goes_on_where_a_call_left_off(alice, pets, receiver, m
 # Tries -------------------------------------------------------------------------------------------
 
 
-async def test_a_post_of_a_task_is_tried_again_as_its_policy_says(alice, pets, receiver):
+async def test_a_post_is_tried_again_and_the_cache_is_read_where_the_task_says_so(
+    alice, pets, receiver
+):
     receiver.then(503)
     quick = {"initial_seconds": 0, "max_seconds": 0}
     await made(alice, MEAL, scheduled_at="2020-01-01T00:00:00Z", retry_backoff=quick)
     run = await last_run(alice, "m")
     assert (run["state"], len(run["attempts"])) == ("succeeded", 2)
     assert len(receiver.requests) == 2
-
-
-async def test_a_task_reads_the_cache_where_it_says_so(alice, pets, receiver):
     await made(alice, GET)
     await made(alice, GET, id="c", cache=True)
     for task_id in ("o", "o", "c", "c"):
         assert (await alice.post(f"/tasks/{task_id}/execute")).json()["status"] == "success"
-    assert len(receiver.requests) == 3
+    assert len(receiver.requests) == 5
 
 
-# Pages -------------------------------------------------------------------------------------------
+# Pages and the command line ----------------------------------------------------------------------
+
+
+async def test_the_command_line_makes_changes_and_shows_one(tasks, alice, pets, tmp_path):
+    body = tmp_path / "meal.json"
+    body.write_text(f'{{"food": "hay", "grams": {BIG}}}')
+    words = ["--service", "pets", "--endpoint", "POST /pets/{id}/meals", "-u", "id=7"]
+    words += ["-q", "size=large", "-q", "more=a", "-q", "more=b=c", "-H", f"X-Api-Key: {PLANTED}"]
+    result = await tasks("create", "m", "-n", "Feed", *words, "--body", f"@{body}", "--no-cache")
+    assert result.exit_code == 0, result.output
+    task = await got(alice, "m")
+    assert (task["method"], task["endpoint"]) == ("POST", "/pets/{id}/meals")
+    assert task["query_params"] == {"size": "large", "more": ["a", "b=c"]}
+    assert (task["url_params"], task["cache"]) == ({"id": "7"}, False)
+
+    shown = (await tasks("get", "m")).stdout
+    for line in ("POST /pets/{id}/meals of pets", "id=7", "size=large", 'more=["a","b=c"]', BIG):
+        assert line in shown, shown
+    assert "X-Api-Key: ********" in shown
+    listed = (await tasks("list", "--action", "operation")).stdout
+    assert "POST /pets/{id}/meals of pets" in listed
+
+    file = tmp_path / "task.json"
+    file.write_text((await tasks("get", "m", "-o", "json")).stdout)
+    again = await tasks("update", "--file", str(file), "-H", "X-From: there", "-u", "id=8")
+    assert again.exit_code == 0, again.output
+    task = await got(alice, "m")
+    assert (task["headers"], task["url_params"]) == ({"X-From": "there"}, {"id": "8"})
+    failed(await tasks("update", "m", "-q", "size=odd"), 1, "--query", "size")
+    failed(await tasks("update", "m", "-q", "size"), 2, "NAME=VALUE")
+    failed(await tasks("update", "m", "--body", "hay"), 2, "not JSON")
+    both = ["--endpoint", "GET /pets", "--method", "PUT"]
+    failed(await tasks("update", "m", *both), 2, "--endpoint says GET")
+
+
+async def test_pages_show_what_is_called_and_no_secret(app, alice, pets):
+    hostile = "<script>alert(1)</script>"
+    await made(
+        alice, MEAL, headers={"Authorization": PLANTED}, req_body={"food": hostile}, name=hostile
+    )
+    async with signed_in(app) as visitor:
+        for path in ("/dashboard", "/dashboard/tasks/m"):
+            answer = await visitor.get(path)
+            assert answer.status_code == 200, answer.text
+            assert "POST" in answer.text and "/pets/{id}/meals" in answer.text
+            assert "<script>alert" not in answer.text and PLANTED not in answer.text
+    assert "&lt;script&gt;alert(1)" in answer.text and "********" in answer.text
+    assert "Of the spec" in answer.text and "{&#34;id&#34;:7}" in answer.text.replace(
+        "&quot;", "&#34;"
+    )

@@ -53,6 +53,8 @@ def _no_address(operation: Operation, url: str | None) -> str | None:
     server = operation.servers[0]
     if ABSOLUTE.match(server):
         return None
+    if "://" in server:
+        return f"its server {quoted(server)} is no address of http or https"
     return f"its server {quoted(server)} is relative; send url with the spec or the process"
 
 
