@@ -13,13 +13,13 @@ from sqlalchemy import text
 
 from conftest import eventually
 from receiver import Receiver
-from scheduler import planner, planning, task
+from scheduler import config, planner, planning, task
 from scheduler.db import Database, ms, utc
 from scheduler.definition import Definition
 from scheduler.engine import Engine
 from scheduler.holdings import Rate, Ready
 from scheduler.run import run_id
-from scheduler.triggers import Interval, Once
+from scheduler.triggers import Bounds, Interval, Once
 from test_planner import edit
 from test_queue import ALICE, BOB, definition, enqueue, now_ms
 from test_runner import run_of
@@ -507,3 +507,27 @@ async def test_who_waits_for_a_run_gets_its_outcome_once_it_is_written(replica, 
     assert await conn.fetchval("SELECT state FROM history WHERE id = $1", made) == "succeeded"
     unknown = uuid.uuid4()
     engine.dispatcher.give_up(unknown, engine.dispatcher.wait_for(unknown))
+
+
+@pytest.mark.parametrize(("misfire", "calls"), [("latest", 1), ("skip", 1), ("all", 5)])
+async def test_what_was_missed_within_grace_overlaps_the_first_of_it_that_starts(
+    database_url: str, conn, receiver, replica, misfire: str, calls: int
+):
+    """Nothing claimed for five seconds; then the head of the line goes, and is done in no time."""
+    database = Database(database_url, config.Database())
+    start = (now_ms() // 1000 - 6) * 1000
+    of = definition("t", Interval(1, "second", start), url=f"{receiver.url}/", misfire=misfire)
+    of = msgspec.structs.replace(of, bounds=Bounds(end_at=start + 5500))
+    async with database.engine.begin() as c:
+        await c.execute(SERVICE, {"id": of.service_id, "name": "s"})
+        await task.create(c, of)
+        await planner.create(c, of, start, window_ms=60_000, at_once=False)
+    assert await conn.fetchval("SELECT count(*) FROM run") == 5
+    await replica()
+    await eventually(lambda: no_run_left(conn))
+    assert len(receiver.requests) == calls
+    rows = await conn.fetch("SELECT state, reason, count FROM history ORDER BY scheduled_for")
+    assert [tuple(row) for row in rows][1:2] == (
+        [("skipped", "overlap", 4)] if calls == 1 else [("succeeded", None, 1)]
+    )
+    await database.close()

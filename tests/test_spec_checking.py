@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scheduler.specs.checking import Checker
+from scheduler.specs.checking import MAX_BODY, Checker
 from scheduler.specs.client import Encoding, Media, Operation, Parameter
 from scheduler.specs.messages import Request
 from scheduler.specs.operation import Arguments, WrongCall, build
@@ -350,6 +350,13 @@ PET = {
 def test_a_json_body_is_held_against_its_schema(version, body, said):
     schema = {"type": "object", "properties": {"pets": {"type": "array", "items": PET}}}
     assert check_body(schema, body, "application/json; charset=utf-8", version=version) == said
+
+
+def test_a_long_body_is_for_its_target_to_judge():
+    schema = {"type": "array", "items": {"type": "integer"}}
+    assert check_body(schema, ["x"] * 50) == 'req_body[0] must be an integer, is "x"'
+    assert check_body(schema, ["x"] * (MAX_BODY // 4)) is None
+    assert check_body(schema, [*[1] * 1000, "x"]) == 'req_body[1000] must be an integer, is "x"'
 
 
 def test_null_where_3_0_allows_it():

@@ -357,6 +357,8 @@ def test_a_header_that_would_be_two_is_refused(where, value):
 SECURED = [
     (Scheme(kind="apiKey", in_="query", name="key"), {"Key": "s 1"}, "key=s%201", []),
     (Scheme(kind="apiKey", in_="query", name="key"), {"scheme": "s"}, "key=s", []),
+    (Scheme(kind="apiKey", in_="query", name="key"), {"scheme": "s", "key": "t"}, "key=t", []),
+    (Scheme(kind="apiKey", in_="query", name="Scheme"), {"scheme": "s"}, "Scheme=s", []),
     (Scheme(kind="apiKey", in_="cookie", name="sid"), {"SID": "s"}, "", [("Cookie", "sid=s")]),
     (Scheme(kind="apiKey", in_="header", name="X-Key"), {"x-key": "s"}, "", [("x-key", "s")]),
     (Scheme(kind="apiKey", in_="header", name="X-Key"), {"scheme": "s"}, "", [("X-Key", "s")]),
@@ -454,12 +456,21 @@ def test_a_form_has_its_values_in_their_encodings():
             "csv": Encoding(explode=False),
             "deep": Encoding(style="deepObject"),
             "json": Encoding(content_type="application/json"),
+            "free": Encoding(allow_reserved=True),
         },
     )
-    body = {"a b": "c d&", "n": 1.5, "csv": [1, 2], "many": [1, 2], "deep": {"x": {"y": 1}}}
+    body = {"free": "a/b c&"} | {
+        "a b": "c d&",
+        "n": 1.5,
+        "csv": [1, 2],
+        "many": [1, 2],
+        "deep": {"x": {"y": 1}},
+    }
     body |= {"json": [1], "object": {"z": 1}, "none": None}
     request = posted(media, body)
-    assert parse_qsl(request.body.decode()) == [
+    sent, _, others = request.body.decode().partition("&")
+    assert sent == "free=a/b%20c%26"
+    assert parse_qsl(others) == [
         ("a b", "c d&"), ("n", "1.5"), ("csv", "1,2"), ("many", "1"), ("many", "2"),
         ("deep[x][y]", "1"), ("json", "[1]"), ("object", '{"z":1}'),
     ]  # fmt: skip

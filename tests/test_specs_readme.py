@@ -1,50 +1,35 @@
 """Specs, request for request as the README of the older program has them."""
 
-import base64
 import re
+from collections.abc import AsyncIterator
 from typing import Any
 
+import asyncpg
 import httpx
+import pytest
 
-from conftest import eventually
-
-EXAMPLE = (
-    "b3BlbmFwaTogMy4wLjMKaW5mbzoKICB0aXRsZTogQVBJCiAgdmVyc2lvbjogMS4wLjAKICBjb250YWN0OiB7fQpzZXJ2"
-    "ZXJzOiBbXQpwYXRoczoge30KdGFnczogW10K"
+from conftest import TOKENS, App, eventually
+from scheduler.embedded import EmbeddedPostgres
+from spec_room import (
+    EXAMPLE,
+    FILMOT,
+    HEADERS,
+    NEW,
+    STEPS,
+    TIME,
+    WRONG,
+    changed,
+    comes_to,
+    created,
+    encoded,
+    ended,
+    newcomer,
+    one_for_all,
+    sql,
+    status,
+    unclaimed,
 )
-HEADERS = {
-    "x-rapidapi-host": "filmot-tube-metadata-archive.p.rapidapi.com",
-    "x-rapidapi-key": "THEi6IKsE3mshLA9rbwj6DMQLAI1p1BHU0qjsn1xqbzwX5ArMB",
-}
-NEW = {"name": "Filmot", "headers": HEADERS, "spec": EXAMPLE}
-FILMOT = """\
-openapi: 3.0.3
-info:
-  title: Filmot
-  version: 1.0.0
-servers:
-  - url: https://filmot-tube-metadata-archive.p.rapidapi.com
-paths:
-  /getsearchchannels:
-    get:
-      parameters:
-        - {name: term, in: query, required: true, schema: {type: string}}
-      responses: {"200": {description: channels}}
-  /getsearchsubtitles:
-    get:
-      parameters:
-        - {name: query, in: query, required: true, schema: {type: string}}
-        - {name: channel, in: query, schema: {type: string}}
-      responses: {"200": {description: subtitles}}
-"""
-WRONG = FILMOT.replace('responses: {"200": {description: subtitles}}', "description: nothing")
-STEPS = [
-    "Received in the API",
-    "Received in the worker",
-    "Spec YAML file generated",
-    "Client code generated (not reviewed)",
-    "Client code generated and reviewed",
-]
+
 WAITING = {
     "status": "WAITING",
     "message": "The spec has been created and it is now waiting to be processed.",
@@ -70,69 +55,53 @@ SUCCESS = {
     "message": "The spec has been completed successfully.",
     "step": STEPS,
 }
-TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 
-def encoded(document: str) -> str:
-    return base64.b64encode(document.encode()).decode()
+@pytest.fixture(scope="module")
+async def room(
+    postgres: EmbeddedPostgres,
+    maintenance: asyncpg.Connection,
+    template: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[App]:
+    folder = tmp_path_factory.mktemp("specs")
+    async with one_for_all(postgres, maintenance, template, folder) as app:
+        yield app
 
 
-async def created(client: httpx.AsyncClient, **fields: Any) -> str:
-    answer = await client.post("/v1/api/spec", json={**NEW, **fields})
-    assert answer.status_code == 200, answer.text
-    trace_id: str = answer.json()["trace_id"]
-    return trace_id
+@pytest.fixture
+async def client(room: App) -> AsyncIterator[httpx.AsyncClient]:
+    async with newcomer(room) as client:
+        yield client
 
 
-async def status(client: httpx.AsyncClient, trace_id: str) -> dict[str, Any]:
-    answer = await client.get(f"/v1/api/spec/{trace_id}/status")
-    assert answer.status_code == 200, answer.text
-    found: dict[str, Any] = answer.json()
-    return found
-
-
-async def ended(client: httpx.AsyncClient, trace_id: str, word: str = "SUCCESS") -> dict[str, Any]:
-    async def over() -> dict[str, Any]:
-        found = await status(client, trace_id)
-        assert found["status"] in ("SUCCESS", "ERROR")
-        return found
-
-    found: dict[str, Any] = await eventually(over, within=20)
-    assert found["status"] == word, found
-    return found
-
-
-async def test_the_example_is_answered_with_its_trace_id(alice):
-    answer = await alice.post("/v1/api/spec", json=NEW)
+async def test_the_example_is_answered_with_its_trace_id(client):
+    answer = await client.post("/v1/api/spec", json=NEW)
     assert answer.status_code == 200
     assert list(answer.json()) == ["trace_id"]
     assert re.fullmatch(r"[A-Za-z0-9]{16}", answer.json()["trace_id"])
     # It has no servers and no paths, and is a spec all the same.
-    assert await ended(alice, answer.json()["trace_id"]) == SUCCESS
+    assert await ended(client, answer.json()["trace_id"]) == SUCCESS
 
 
-async def test_basic_credentials_do(app):
+async def test_basic_credentials_do(room):
     async with httpx.AsyncClient(
-        base_url=app.url, auth=("alice", "alice-token-0123456789"), trust_env=False
+        base_url=room.url, auth=("alice", TOKENS["alice"]), trust_env=False
     ) as client:
         await created(client)
 
 
-async def test_what_no_worker_has_taken_up_waits(run_app):
-    async with run_app() as app, app.client("alice") as alice:
-        app.engine.dispatcher.halt("test", "nothing is claimed here")
-        trace_id = await created(alice)
-        assert await status(alice, trace_id) == WAITING
+async def test_what_no_worker_has_taken_up_waits(room, client):
+    with unclaimed(room):
+        trace_id = await created(client)
+        assert await status(client, trace_id) == WAITING
+    await ended(client, trace_id)
 
 
 async def test_a_spec_that_waits_for_its_review_has_its_client(run_app):
     async with run_app(SPECS_REVIEW="manual") as app, app.client("alice") as alice:
         trace_id = await created(alice, spec=encoded(FILMOT))
-
-        async def ready() -> None:
-            assert await status(alice, trace_id) == READY_CLIENT
-
-        await eventually(ready, within=20)
+        assert await comes_to(alice, trace_id, "READY_CLIENT") == READY_CLIENT
         answer = await alice.post(f"/v1/api/spec/{trace_id}/review")
         assert answer.status_code == 204
         assert answer.content == b""
@@ -141,19 +110,18 @@ async def test_a_spec_that_waits_for_its_review_has_its_client(run_app):
         assert again.status_code == 409
 
 
-async def test_the_status_of_each_step(conn, alice):
-    trace_id = await created(alice)
-    await ended(alice, trace_id)
-    for word, expected in (
-        ("IN_PROGRESS", IN_PROGRESS),
-        ("READY_YAML", READY_YAML),
-    ):
-        await conn.execute("UPDATE spec SET status = $1, reached = $1", word)
-        assert await status(alice, trace_id) == expected
+@pytest.mark.parametrize("expected", [IN_PROGRESS, READY_YAML], ids=lambda each: each["status"])
+async def test_the_status_of_a_spec_on_its_way(expected, room, client):
+    trace_id = await created(client)
+    await ended(client, trace_id)
+    word = expected["status"]
+    where = f"WHERE trace_id = '{trace_id}'"
+    await sql(room, f"UPDATE spec SET status = '{word}', reached = '{word}' {where}")
+    assert await status(client, trace_id) == expected
 
 
-async def test_a_finding_ends_as_an_error_after_the_step_it_was_found_in(alice):
-    found = await ended(alice, await created(alice, spec=encoded(WRONG)), "ERROR")
+async def test_a_finding_ends_as_an_error_after_the_step_it_was_found_in(client):
+    found = await ended(client, await created(client, spec=encoded(WRONG)), "ERROR")
     assert list(found) == ["status", "message", "error", "step"]
     assert found["message"] == "The spec has one or more errors."
     assert found["step"] == STEPS[:3]
@@ -161,10 +129,10 @@ async def test_a_finding_ends_as_an_error_after_the_step_it_was_found_in(alice):
     assert "responses" in found["error"]
 
 
-async def test_a_spec_with_its_document_and_its_client(alice):
-    trace_id = await created(alice, spec=encoded(FILMOT))
-    await ended(alice, trace_id)
-    answer = await alice.get(f"/v1/api/spec/{trace_id}?spec=true&client=true")
+async def test_a_spec_with_its_document_and_its_client(client):
+    trace_id = await created(client, spec=encoded(FILMOT))
+    await ended(client, trace_id)
+    answer = await client.get(f"/v1/api/spec/{trace_id}?spec=true&client=true")
     assert answer.status_code == 200
     found = answer.json()
     assert list(found) == [
@@ -206,59 +174,59 @@ def parameter(name: str, *, required: bool) -> dict[str, Any]:
     }
 
 
-async def test_document_and_client_are_left_out_where_nobody_asks(alice):
-    trace_id = await created(alice)
+async def test_document_and_client_are_left_out_where_nobody_asks(client):
+    trace_id = await created(client)
     for query in ("", "?spec=false&client=false"):
-        found = (await alice.get(f"/v1/api/spec/{trace_id}{query}")).json()
+        found = (await client.get(f"/v1/api/spec/{trace_id}{query}")).json()
         assert list(found) == [
             "trace_id", "created_at", "updated_at", "name", "status", "headers",
         ]  # fmt: skip
-    found = (await alice.get(f"/v1/api/spec/{trace_id}?spec=true")).json()
+    found = (await client.get(f"/v1/api/spec/{trace_id}?spec=true")).json()
     assert found["spec"] == EXAMPLE
     assert "client" not in found
 
 
-async def test_an_update_of_everything(alice):
-    trace_id = await created(alice)
-    await ended(alice, trace_id)
-    answer = await alice.put(f"/v1/api/spec/{trace_id}", json={**NEW, "spec": encoded(FILMOT)})
+async def test_an_update_of_everything(client):
+    trace_id = await created(client)
+    await ended(client, trace_id)
+    answer = await client.put(f"/v1/api/spec/{trace_id}", json={**NEW, "spec": encoded(FILMOT)})
     assert answer.status_code == 204
     assert answer.content == b""
-    await ended(alice, trace_id)
+    await ended(client, trace_id)
 
     async def renewed() -> None:
-        found = (await alice.get(f"/v1/api/spec/{trace_id}?spec=true&client=true")).json()
+        found = (await client.get(f"/v1/api/spec/{trace_id}?spec=true&client=true")).json()
         assert found["spec"] == encoded(FILMOT)
         assert len(found["client"]["endpoints"]) == 2
 
     await eventually(renewed)
 
 
-async def test_another_document_waits_again(app, alice):
-    trace_id = await created(alice)
-    await ended(alice, trace_id)
-    app.engine.dispatcher.halt("test", "nothing is claimed here")
-    same = await alice.put(f"/v1/api/spec/{trace_id}", json=NEW)
-    assert same.status_code == 204
-    assert await status(alice, trace_id) == SUCCESS
-    await alice.put(f"/v1/api/spec/{trace_id}", json={"spec": encoded(FILMOT)})
-    assert await status(alice, trace_id) == WAITING
+async def test_another_document_waits_again(room, client):
+    trace_id = await created(client)
+    await ended(client, trace_id)
+    with unclaimed(room):
+        await changed(client, trace_id, **NEW)
+        assert await status(client, trace_id) == SUCCESS
+        await changed(client, trace_id, spec=encoded(FILMOT))
+        assert await status(client, trace_id) == WAITING
 
 
-async def test_a_deleted_spec_is_gone(conn, alice):
-    trace_id = await created(alice)
-    answer = await alice.delete(f"/v1/api/spec/{trace_id}")
+async def test_a_deleted_spec_is_gone_and_archived(room, client):
+    trace_id = await created(client)
+    answer = await client.delete(f"/v1/api/spec/{trace_id}")
     assert answer.status_code == 204
     assert answer.content == b""
-    assert (await alice.get(f"/v1/api/spec/{trace_id}")).status_code == 404
-    assert await conn.fetchval("SELECT name FROM spec_archive") == "filmot"
+    assert (await client.get(f"/v1/api/spec/{trace_id}")).status_code == 404
+    archived = await sql(room, f"SELECT name FROM spec_archive WHERE trace_id = '{trace_id}'")
+    assert archived == [("filmot",)]
 
 
-async def test_a_list_of_specs_the_newest_first(alice):
-    traces = [await created(alice, name=name) for name in ("test", "Filmot")]
+async def test_a_list_of_specs_the_newest_first(client):
+    traces = [await created(client, name=name) for name in ("test", "Filmot")]
     for trace_id in traces:
-        await ended(alice, trace_id)
-    answer = await alice.get("/v1/api/spec/0/100?spec=true&client=true")
+        await ended(client, trace_id)
+    answer = await client.get("/v1/api/spec/0/100?spec=true&client=true")
     assert answer.status_code == 200
     found = answer.json()
     assert list(found) == ["count", "results"]
@@ -274,21 +242,21 @@ async def test_a_list_of_specs_the_newest_first(alice):
             "servers": [],
             "url": None,
         }
-    assert (await alice.get("/v1/api/spec/1/1")).json()["results"][0]["name"] == "test"
+    assert (await client.get("/v1/api/spec/1/1")).json()["results"][0]["name"] == "test"
 
 
-async def test_the_metadata_file(alice):
-    trace_id = await created(alice)
-    await ended(alice, trace_id)
-    answer = await alice.get(f"/v1/api/spec/{trace_id}/files/service.metadata.yaml")
+async def test_the_metadata_file(client):
+    trace_id = await created(client)
+    await ended(client, trace_id)
+    answer = await client.get(f"/v1/api/spec/{trace_id}/files/service.metadata.yaml")
     assert answer.status_code == 200
     assert answer.headers["content-type"].startswith("application/yaml")
-    updated = (await alice.get(f"/v1/api/spec/{trace_id}")).json()["updated_at"]
+    updated = (await client.get(f"/v1/api/spec/{trace_id}")).json()["updated_at"]
     assert answer.text == f'trace_id: {trace_id}\nname: filmot\nupdated_at: "{updated}"\n'
 
 
-async def test_a_name_that_is_no_text_is_refused(alice):
-    answer = await alice.post("/v1/api/spec", json={**NEW, "name": 1})
+async def test_a_name_that_is_no_text_is_refused(client):
+    answer = await client.post("/v1/api/spec", json={**NEW, "name": 1})
     assert answer.status_code == 400
     (detail,) = answer.json()["error"]["details"]
     assert detail["field"] == "name"

@@ -12,12 +12,14 @@ import resource
 import signal
 import struct
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import BinaryIO, Never
 
 NICE = 5
+TICK_S = 0.001
 FILES = 1 << 16
 PR_SET_PDEATHSIG = 1
 SIZE = struct.Struct(">I")
@@ -29,13 +31,20 @@ class Spent(BaseException):
 
 @contextmanager
 def limited(seconds: float) -> Iterator[None]:
-    """Raise Spent in the main thread when this CPU time is used up, and again after as much."""
+    """Raise Spent in the main thread when this CPU time is used up, and again after as much.
+
+    Inside another one it never has more than what that has left.
+    """
     signal.signal(signal.SIGPROF, _spent)
+    started = time.process_time()
+    around, again = signal.getitimer(signal.ITIMER_PROF)
+    mine = min(seconds, around) if around else seconds
     try:
-        signal.setitimer(signal.ITIMER_PROF, seconds, seconds)
+        signal.setitimer(signal.ITIMER_PROF, mine, mine)
         yield
     finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
+        left = max(around - (time.process_time() - started), TICK_S) if around else 0
+        signal.setitimer(signal.ITIMER_PROF, left, again)
 
 
 def _spent(_signal: int, _frame: FrameType | None) -> Never:

@@ -57,7 +57,9 @@ from scheduler.schedules import api as schedules_api
 from scheduler.service import Service
 from scheduler.specs import api as specs_api
 from scheduler.specs.aide import Aides
+from scheduler.specs.performer import OperationPerformer
 from scheduler.tasks import api as tasks_api
+from scheduler.tasks import impact
 
 Lifespan = Callable[[Litestar], AbstractAsyncContextManager[None]]
 AnyRequest = Request[Any, Any, Any]
@@ -98,6 +100,7 @@ def _application(settings: Settings, lifespan: Lifespan) -> Litestar:
             schedules_api.router,
             calendars_api.router,
             specs_api.router(settings),
+            impact.router,
             processes_api.router,
         ],
         guards=[_admit],
@@ -106,6 +109,7 @@ def _application(settings: Settings, lifespan: Lifespan) -> Litestar:
             "service": Provide(_service, sync_to_thread=False),
             "engine": Provide(_engine, sync_to_thread=False),
             "aides": Provide(_aides, sync_to_thread=False),
+            "operations": Provide(_operations, sync_to_thread=False),
         },
     )
     return Litestar(
@@ -189,7 +193,12 @@ def _engine(state: State) -> Engine:
 
 
 def _aides(state: State) -> Aides:
-    found: Aides = state.aides
+    found: Aides = state.rooms.aides
+    return found
+
+
+def _operations(state: State) -> OperationPerformer:
+    found: OperationPerformer = state.rooms.operations
     return found
 
 

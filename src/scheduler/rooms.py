@@ -25,6 +25,7 @@ class Furnished(Rooms):
     """And what the API needs of them beside."""
 
     aides: Aides
+    operations: OperationPerformer
 
 
 @asynccontextmanager
@@ -56,4 +57,4 @@ async def furnished(
             Chore("callbacks", callback.SECONDS, callbacks.step, callbacks.due),
             Chore("processes", SECONDS, retention.step),
         ]
-        yield Furnished(performers, sources, chores, {"process": callbacks.note}, aides)
+        yield Furnished(performers, sources, chores, {"process": callbacks.note}, aides, operations)

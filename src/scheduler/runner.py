@@ -360,7 +360,9 @@ def _failed(run: Run, reason: str, now: int) -> End:
 def _overlapped(run: Run, work: Work | None, until: int) -> tuple[UUID, int, int] | None:
     """Return the span in which the task's own instants are skipped, if there are any in it.
 
-    Since it was replayed, where it was: between its end and then it stood in nobody's way.
+    Since its own instant, for that is when it was to begin; where every missed one is to run, since
+    it began. Since it was replayed, where it was: between its end and then it stood in nobody's
+    way.
     """
     if (
         work is None
@@ -371,6 +373,8 @@ def _overlapped(run: Run, work: Work | None, until: int) -> tuple[UUID, int, int
     ):
         return None
     since = next((a.started_at for a in run.tries if a.started_at is not None), until)
+    if run.kind == "task" and run.replayed_at is None and work.task.policy.misfire != "all":
+        since = min(since, run.scheduled_for)
     trigger = work.task.due
     if trigger is None or not trigger.count(since, until):
         return None

@@ -240,7 +240,7 @@ class Process:
                 self.joiners.release()
             stack.push_async_callback(engine.stop)
             application.state.update(
-                {"engine": engine, "database": database, "gate": gate, "aides": rooms.aides}
+                {"engine": engine, "database": database, "gate": gate, "rooms": rooms}
             )
             calm_collector()
             log.info("ready", **self._listening())

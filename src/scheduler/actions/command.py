@@ -18,11 +18,6 @@ from scheduler.errors import StartupError
 from scheduler.masking import MASK, is_hidden
 from scheduler.sealing import Vault
 
-TURN_S = 2.0
-"""How long a run waits here for its turn."""
-LOOK_S = 0.5
-"""How often it looks meanwhile whether it still may."""
-
 
 class Command(
     msgspec.Struct, tag_field="kind", tag="command", frozen=True, omit_defaults=True, gc=False
@@ -94,18 +89,13 @@ class Prepared(msgspec.Struct, frozen=True, gc=False):
 
 
 class CommandPerformer:
-    """Runs commands, by a process beside this one; as many at once as `commands.concurrency`.
-
-    One that waits for its turn here has not started: its timeout begins when it does. After a
-    while it goes back to the queue, for a replica that has room.
-    """
+    """Runs commands, by a process beside this one; the crew keeps them to so many at once."""
 
     def __init__(self, settings: config.Commands, rules: Rules | str) -> None:
         """`rules` as `command_rights.judged` returns them, or the sentence why nothing runs."""
         self._settings = settings
         self._closed = rules if isinstance(rules, str) else None
         self._host = None if isinstance(rules, str) else Host(rules)
-        self._room = asyncio.Semaphore(settings.concurrency)
 
     @property
     def host(self) -> Host | None:
@@ -142,29 +132,11 @@ class CommandPerformer:
         """Run the command; None where it was not to be started after all."""
         if self._host is None:
             return Outcome(succeeded=False, error=self._closed)
+        if not call.may_send() or _is_cancelled():
+            return None  # nothing was started: that is what the runner is to know
         timeout_s = call.deadline - asyncio.get_running_loop().time()
-        if not await self._entered(call):
-            return None
-        try:
-            if not call.may_send() or _is_cancelled():
-                return None
-            job = Job(prepared.command, _environment(prepared, call), timeout_s)
-            return await self._run(self._host, job, prepared.expected)
-        finally:
-            self._room.release()
-
-    async def _entered(self, call: Call) -> bool:
-        """Wait for a turn; False where there is none soon, or this process is to stop."""
-        until = asyncio.get_running_loop().time() + TURN_S
-        while asyncio.get_running_loop().time() < until and call.may_send():
-            try:
-                await asyncio.wait_for(self._room.acquire(), LOOK_S)
-            except TimeoutError:
-                continue
-            except asyncio.CancelledError:
-                return False  # nothing was started: that is what the runner is to know
-            return True
-        return False
+        job = Job(prepared.command, _environment(prepared, call), timeout_s)
+        return await self._run(self._host, job, prepared.expected)
 
     async def _run(self, host: Host, job: Job, expected: Expected) -> Outcome:
         cut = asyncio.Event()

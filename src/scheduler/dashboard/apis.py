@@ -59,4 +59,5 @@ async def show_api(trace_id: FromPath[str], visitor: Who, engine: Machine) -> Re
         stands=shown.status_of(of),
         steps=list(shown.STEPS.values()),
         serving=found.serving,
+        misfits=[],
     )

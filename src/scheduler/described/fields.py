@@ -41,6 +41,8 @@ SCHEMAS = {
     "Limits": "What a service may use; 0 for no limit.",
     "Explained": "Why a task fires at an instant, or why not.",
     "ExplainedRun": "What the ledger has of an instant.",
+    "Impact": "The tasks that a spec's document does not fit.",
+    "Misfit": "A task that calls what a spec's document has not, or not in this way.",
     "Missing": "A due instant that has no run and lies in no gap.",
     "NearInstant": "An instant of the trigger beside the one that is asked for.",
     "Occurrence": "An instant in UTC and in the task's zone.",

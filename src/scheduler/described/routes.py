@@ -291,6 +291,13 @@ ANSWERED: dict[str, dict[str, Any]] = {
         "200": {"from": INSTANT, "to": LATER, "checked": 1440, "missing": [], "doubled": [],
                 "next_cursor": None}
     },
+    "get_spec_impact": {
+        "200": {"trace_id": "0iNULRtUjwi8DJoz", "name": "filmot", "status": "SUCCESS", "draft": 2,
+                "compared": 2, "checked": 12, "next_cursor": None, "tasks": [
+                    {"task_id": "report", "name": "Morning report", "field": "query_params",
+                     "endpoint": "GET /getsearchsubtitles",
+                     "reason": "query is required and must be specified"}]}
+    },
     "create_calendar": {"201": CALENDAR},
     "list_calendars": {"200": [{k: v for k, v in CALENDAR.items() if k != "ical"}]},
     "get_calendar": {"200": CALENDAR},

@@ -4,7 +4,6 @@ The libraries that know OpenAPI are loaded there alone.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Self
 from uuid import UUID
 
@@ -23,7 +22,6 @@ from scheduler.specs.messages import (
     Read,
     Review,
     Said,
-    Unknown,
 )
 
 log = structlog.get_logger()
@@ -34,8 +32,6 @@ WALL = 3.0
 BIT_S = 5.0
 TRIES = 2
 """A child may be killed for what another document, or the machine, did to it."""
-CHECK_S = 5.0
-LEARN_S = 30.0
 CHECKS_AT_ONCE = 64
 
 
@@ -113,17 +109,3 @@ class Aides:
             case Check() | Learn():
                 aide = self._checker
         return await aide.answer(service_id, Asked(ask, seconds))
-
-    async def check(
-        self, service_id: UUID, check: Check, load: Callable[[], Awaitable[bytes]]
-    ) -> Answer:
-        """Check a request; `load` reads the document where the child does not know it."""
-        answer = await self.ask(service_id, check, CHECK_S)
-        for _ in range(TRIES):
-            if not isinstance(answer, Unknown):
-                break
-            learnt = await self.ask(service_id, Learn(check.document, await load()), LEARN_S)
-            if isinstance(learnt, Finding):
-                return learnt
-            answer = await self.ask(service_id, check, CHECK_S)
-        return answer

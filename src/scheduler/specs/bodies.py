@@ -18,6 +18,7 @@ from scheduler.specs.styles import (
     decoded,
     missing,
     pairs,
+    reserved,
     shaped,
 )
 
@@ -133,7 +134,8 @@ def _property(name: str, value: Any, encoding: Encoding) -> list[str]:
     shape = shaped(value)
     if shape is None:
         return []
-    return pairs(name, encoding.style, value, shape, quote_plus, explode=encoding.explode)
+    encode = reserved if encoding.allow_reserved else quote_plus
+    return pairs(name, encoding.style, value, shape, encode, explode=encoding.explode)
 
 
 def _multipart(media: Media, value: Any) -> tuple[str, bytes]:

@@ -5,9 +5,11 @@ Patterns are Python's, and some make it search for ever: whoever asks has to end
 """
 
 from collections import OrderedDict
+from itertools import islice
 from typing import Any
 
 from jsonschema.exceptions import ValidationError
+from jsonschema.protocols import Validator
 
 from scheduler.specs import contents, reading
 from scheduler.specs.casting import Schemas
@@ -19,6 +21,10 @@ from scheduler.specs.validators import factory
 
 MAX_PLANS = 1000
 """Operations that are kept ready, of each document."""
+MAX_BODY = 256 << 10
+"""Bytes. A longer body is for its target to judge: a megabyte takes some three seconds."""
+MAX_ERRORS = 100
+"""Of one value; the first of them is said."""
 
 
 class Checker:
@@ -34,7 +40,8 @@ class Checker:
     def check(self, endpoint: str, request: Request) -> str | None:
         """Return what is wrong with a request, None where nothing is, or nothing can be said.
 
-        What the document does not name is not looked at; neither are servers and security.
+        What the document does not name is not looked at; neither are servers and security, nor
+        what is in a body of more than MAX_BODY bytes.
         """
         found = self._plan(endpoint)
         if found is None:
@@ -74,7 +81,7 @@ class Checker:
                 value = contents.from_json(parameter.name, text)
             else:
                 value = self._schemas.cast(parameter.schema, text, validator)
-            errors = list(validator.iter_errors(value))
+            errors = _errors(validator, value)
         except contents.Wrong as wrong:
             return str(wrong)
         except Exception:  # noqa: BLE001 - what cannot be read cannot be judged
@@ -86,13 +93,13 @@ class Checker:
             return required("req_body") if found.body_required else None
         content_type = sent.headers.get("content-type", "")
         body = contents.media(found.bodies, content_type)
-        if body is None:
+        if body is None or len(sent.body) > MAX_BODY:
             return None
         try:
             value = contents.read(
                 content_type, sent.body, body.media, self._schemas, body.validator
             )
-            errors = list(body.validator.iter_errors(value))
+            errors = _errors(body.validator, value)
         except contents.Wrong as wrong:
             return str(wrong)
         except Exception:  # noqa: BLE001 - what cannot be read cannot be judged
@@ -134,6 +141,10 @@ def _taken_apart(found: Plan, url: str) -> dict[str, str]:
         return {}
     groups = zip(found.names, most.groups(), least.groups(), strict=True)
     return {name: value for name, value, other in groups if value == other}
+
+
+def _errors(validator: Validator, value: Any) -> list[ValidationError]:
+    return list(islice(validator.iter_errors(value), MAX_ERRORS))
 
 
 def _worded(name: str, errors: list[ValidationError], *, hidden: bool) -> str | None:

@@ -18,8 +18,8 @@ LEARN_S = 30.0
 """Of CPU time, for one document."""
 REMEMBERED = 10_000
 """Requests; of each a hash, and what was found."""
-AT_ONCE = 20
-"""Requests of one service that wait for the child; the others wait here."""
+AT_ONCE = 90
+"""Requests of one service that wait for the child, which takes fewer than 100; others wait here."""
 SERVICES = 10_000
 """Whose requests are counted."""
 TRIES = 3

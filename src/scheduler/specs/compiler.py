@@ -1,5 +1,7 @@
 """The child process in which documents are compiled and reviewed: `python -m` runs it."""
 
+from contextlib import suppress
+
 import msgspec
 
 from scheduler.specs import compiling, document, references, validating
@@ -22,7 +24,13 @@ def answer(ask: Ask) -> Answer:
 def compiled(ask: Compile) -> Compiled:
     """Return a document as JSON, and its client. Raises Wrong."""
     found = references.settled(document.read(ask.source, ask.limits))
-    validating.validate(found)
+    compiling.count(found, ask.limits)
+    try:
+        validating.validate(found)
+    except validating.Tripped:
+        with suppress(LookupError, TypeError, AttributeError):
+            compiling.client(found, ask.limits)  # which may know the place
+        raise
     client = compiling.client(found, ask.limits)
     return Compiled(msgspec.json.encode(found), client)
 

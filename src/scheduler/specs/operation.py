@@ -154,9 +154,9 @@ class _Call:
             and parameter.name.lower() in OF_THE_BODY | self.headers.keys()
         ):
             return
+        value = self._given(parameter)
         if parameter.in_ == "cookie" and parameter.name in self._sent_cookies():
             return
-        value = self._given(parameter)
         shape = shape_of(parameter, value)
         if shape is None and parameter.required:
             value = parameter.default
@@ -228,11 +228,11 @@ class _Call:
             self.cookies.append(f"{encoded(scheme.name)}={encoded(value)}")
 
     def _taken(self, *names: str) -> str | None:
-        """Return the value of the first header of these names, which is then not sent as one."""
-        for name in names:
-            if name.lower() in self.headers.keys() - self._named_headers():
-                return self.headers.pop(name.lower())[1]
-        return None
+        """Return the value of the first header of these names; none of them is sent as one."""
+        free = self.headers.keys() - self._named_headers()
+        found = dict.fromkeys(map(str.lower, names))
+        values = [self.headers.pop(each)[1] for each in found if each in free]
+        return values[0] if values else None
 
 
 def _credentials(scheme: Scheme, value: str) -> str:

@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from scheduler.answering import Spent, limited
 from scheduler.specs.addresses import ABSOLUTE
 from scheduler.specs.checking import Checker
 from scheduler.specs.client import Operation
@@ -15,19 +16,30 @@ from scheduler.specs.samples import FORMATS, Sampler
 from scheduler.specs.styles import JSON
 
 NO_SERVER = "names no server; send url with the spec or the process"
+SLOW_S = 0.5
+"""CPU time for one operation."""
+SLOW_MOST = 10
+"""Operations; after them no more are tried."""
 REASON = 500
 """Characters."""
 
 
 def reviewed(ask: Review) -> Reviewed:
-    """Return which operations of a document cannot be called."""
+    """Return which operations of a document cannot be called.
+
+    One whose check takes too long (a pattern may) is not refused for that.
+    """
     document = msgspec.json.decode(ask.document)
     checker = Checker(document)
-    refused = {}
+    refused, slow = {}, 0
     for operation in ask.client.operations:
         reason = operation.refused or _no_address(operation, ask.url)
-        if reason is None:
-            reason = _misfit(document, checker, operation, ask.url)
+        if reason is None and slow < SLOW_MOST:
+            try:
+                with limited(SLOW_S):
+                    reason = _misfit(document, checker, operation, ask.url)
+            except Spent:
+                slow += 1
         if reason is not None:
             refused[operation.endpoint] = reason[:REASON]
     return Reviewed(refused)
@@ -41,6 +53,8 @@ def _no_address(operation: Operation, url: str | None) -> str | None:
     server = operation.servers[0]
     if ABSOLUTE.match(server):
         return None
+    if "://" in server:
+        return f"its server {quoted(server)} is no address of http or https"
     return f"its server {quoted(server)} is relative; send url with the spec or the process"
 
 

@@ -103,13 +103,13 @@ class Sampler:
                 if "example" in part:
                     return [part["example"]]
                 if isinstance(part.get("examples"), list) and part["examples"]:
-                    return part["examples"]
+                    return list(part["examples"])
             if "const" in part:
                 return [part["const"]]
             if part.get("default") is not None:
                 return [part["default"]]
             if isinstance(part.get("enum"), list):
-                return [each for each in part["enum"] if each is not None] or part["enum"]
+                return [each for each in part["enum"] if each is not None] or list(part["enum"])
         return []
 
     def _chosen(
@@ -181,13 +181,17 @@ class Sampler:
         return [one] * least
 
     def _number(self, kind: str, limits: dict[str, Any]) -> float:
-        step: float = limits.get("multipleOf") or (1 if kind == "integer" else 0.5)
-        low = _bound(limits, "inimum", -math.inf, step / 2)
-        high = _bound(limits, "aximum", math.inf, -step / 2)
-        if low <= 1 <= high and "multipleOf" not in limits:
+        whole = kind == "integer" or "multipleOf" in limits
+        step: float = limits.get("multipleOf") or 1
+        low = _bound(limits, "inimum", -math.inf, step / 2 if whole else 0)
+        high = _bound(limits, "aximum", math.inf, -step / 2 if whole else 0)
+        if low < 1 < high and "multipleOf" not in limits:
             return 1
         if low == -math.inf and high == math.inf:
             return step
+        if not whole:
+            inside = (low + high) / 2 if high < math.inf else low + 1
+            return inside if low > -math.inf else high - 1
         value = math.ceil(low / step) * step if low > -math.inf else math.floor(high / step) * step
         self.sure &= low <= value <= high
         return int(value) if kind == "integer" else value
@@ -223,16 +227,12 @@ def _no_null(node: Any) -> bool:
 
 def _bound(limits: dict[str, Any], name: str, none: float, inside: float) -> float:
     """Return a bound, with what is excluded (OpenAPI 3.0 says so beside it) left out."""
-    bound, excluded = limits.get(f"m{name}", none), limits.get(f"exclusiveM{name}")
-    found: float = bound if _is_number(bound) else none
-    if _is_number(excluded):
-        found = max(found, excluded, key=lambda each: each * inside)
-        return found + inside if found == excluded else found
-    return found + inside if excluded is True else found
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    found: float = limits.get(f"m{name}", none)
+    excluded = limits.get(f"exclusiveM{name}", False)
+    if isinstance(excluded, bool):
+        return found + inside if excluded else found
+    further: float = max(found, excluded) if none < 0 else min(found, excluded)
+    return further + inside if further == excluded else further
 
 
 def _fits(pattern: str, word: str, least: float, most: float) -> bool:

@@ -197,9 +197,8 @@ async def _check(
     """
     turn, most, until = Slice(), engine.settings.tasks, time.monotonic() + CHECK_S
     found, some = dict[int, list[Detail]](), dict[int, Operation]()
-    same = dict[bytes, int]()
-    alike = dict[int, int]()
-    """The first of equal operations by their hash; the places of the others, with that of theirs."""
+    same, alike = dict[bytes, int](), dict[int, int]()
+    """The place of the first of equal operations, by its hash, and by the places of the others."""
     for place, part in enumerate(islice(parts, MOST)):
         await turn.give_way()
         if not _may_name(bytes(part), b"endpoint"):

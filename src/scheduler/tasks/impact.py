@@ -4,10 +4,11 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import msgspec
-from litestar import Router, get
+from litestar import Request, Router, get
 from litestar.di import NamedDependency
 from litestar.openapi.spec import OpenAPIType, Schema
 from litestar.params import FromPath
@@ -16,22 +17,23 @@ from scheduler import tasklist
 from scheduler.actions import Operation
 from scheduler.db import Database, utc
 from scheduler.definition import Definition
+from scheduler.engine import Engine
 from scheduler.errors import NotFound
 from scheduler.openapi import asks
 from scheduler.runs.api import cursor_of, read_cursor
 from scheduler.service import Service
 from scheduler.specs import model
+from scheduler.specs.asked import no_endpoint
 from scheduler.specs.client import Operation as Endpoint
 from scheduler.specs.model import Called, Status, Stored
 from scheduler.specs.performer import OperationPerformer
-from scheduler.tasks.pages import AnyRequest
 
 MOST = 1000
 """Tasks that one call looks at."""
-PAGE = 100
+PAGE = 20
+"""Tasks that are looked at at once."""
 SECONDS = 5.0
 """After which a call answers with what it has found, and a cursor."""
-AT_ONCE = 4
 START = (utc(0), UUID(int=0))
 COMPILED: Sequence[Status] = ("READY_CLIENT", "SUCCESS")
 
@@ -68,9 +70,9 @@ class Impact(msgspec.Struct):
 )
 async def get_spec_impact(
     trace_id: FromPath[str],
-    request: AnyRequest,
+    request: Request[Any, Any, Any],
     service: NamedDependency[Service],
-    database: NamedDependency[Database],
+    engine: NamedDependency[Engine],
     operations: NamedDependency[OperationPerformer],
 ) -> Impact:
     """Return the tasks whose operation does not fit the last document that was compiled.
@@ -80,6 +82,7 @@ async def get_spec_impact(
     """
     sent = request.query_params.get("cursor")
     after = read_cursor(sent) if sent else START
+    database = engine.database
     async with database.api.connect() as conn:
         of = await model.of_trace(conn, service.id, trace_id)
         if of is None:
@@ -115,6 +118,10 @@ class Document:
             operation=self._endpoints.get(endpoint),
         )
 
+    def lacks(self, action: Operation) -> str:
+        """Say that it has no such endpoint, and which it has."""
+        return no_endpoint(action, list(self._endpoints))
+
     async def tasks(self, after: Place) -> list[Definition]:
         """Return some of the tasks that call it, from a place on."""
         async with self.database.api.connect() as conn:
@@ -125,22 +132,16 @@ async def _filled(
     impact: Impact, document: Document, after: Place, operations: OperationPerformer
 ) -> Impact:
     """Look at tasks, as far as one call goes."""
-    until = time.monotonic() + SECONDS
-    while True:
+    until, more = time.monotonic() + SECONDS, True
+    while more and impact.checked < MOST and time.monotonic() < until:
         page = await document.tasks(after)
-        for start in range(0, len(page), AT_ONCE):
-            some = page[start : start + AT_ONCE]
-            found = await asyncio.gather(*(_misfit(each, document, operations) for each in some))
-            impact.tasks += [each for each in found if each is not None]
-            impact.checked += len(some)
-            after = some[-1].created_at, some[-1].key
-            if time.monotonic() > until:
-                break
+        found = await asyncio.gather(*(_misfit(each, document, operations) for each in page))
+        impact.tasks += [each for each in found if each is not None]
+        impact.checked += len(page)
         more = len(page) == PAGE
-        if not more or impact.checked >= MOST or time.monotonic() > until:
-            break
-    left = more or bool(page) and after != (page[-1].created_at, page[-1].key)
-    impact.next_cursor = cursor_of(after) if left else None
+        if more:
+            after = page[-1].created_at, page[-1].key
+    impact.next_cursor = cursor_of(after) if more else None
     return impact
 
 
@@ -151,7 +152,10 @@ async def _misfit(
     if not isinstance(action, Operation):  # its row is damaged
         return None
     opened = action.opened(document.database.vault, of.service_id)
-    wrong = await operations.misfits(of.service_id, opened, document.called(action.name))
+    called = document.called(action.name)
+    if called.operation is None:
+        return Misfit(of.id, of.name, action.name, "endpoint", document.lacks(action))
+    wrong = await operations.misfits(of.service_id, opened, called)
     if not wrong:
         return None
     ((field, reason), *_) = wrong
