@@ -135,7 +135,8 @@ async def test_tasks_that_do_not_fit_their_spec_any_more_are_listed(specs, docum
     operation = {"service": "filmot", "endpoint": "/getsearchchannels", "method": "GET"}
     task = {"id": "channels", "name": "Channels", "query_params": {"term": "x"}, **operation}
     assert (await alice.post("/tasks", json=task)).status_code == 201
-    assert "fits it" in (await specs("impact", "filmot")).stdout
+    fitting = await specs("impact", "filmot")
+    assert "fits it" in fitting.stdout, fitting.output
     document.write_text(document.read_text().replace("/getsearchchannels", "/channels"))
     assert (await specs("update", "filmot", str(document), "--wait")).exit_code == 0
     result = await specs("impact", "--id", "filmot")
