@@ -189,6 +189,7 @@ PLACES = {
     "default": ["components", "schemas", "C", "default"],
     "extension": ["x-any", "deep"],
 }
+QUERY = {"name": "q", "in": "query", "schema": {"type": "string"}}
 OUT = (
     "{url}",
     "{url}#/a",
@@ -244,7 +245,7 @@ async def test_what_only_looks_dangerous_is_compiled_and_reviewed(aides, name):
 def placed(path: list[Any], value: Any) -> bytes:
     """A document with this at a place of it."""
     document: Any = {**START, "components": {"schemas": {"B": {}, "C": {"type": "object"}}}}
-    document["paths"] = {"/a": {"get": {"parameters": [{}], **ANSWERS}}}
+    document["paths"] = {"/a": {"get": {"parameters": [QUERY], **ANSWERS}}}
     document = json.loads(json.dumps(document))
     node = document
     for step in path[:-1]:
