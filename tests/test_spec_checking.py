@@ -202,6 +202,12 @@ def test_arrays_and_objects(version):
     assert said("d%5Blist%5D=1&d%5Blist%5D=x") == 'd.list[1] must be an integer, is "x"'
 
 
+def test_an_array_in_the_style_of_objects_is_repeated():
+    numbers = {"type": "array", "items": {"type": "integer"}}
+    asked = [parameter(numbers, style="deepObject", explode=False)]
+    assert check(asked, "/pets?value=1&value=x") == 'value[1] must be an integer, is "x"'
+
+
 def test_several_values_for_one_are_wrong():
     said = check([parameter({"type": "string"})], "/pets?value=1&value=2")
     assert said == "value must be a string, is an array"

@@ -562,6 +562,15 @@ def test_half_a_surrogate_pair_is_refused(value):
             build(asked, arguments, headers={}, url=None)
 
 
+def test_a_number_that_is_too_long_to_be_one_is_refused():
+    with pytest.raises(WrongCall, match=r"^query_params must be JSON: Integer value out of range"):
+        call(operation(query()), query='{"color": ' + "9" * 5000 + "}")
+    with pytest.raises(WrongCall, match=r"more than 4300 digits"):
+        build(operation(query()), Arguments(query={"color": 10**5000}), headers={}, url=None)
+    sent = asked_for(call(operation(query()), query='{"color": ' + "9" * 400 + "}"))
+    assert sent == "color=" + "9" * 400
+
+
 def test_calls_are_built_without_the_libraries_of_the_child():
     libraries = "'openapi_core', 'openapi_spec_validator', 'jsonschema', 'jsonschema_path'"
     program = (

@@ -91,6 +91,8 @@ def build(
         request = call.request(url)
     except UnicodeEncodeError:
         raise WrongCall("a value has half a surrogate pair in it; it must be text") from None
+    except ValueError:
+        raise WrongCall("a number has more than 4300 digits; send it as text") from None
     _check(request)
     return request
 

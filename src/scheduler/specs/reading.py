@@ -56,7 +56,7 @@ def in_pairs(
     values = [value for each, value in sent if each == name]
     if not values:
         raise Missing(name)
-    if form == "one" or explode:
+    if form == "one" or explode or style == "deepObject":
         texts = [unquote_plus(value) for value in values]
         return texts[0] if form == "one" and len(texts) == 1 else texts
     parts = [unquote_plus(each) for each in SEPARATORS.get(style, COMMA).split(values[0])]

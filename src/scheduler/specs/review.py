@@ -95,6 +95,7 @@ def _arguments(sampler: Sampler, document: dict[str, Any], operation: Operation)
     for parameter in operation.parameters:
         if parameter.required:
             value = sampler.of_media(_described(nodes[parameter.in_, parameter.name]))
+            sampler.sure &= value not in ({}, [])  # of which nothing is sent
             if parameter.in_ == "path":
                 path[parameter.name] = value
             elif parameter.in_ == "query" or parameter.name not in query:
