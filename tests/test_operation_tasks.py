@@ -1,5 +1,6 @@
 """Tasks that call an endpoint of a spec: what is taken and answered, checked, sent, and shown."""
 
+import asyncio
 import base64
 import json
 from datetime import UTC, datetime
@@ -266,6 +267,17 @@ async def test_a_change_that_leaves_the_call_alone_asks_nothing_of_the_spec(alic
         assert answer.status_code == 200, answer.text
     error = refused(await alice.patch("/tasks/o", json={"query_params": {"a": "b"}}), "service")
     assert "there is no spec pets" in error["message"]
+
+
+async def test_the_check_holds_no_connection_while_it_asks(run_app, receiver):
+    async with run_app(DATABASE_API_POOL="1") as app, app.client("alice") as alice:
+        await registered(alice, document(receiver.url))
+        async with asyncio.timeout(5):  # the check needs the only connection itself
+            await made(alice, GET)
+            answer = await alice.patch("/tasks/o", json={"url_params": {"id": 8}})
+            assert answer.status_code == 200
+            many = [{**GET, "id": f"o{n}", "url_params": {"id": n}} for n in range(9)]
+            assert (await alice.post("/tasks/bulk", json=many)).status_code == 201
 
 
 async def test_the_specs_of_others_do_not_exist(bob, pets):

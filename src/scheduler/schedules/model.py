@@ -126,7 +126,7 @@ def _ours(wrong: Detail) -> Detail:
 
 
 class Schedule(msgspec.Struct, kw_only=True):
-    """A schedule as it is answered; what it calls is null where it is a command."""
+    """A schedule as it is answered; what it calls is null where that is no callback."""
 
     id: str
     name: str

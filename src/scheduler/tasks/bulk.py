@@ -49,7 +49,7 @@ from scheduler.tasks.permission import check_command
 MOST = 10_000
 JUDGE_S = 10.0
 """CPU time that judging the rules of one body may take."""
-CHECK_S = 30.0
+CHECK_S = 60.0
 """How long checking the operations of one body may take."""
 CHECK_AT_ONCE = 4
 """Each needs a connection for a moment; other requests need some too."""
