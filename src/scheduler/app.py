@@ -91,6 +91,30 @@ def _around(application: Litestar) -> Litestar:
     return application
 
 
+def _secured(settings: Settings) -> Router:
+    """Return what a service may ask for."""
+    return Router(
+        "/",
+        route_handlers=[
+            tasks_api.router,
+            runs_api.router,
+            schedules_api.router,
+            calendars_api.router,
+            specs_api.router(settings),
+            impact.router,
+            processes_api.router,
+        ],
+        guards=[_admit],
+        security=openapi.SERVICE,
+        dependencies={
+            "service": Provide(_service, sync_to_thread=False),
+            "engine": Provide(_engine, sync_to_thread=False),
+            "aides": Provide(_aides, sync_to_thread=False),
+            "operations": Provide(_operations, sync_to_thread=False),
+        },
+    )
+
+
 def _application(settings: Settings, lifespan: Lifespan) -> Litestar:
     return Litestar(
         route_handlers=[
@@ -122,30 +146,6 @@ def _application(settings: Settings, lifespan: Lifespan) -> Litestar:
             ],
         ),
         logging_config=None,
-    )
-
-
-def _secured(settings: Settings) -> Router:
-    """Return what wants credentials."""
-    return Router(
-        "/",
-        route_handlers=[
-            tasks_api.router,
-            runs_api.router,
-            schedules_api.router,
-            calendars_api.router,
-            specs_api.router(settings),
-            impact.router,
-            processes_api.router,
-        ],
-        guards=[_admit],
-        security=openapi.SERVICE,
-        dependencies={
-            "service": Provide(_service, sync_to_thread=False),
-            "engine": Provide(_engine, sync_to_thread=False),
-            "aides": Provide(_aides, sync_to_thread=False),
-            "operations": Provide(_operations, sync_to_thread=False),
-        },
     )
 
 
