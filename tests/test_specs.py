@@ -10,11 +10,13 @@ import asyncpg
 import httpx
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from conftest import App, eventually
 from scheduler.actions.step import Step
 from scheduler.embedded import EmbeddedPostgres
-from scheduler.specs import listing, model
+from scheduler.specs import listing, model, wanted
 from scheduler.specs.model import Stored
 from scheduler.specs.pipeline import message_of, step, step_id
 from spec_room import (
@@ -142,6 +144,21 @@ async def test_base64_may_have_line_breaks(client):
     lined = "\r\n".join(EXAMPLE[at : at + 20] for at in range(0, len(EXAMPLE), 20))
     trace_id = await created(client, spec=f" {lined}\n")
     assert (await shown(client, trace_id, "?spec=true"))["spec"] == EXAMPLE
+
+
+@given(st.binary(min_size=1, max_size=200), st.lists(st.sampled_from(" \t\r\n"), max_size=5))
+@settings(max_examples=50)
+def test_any_bytes_come_out_of_their_base64(source, between):
+    plain = encoded(source)
+    spread = "".join(between).join(plain[at : at + 3] for at in range(0, len(plain), 3))
+    assert wanted._decoded(spread, 1000).source == source
+
+
+@given(st.text(max_size=50))
+@settings(max_examples=50)
+def test_a_folded_name_stays_as_it_is(name):
+    assert model.fold(model.fold(name)) == model.fold(name)
+    assert model.fold(f" {name}\n") == model.fold(name)
 
 
 async def test_a_document_may_be_larger_than_other_bodies(run_app):

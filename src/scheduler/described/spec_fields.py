@@ -113,7 +113,9 @@ ANSWERED: dict[str, Json] = {
     "get_spec_status": {"200": STATUS},
     "get_spec": {"200": SHOWN},
     "list_specs": {"200": {"count": 1, "results": [SHOWN]}},
-    "get_document": {"200": "openapi: 3.0.3\ninfo:\n  title: API\n  version: 1.0.0\npaths: {}\n"},
-    "get_metadata": {"200": f'trace_id: {TRACE}\nname: filmot\nupdated_at: "{LATER}"\n'},
+    "get_document": {
+        "200": {"openapi": "3.0.3", "info": {"title": "API", "version": "1.0.0"}, "paths": {}}
+    },
+    "get_metadata": {"200": {"trace_id": TRACE, "name": "filmot", "updated_at": LATER}},
     "get_package": {"200": "PK..."},
 }

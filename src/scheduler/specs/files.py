@@ -1,6 +1,7 @@
 """`/v1/api/spec/{trace_id}/files`: a spec as files, as an older program kept them."""
 
 import asyncio
+from typing import Any
 from uuid import UUID
 
 from litestar import Response, get
@@ -19,14 +20,15 @@ from scheduler.specs.shown import metadata_file
 YAML = "application/yaml"
 ZIP = "application/zip"
 
+Json = dict[str, Any]
+"""What YAML holds, as the description of these routes has it."""
+
 Caller = NamedDependency[Service]
 Machine = NamedDependency[Engine]
 
 
 @get("/{trace_id:str}/files/spec.yaml", media_type=YAML, summary="The document, as it was sent")
-async def get_document(
-    trace_id: FromPath[str], service: Caller, engine: Machine
-) -> Response[bytes]:
+async def get_document(trace_id: FromPath[str], service: Caller, engine: Machine) -> Response[Json]:
     """Return the document that came last, byte for byte; it may be JSON."""
     async with engine.database.api.connect() as conn:
         of = await _found(conn, service, trace_id)
@@ -41,9 +43,7 @@ async def get_document(
     media_type=YAML,
     summary="What an older program kept beside a document",
 )
-async def get_metadata(
-    trace_id: FromPath[str], service: Caller, engine: Machine
-) -> Response[bytes]:
+async def get_metadata(trace_id: FromPath[str], service: Caller, engine: Machine) -> Response[Json]:
     """Return the trace_id, the name, and when the spec was changed last."""
     async with engine.database.api.connect() as conn:
         of = await _found(conn, service, trace_id)
@@ -108,7 +108,7 @@ async def _found(conn: Conn, service: Service, trace_id: str) -> Stored:
     return of
 
 
-def _file(content: bytes, kind: str, name: str) -> Response[bytes]:
+def _file(content: bytes, kind: str, name: str) -> Response[Any]:
     """Return a file; a browser keeps it, and never looks for anything else in it."""
     headers = {
         "Content-Disposition": f'attachment; filename="{name}"',
