@@ -57,7 +57,7 @@ PROCESS = Table(
     PrimaryKeyConstraint("key", "bucket", name="process_pkey"),
     UniqueConstraint("bucket", "service_id", "trace_id", name="process_trace_key"),
     times_check("process", "scheduled_at", "created_at"),
-    Index("process_service", "service_id"),
+    Index("process_service", "service_id", "created_at", "key"),
     Index("process_created", "created_at"),
     Index(
         "process_callback",
