@@ -4,8 +4,6 @@ them where there are none.
 
 import asyncio
 
-import pytest
-
 from conftest import RunApp, eventually
 from process_calls import AT, called, ended, ready
 from scheduler import db
@@ -35,15 +33,15 @@ async def test_an_answer_has_its_bytes_and_its_content_type(app, alice, receiver
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
 
 
-@pytest.mark.parametrize("kind", [None, "", "what\u00eb/ver"], ids=["none", "empty", "no ASCII"])
-async def test_an_answer_without_a_content_type_is_bytes(app, alice, receiver, kind):
+async def test_an_answer_without_a_content_type_is_bytes(app, alice, receiver):
     await ready(app, receiver.url, "GET /a")
-    receiver.then(200, b"?", {} if kind is None else {"Content-Type": kind})
-    trace_id = await called(alice)
-    await ended(alice, trace_id)
-    answer = await alice.get(f"{AT}/{trace_id}/response")
-    assert answer.content == b"?"
-    assert answer.headers["Content-Type"] == "application/octet-stream"
+    for headers in ({}, {"Content-Type": ""}, {"Content-Type": "what\u00eb/ver"}):
+        receiver.then(200, b"?", headers)
+        trace_id = await called(alice, cache=False)
+        await ended(alice, trace_id)
+        answer = await alice.get(f"{AT}/{trace_id}/response")
+        assert answer.content == b"?"
+        assert answer.headers["Content-Type"] == "application/octet-stream"
 
 
 async def test_an_answer_of_five_megabytes_comes_whole(app, alice, bob, receiver):
@@ -106,6 +104,21 @@ async def test_one_under_way_that_is_cancelled_says_that_it_may_have_arrived(app
     status = await ended(alice, trace_id)
     assert status["step"] == ["Received in the API", "Received in the worker"]
     assert status["error"] == "someone cancelled it; the call may have arrived"
+
+
+async def test_an_answer_can_be_waited_for(app, alice, receiver):
+    await ready(app, receiver.url, "GET /a")
+    answers = asyncio.Event()
+    receiver.then(200, b"late", after=answers)
+    trace_id = await called(alice)
+    waiting = asyncio.create_task(alice.get(f"{AT}/{trace_id}/response?wait=20"))
+    await eventually(lambda: receiver.last)
+    assert (await alice.get(f"{AT}/{trace_id}/status?wait=1")).json()["status"] == "IN_PROGRESS"
+    answers.set()
+    assert (await waiting).content == b"late"
+    assert (await alice.get(f"{AT}/{trace_id}/status?wait=20")).json()["status"] == "SUCCESS"
+    for bad in ("61", "-1", "x"):
+        assert (await alice.get(f"{AT}/{trace_id}/status?wait={bad}")).status_code == 400
 
 
 async def test_it_is_called_when_it_is_due_and_not_before(app, alice, receiver):

@@ -78,7 +78,7 @@ SCHEMAS = {
 PARAMETERS = {
     f"{operation}.trace_id": ("The id of a process.", TRACE)
     for operation in ("get_process", "get_process_status", "get_process_response")
-}
+} | {"wait": ("So many seconds at most until it has ended; 0 for the answer at once.", 0)}
 
 SENT: dict[str, Json] = {
     "create_process": {

@@ -10,13 +10,15 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath
 from msgspec import UNSET, UnsetType
 
+from scheduler import asked
 from scheduler.db import rfc3339
 from scheduler.engine import Engine
 from scheduler.errors import NotFound
-from scheduler.openapi import asks
-from scheduler.processes import callback, creating, model, status
+from scheduler.openapi import asks, whole
+from scheduler.processes import callback, creating, model, status, waiting
 from scheduler.processes.body import ProcessFields
-from scheduler.processes.status import ProcessStatus, Standing
+from scheduler.processes.status import ProcessStatus
+from scheduler.processes.waiting import WAIT_MOST_S
 from scheduler.service import Service
 
 WAITING = "Your request is waiting to be processed."
@@ -35,6 +37,7 @@ T = TypeVar("T")
 AnyRequest = Request[Any, Any, Any]
 Caller = NamedDependency[Service]
 Machine = NamedDependency[Engine]
+Waiting = asks(wait=whole(0, WAIT_MOST_S))
 
 
 class CreatedProcess(msgspec.Struct):
@@ -91,25 +94,27 @@ async def create_process(request: AnyRequest, service: Caller, engine: Machine) 
     return CreatedProcess(trace_id, "WAITING", WAITING)
 
 
-@get("/{trace_id:str}/status", summary="Where a process stands")
+@get("/{trace_id:str}/status", summary="Where a process stands", operation_class=Waiting)
 async def get_process_status(
-    trace_id: FromPath[str], service: Caller, engine: Machine
+    trace_id: FromPath[str], request: AnyRequest, service: Caller, engine: Machine
 ) -> ProcessStatus:
-    """Return the status of a process: WAITING, IN_PROGRESS, SUCCESS or ERROR."""
-    standing = await _standing(engine, service, trace_id)
-    return status.status(standing.run, engine.clock.now_ms())
+    """Return the status of a process: WAITING, IN_PROGRESS, SUCCESS or ERROR.
+
+    With `wait` the answer waits for its end, so many seconds at most.
+    """
+    found = await waiting.ended(engine, service.id, trace_id, _wait(request), request)
+    return status.status(found.run, engine.clock.now_ms())
 
 
-async def _standing(engine: Engine, service: Service, trace_id: str) -> Standing:
-    async with engine.database.api.connect() as connection:
-        conn = await connection.execution_options(isolation_level="REPEATABLE READ")
-        return await status.find(conn, service.id, trace_id)
+def _wait(request: AnyRequest) -> int:
+    sent = request.query_params.get("wait")
+    return asked.whole(sent, "wait", 0, 0, WAIT_MOST_S)
 
 
 @get("/{trace_id:str}", summary="A process as it was sent")
 async def get_process(trace_id: FromPath[str], service: Caller, engine: Machine) -> ShownProcess:
     """Return a process and its status, without the target's answer."""
-    standing = await _standing(engine, service, trace_id)
+    standing = await waiting.standing(engine, service.id, trace_id)
     of = standing.of
     return ShownProcess(
         trace_id=of.trace_id,
@@ -144,21 +149,23 @@ def _sent(value: T | None) -> T | UnsetType:
     "/{trace_id:str}/response",
     summary="What the target answered, exactly",
     responses={200: ResponseSpec(None, description="The answer, with its own content type.")},
+    operation_class=Waiting,
 )
 async def get_process_response(
-    trace_id: FromPath[str], service: Caller, engine: Machine
+    trace_id: FromPath[str], request: AnyRequest, service: Caller, engine: Machine
 ) -> Response[Any]:
-    """Return the bytes of the answer; the status where there is none yet, and why it failed."""
-    async with engine.database.api.connect() as connection:
-        conn = await connection.execution_options(isolation_level="REPEATABLE READ")
-        standing = await status.find(conn, service.id, trace_id)
-        ended = standing.ended
-        succeeded = ended is not None and ended.state == "succeeded"
-        answer = await callback.answer(conn, service.id, ended) if ended and succeeded else None
+    """Return the bytes of the answer; the status where there is none yet, and why it failed.
+
+    With `wait` the answer waits for the process's end, so many seconds at most.
+    """
+    found = await waiting.ended(engine, service.id, trace_id, _wait(request), request)
+    ended = found.ended
     if ended is None:
-        return Response(status.status(standing.run, engine.clock.now_ms()), headers=NEW)
-    if not succeeded:
+        return Response(status.status(found.run, engine.clock.now_ms()), headers=NEW)
+    if ended.state != "succeeded":
         return Response(Failure(True, ended.reason or ""), headers=NEW)
+    async with engine.database.api.connect() as conn:
+        answer = await callback.answer(conn, service.id, ended)
     if answer is None:
         raise NotFound(f"the answer to process {trace_id} is not kept any more, or was not whole")
     last = ended.attempts[-1] if ended.attempts else None
