@@ -2,11 +2,14 @@
 
 import asyncio
 import json
+import sys
 import zipfile
+from asyncio.subprocess import PIPE
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,7 +17,8 @@ from conftest import App, eventually
 from receiver import Receiver
 from scheduler.cli import cli, process_call, process_fields, spec_change, spec_show
 from scheduler.cli.failures import Usage
-from test_cli_tasks import Run, failed, running, told
+from test_cli import environ
+from test_cli_tasks import Run, credentials, failed, running, told
 
 FILMOT = """\
 openapi: 3.0.3
@@ -105,7 +109,9 @@ async def test_a_spec_lives_from_add_to_delete(specs, document, tmp_path):
     failed(await specs("status", trace_id), 1, f"there is no spec {trace_id}")
 
 
-async def test_operations_are_listed_with_what_they_take(specs, document):
+async def test_operations_are_listed_and_a_client_for_them_is_downloaded(
+    specs, document, tmp_path, monkeypatch
+):
     await filmot(specs, document)
     lines = (await specs("operations", "filmot")).stdout.splitlines()
     assert lines[0].split() == ["Endpoint", "Parameters", "Summary", "Cannot", "be", "called"]
@@ -115,9 +121,6 @@ async def test_operations_are_listed_with_what_they_take(specs, document):
     found = told(await specs("operations", "filmot", "-o", "json"))
     assert list(found["endpoints"]) == [" ".join(line.split()[:2]) for line in lines[1:]]
 
-
-async def test_the_client_is_downloaded_to_a_file(specs, document, tmp_path, monkeypatch):
-    await filmot(specs, document)
     monkeypatch.chdir(tmp_path)
     assert "filmot-client.zip is written" in (await specs("client", "filmot")).stdout
     with zipfile.ZipFile("filmot-client.zip") as archive:
@@ -125,6 +128,24 @@ async def test_the_client_is_downloaded_to_a_file(specs, document, tmp_path, mon
     result = await specs("client", "--id", "filmot", "-o", "-")
     assert result.stdout_bytes == Path("filmot-client.zip").read_bytes()
     failed(await specs("client", "filmot", "-o", "no/such/file"), 1, "cannot be written")
+
+
+async def test_tasks_that_do_not_fit_their_spec_any_more_are_listed(specs, document, alice):
+    await filmot(specs, document)
+    operation = {"service": "filmot", "endpoint": "/getsearchchannels", "method": "GET"}
+    task = {"id": "channels", "name": "Channels", "query_params": {"term": "x"}, **operation}
+    assert (await alice.post("/tasks", json=task)).status_code == 201
+    fitting = await specs("impact", "filmot")
+    assert "fits it" in fitting.stdout, fitting.output
+    document.write_text(document.read_text().replace("/getsearchchannels", "/channels"))
+    assert (await specs("update", "filmot", str(document), "--wait")).exit_code == 0
+    result = await specs("impact", "--id", "filmot")
+    failed(result, 1, "1 of 1 tasks")
+    assert result.stdout.splitlines()[1].split()[:4] == [
+        "channels", "Channels", "GET", "/getsearchchannels",
+    ]  # fmt: skip
+    found = json.loads((await specs("impact", "filmot", "-o", "json")).stdout)
+    assert [each["task_id"] for each in found] == ["channels"]
 
 
 async def test_a_document_that_is_wrong_ends_the_wait_with_its_error(specs, document):
@@ -152,8 +173,14 @@ async def test_what_is_refused_at_once_names_the_flag(specs, document):
 async def test_one_that_waits_for_its_review_says_so_and_is_reviewed(run_app, document):
     async with run_app(SPECS_REVIEW="manual") as app:
         specs = running(app, cli, "specs")
-        result = await specs("add", str(document), "--name", "x", "--wait", "--timeout", "1")
-        failed(result, 1, "READY_CLIENT after 1 s", "scheduler specs review")
+        assert (await specs("add", str(document), "--name", "x")).exit_code == 0
+
+        async def waits() -> None:
+            assert told(await specs("status", "x", "-o", "json"))["status"] == "READY_CLIENT"
+
+        await eventually(waits, 20)
+        result = await specs("update", "x", "--header", "a=b", "--wait", "--timeout", "0")
+        failed(result, 1, "READY_CLIENT after 0 s", "scheduler specs review")
         assert (await specs("review", "x")).exit_code == 0
 
         async def reviewed() -> None:
@@ -219,7 +246,7 @@ async def test_a_call_that_fails_is_a_sentence_and_exit_code_1(
     await filmot(specs, document)
     result = await processes("run", "filmot", "GET /getsearchchannels", "--wait")
     words = "Error executing API call: API call failed: term is required and must be specified"
-    failed(result, 1, words, "scheduler runs list --task")
+    failed(result, 1, words, "scheduler runs list --trace-id")
     assert result.stdout == "" and not receiver.requests
     trace_id = told(await processes("run", "filmot", "GET /x", "-o", "json"))["trace_id"]
 
@@ -239,21 +266,29 @@ async def test_a_call_that_is_to_come_is_cancelled(specs, processes, document, r
     )
     trace_id = result.stdout.strip()
     failed(await processes("response", trace_id), 1, "it is WAITING", "--wait")
-    assert (await processes("cancel", trace_id)).stdout == f"Process {trace_id} is cancelled.\n"
+    cancelled = await processes("cancel", trace_id)
+    assert cancelled.stdout == f"Process {trace_id} is cancelled.\n", cancelled.output
     failed(await processes("status", trace_id), 1, "cancelled")
     failed(await processes("cancel", "nothing"), 1, "nothing")
+    failed(await processes("run", "x", "POST /pets", "--priority", "500"), 1, "--priority")
     assert not receiver.requests
 
 
-async def test_wrong_words_are_named(processes):
-    failed(await processes("run", "x", "/pets and more"), 2, "GET /pets/{id}")
-    failed(await processes("run", "x", "GET /pets", "-q", "nothing"), 2, "--query", "NAME:=JSON")
-    failed(await processes("run", "x", "GET /pets", "-u", "id:=x"), 2, "--path id:=", "JSON")
-    failed(await processes("run", "x", "POST /pets", "-d", "{"), 2, "--data", "JSON")
-    failed(await processes("run", "x", "POST /pets", "-d", "1", "--text", "x"), 2, "two bodies")
-    failed(await processes("run", "x", "POST /pets", "--priority", "500"), 1, "--priority")
-    failed(await processes("status"), 2, "which process?")
-    failed(await processes("status", "nothing"), 1, "nothing")
+def offline(*words: str, stdin: str | None = None) -> Result:
+    """Run `scheduler processes` where no server is."""
+    nowhere = {"SCHEDULER_URL": "http://127.0.0.1:1", "SCHEDULER_SERVICE_ID": "x"}
+    env = {**nowhere, "SCHEDULER_TOKEN": "x"}
+    return CliRunner().invoke(cli, ["processes", *words], input=stdin, env=env)
+
+
+def test_wrong_words_are_named():
+    failed(offline("run", "x", "/pets and more"), 2, "GET /pets/{id}")
+    failed(offline("run", "x", "GET /pets", "-q", "nothing"), 2, "--query", "NAME:=JSON")
+    failed(offline("run", "x", "GET /pets", "-u", "id:=x"), 2, "--path id:=", "JSON")
+    failed(offline("run", "x", "POST /pets", "-d", "{"), 2, "--data", "JSON")
+    failed(offline("run", "x", "POST /pets", "-d", "1", "--text", "x"), 2, "two bodies")
+    failed(offline("status"), 2, "which process?")
+    failed(offline("status", "nothing"), 3, "cannot be reached")
 
 
 # The examples of the older program ----------------------------------------------------------------
@@ -317,25 +352,23 @@ async def test_the_examples_of_the_older_program_print_the_answer(
     assert result.stdout_bytes == b"subtitles"
     assert receiver.last.path == "/getsearchsubtitles?query=hello%20world&lang=en&page=1"
     names = [each["name"] for each in told(await specs("list", "-o", "json"))]
-    assert len(names) == 1 and (names == ["filmot"]) == registered
-    assert names[0].startswith(("filmot", "cli-127.0.0.1-"))
-    if not registered:
-        stored = told(await specs("get", names[0], "--client", "-o", "json"))
-        assert stored["headers"] == {}, "what came on standard input is not kept with the spec"
-        assert len(stored["client"]["endpoints"]) == 2
-
-
-async def test_a_call_is_never_answered_from_the_cache(specs, processes, document, receiver):
-    await filmot(specs, document)
-    for body in (b"one", b"two"):
-        receiver.then(body=body)
-        assert (await processes("call", stdin=example(CHANNELS, receiver))).stdout_bytes == body
+    if registered:
+        assert names == ["filmot"]
+        return
+    assert len(names) == 2 and all(name.startswith("cli-127.0.0.1-") for name in names)
+    assert (await processes("call", stdin=example(CHANNELS, receiver))).stdout_bytes == b"ok"
+    stored = told(await specs("list", "-o", "json"))
+    assert len(stored) == 2, "it is used again"
+    assert [each["headers"] for each in stored] == [{}, {}], "what came with a call is not kept"
 
 
 async def test_a_described_call_is_checked_and_a_named_one_goes_where_it_is_named(
     specs, processes, document, receiver
 ):
     await filmot(specs, document)
+    for body in (b"one", b"two"):  # never from the cache
+        receiver.then(body=body)
+        assert (await processes("call", stdin=example(CHANNELS, receiver))).stdout_bytes == body
     call = json.loads(example(CHANNELS, receiver))
     del call["scheduler_process"]["query_params"]
     result = await processes("call", stdin=json.dumps(call))
@@ -350,21 +383,25 @@ async def test_a_described_call_is_checked_and_a_named_one_goes_where_it_is_name
     assert (await processes("call", stdin=json.dumps(named))).stdout_bytes == b"ok"
 
 
-async def test_calls_of_many_endpoints_at_once_share_one_spec(specs, processes, receiver):
+async def test_equal_calls_at_once_share_one_spec(app, specs, receiver):
     async def one(n: int) -> bytes:
         call = {
-            "spec": {"url": f"{receiver.url}/v{{1}}/"[:-5].rstrip("/")},
+            "spec": {"url": f"{receiver.url}/"},
             "scheduler_process": {
-                "method": "POST", "endpoint": f"/e{n}/{{id}}", "url_params": {"id": "a/b"},
+                "method": "POST", "endpoint": "/e/{id}", "url_params": {"id": "a/b"},
                 "req_body": {"n": n},
             },
         }  # fmt: skip
-        result = await processes("call", stdin=json.dumps(call))
-        assert result.exit_code == 0, result.output
-        return result.stdout_bytes
+        words = (sys.executable, "-m", "scheduler", "processes", "call")
+        program = await asyncio.create_subprocess_exec(
+            *words, stdin=PIPE, stdout=PIPE, stderr=PIPE, env=environ(**credentials(app))
+        )
+        said, why = await program.communicate(json.dumps(call).encode())
+        assert program.returncode == 0, why
+        return said
 
     assert await asyncio.gather(*(one(n) for n in range(3))) == [b"ok"] * 3
-    assert sorted(call.path for call in receiver.requests) == [f"/e{n}/a%2Fb" for n in range(3)]
+    assert sorted(call.path for call in receiver.requests) == ["/e/a%2Fb"] * 3
     assert {call.body for call in receiver.requests} == {b'{"n":%d}' % n for n in range(3)}
     assert len(told(await specs("list", "-o", "json"))) == 1
 
@@ -389,8 +426,8 @@ async def test_calls_of_many_endpoints_at_once_share_one_spec(specs, processes, 
         ),
     ],
 )
-async def test_what_is_no_call_is_said(processes, sent, words):
-    failed(await processes("call", stdin=sent), 2, words)
+def test_what_is_no_call_is_said(sent, words):
+    failed(offline("call", stdin=sent), 2, words)
 
 
 # Words --------------------------------------------------------------------------------------------

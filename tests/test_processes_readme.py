@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from process_calls import AT, PATHS, called, ended, operations, registered
 from conftest import eventually
+from process_calls import AT, PATHS, called, ended, operations, registered
 
 HEADERS = {
     "x-rapidapi-host": "filmot-tube-metadata-archive.p.rapidapi.com",

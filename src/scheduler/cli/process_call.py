@@ -17,18 +17,14 @@ import msgspec
 
 from scheduler.cli import client
 from scheduler.cli.client import Api
-from scheduler.cli.failures import Failed, Refused, Usage
+from scheduler.cli.failures import Refused, Usage
 from scheduler.cli.options import Sectioned, talks
 from scheduler.cli.process_show import PATH, print_answer
 from scheduler.cli.spec_which import PATH as SPECS_PATH
-from scheduler.cli.spec_which import awaited, pages, path_of
+from scheduler.cli.spec_which import Page, pages
 from scheduler.cli.task_fields import Fields, read_file
 from scheduler.cli.task_show import Json, text
 
-READY_S = 60.0
-TRIES = 5
-ENDPOINTS_MOST = 200
-"""Of a spec that was made here; with more it begins anew."""
 PAGE = 20
 """Specs with their endpoints may be large."""
 BODIES = (
@@ -57,8 +53,8 @@ def call(api: Api) -> None:
     scheduler_process holds what a process is created with. Its service, or else the spec's name,
     says which spec is called; without them it is the newest one that has this endpoint at this
     url, and without such a one the call is made unchecked, through a spec called cli-... that is
-    registered for it. Headers of the spec are sent, and those of the process win. Nothing is
-    taken from the cache, and nothing is tried again unless max_retries is there.
+    registered for it and kept. Headers of the spec are sent, and those of the process win.
+    Nothing is taken from the cache, or tried again unless max_retries is there.
 
     Exits 1 where the call ends in ERROR.
     """
@@ -143,59 +139,25 @@ def _addresses(compiled: Json) -> Iterator[str]:
 
 
 def _made(api: Api, url: str, method: str, path: str) -> str:
-    """Return the name of a spec that has an endpoint at an address, and says nothing of it."""
-    name = f"cli-{urlsplit(url).hostname}"[:80] + f"-{hashlib.sha256(url.encode()).hexdigest()[:8]}"
-    for _ in range(TRIES):  # somebody else may do the same at this moment
-        found = _named(api, name)
-        try:
-            trace_id = _with_endpoint(api, found, name, url, method, path)
-        except Refused as e:
-            if e.status != 409:
-                raise
-            continue
-        done = awaited(api, path_of(trace_id), READY_S)
-        if done.status == "ERROR":
-            raise Failed(done.error or done.message)
-        compiled = api.read(api.ask("GET", path_of(trace_id), params={"client": "true"}), Json).get(
-            "client"
-        )
-        if f"{method} {path}" in ((compiled or {}).get("endpoints") or {}):
-            return name
-    raise Failed(f"the spec {name}, which is made for this call, changes all the time; try again")
-
-
-def _named(api: Api, name: str) -> Json | None:
-    for page in pages(api):
-        for raw in page.results:
-            spec = msgspec.json.decode(raw, type=Json)
-            if spec.get("name") == name:
-                return spec
-    return None
-
-
-def _with_endpoint(
-    api: Api, found: Json | None, name: str, url: str, method: str, path: str
-) -> str:
-    """Register the spec, or add the endpoint to it; return its trace id. Raises Refused."""
-    if found is None:
-        body = {"name": name, "headers": {}, "spec": _encoded({}, url, method, path)}
-        answer = api.ask("POST", SPECS_PATH, body=client.encoded(body))
-        return text(api.read(answer, Json), "trace_id")
-    trace_id = text(found, "trace_id")
-    stored = api.read(api.ask("GET", path_of(trace_id), params={"spec": "true"}), Json)
+    """Register a spec that has one endpoint at an address, and says nothing of it; its name."""
+    mark = hashlib.sha256(f"{method} {url} {path}".encode()).hexdigest()[:12]
+    name = f"cli-{urlsplit(url).hostname}"[:80] + f"-{mark}"
+    body = {"name": name, "headers": {}, "spec": _document(url, method, path)}
     try:
-        paths = msgspec.json.decode(base64.b64decode(stored["spec"]), type=Json)["paths"]
-    except (ValueError, KeyError, TypeError):
-        raise Failed(f"the spec {name} is not the one that was made for such calls") from None
-    if method.lower() not in paths.get(path, {}):
-        body = {"spec": _encoded(paths, url, method, path)}
-        api.ask("PUT", path_of(trace_id), body=client.encoded(body))
-    return trace_id
+        api.ask("POST", SPECS_PATH, body=client.encoded(body))
+    except Refused as e:
+        # Somebody else has just made it; a call waits until it is ready.
+        if e.status != 409 or not any(_is_there(page, name) for page in pages(api)):
+            raise
+    return name
 
 
-def _encoded(paths: Json, url: str, method: str, path: str) -> str:
-    """Return a document in base64 that has an endpoint besides those it had."""
-    kept = paths if len(paths) < ENDPOINTS_MOST else {}
+def _is_there(page: Page, name: str) -> bool:
+    return any(msgspec.json.decode(raw, type=Json).get("name") == name for raw in page.results)
+
+
+def _document(url: str, method: str, path: str) -> str:
+    """Return a document with one endpoint in base64, as the API takes it."""
     operation: Json = {"responses": {"default": {"description": "Any."}}}
     if method not in {"GET", "HEAD"}:
         operation["requestBody"] = {"content": {kind: {"schema": {}} for kind in BODIES}}
@@ -208,6 +170,6 @@ def _encoded(paths: Json, url: str, method: str, path: str) -> str:
         "openapi": "3.0.3",
         "info": {"title": "Made by `scheduler processes call`", "version": "1"},
         "servers": [{"url": url}],
-        "paths": {**kept, path: {**kept.get(path, {}), method.lower(): operation}},
+        "paths": {path: {method.lower(): operation}},
     }
     return base64.b64encode(msgspec.json.encode(document)).decode()

@@ -142,7 +142,7 @@ def print_answer(api: Api, trace_id: str, file: str | None = None) -> None:
 
 def _print(api: Api, trace_id: str, found: Standing, file: str | None) -> None:
     if found.status != "SUCCESS":
-        more = f"`scheduler runs list --task {trace_id}` shows its attempts"
+        more = f"`scheduler runs list --trace-id {trace_id}` shows its attempts"
         raise Failed(f"{found.error or found.message}\n  trace id {trace_id}; {more}")
     body = api.ask("GET", path_of(trace_id, "/response"), wait_s=ANSWER_S).content
     if file is None or file == "-":
@@ -166,7 +166,7 @@ def cancel(api: Api, trace_id: str, output: str) -> None:
       scheduler processes cancel WE7koqi5NvmmlINj
     """
     api.get(path_of(trace_id, "/status"))  # another kind of run is not meant
-    query: Json = {"task": trace_id, "kind": "process", "limit": 1}
+    query: Json = {"trace_id": trace_id, "kind": "process", "limit": 1}
     found: RunPage = api.read(api.ask("GET", "/runs", params=query), RunPage)
     if not found.runs:
         raise Failed(f"the process {trace_id} has no run any more")

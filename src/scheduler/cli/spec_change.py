@@ -69,11 +69,11 @@ def _flags(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.command(cls=Sectioned)
-@click.argument("file", metavar="FILE")
+@click.argument("source", metavar="FILE")
 @_flags
 @Output
 @talks_of_task
-def add(api: Api, file: str, output: str, *, wait: bool, timeout: float, **given: Any) -> None:
+def add(api: Api, source: str, output: str, *, wait: bool, timeout: float, **given: Any) -> None:
     """Register an OpenAPI document (3.0 or 3.1, YAML or JSON) under a name.
 
     \b
@@ -86,7 +86,7 @@ def add(api: Api, file: str, output: str, *, wait: bool, timeout: float, **given
 
     --url is the described API's address, and this server's is --server.
     """
-    fields = {"headers": {}, **_sent(given), "spec": _document(file)}
+    fields = {"headers": {}, **_sent(given), "spec": _document(source)}
     answer = api.ask("POST", PATH, body=client.encoded(fields), wait_s=UPLOAD_S)
     trace_id = text(api.read(answer, Json), "trace_id")
     if output == "json":
@@ -99,11 +99,11 @@ def add(api: Api, file: str, output: str, *, wait: bool, timeout: float, **given
 
 @click.command(cls=Sectioned)
 @which_spec
-@click.argument("file", metavar="[FILE]", required=False)
+@click.argument("source", metavar="[FILE]", required=False)
 @_flags
 @talks_of_task
 def update(
-    api: Api, spec: str, file: str | None, *, wait: bool, timeout: float, **given: Any
+    api: Api, spec: str, source: str | None, *, wait: bool, timeout: float, **given: Any
 ) -> None:
     """Change what is given of a spec: its document, its name, its headers, its address.
 
@@ -116,8 +116,8 @@ def update(
     come to SUCCESS, and go on doing so where it ends in ERROR.
     """
     fields = _sent(given)
-    if file is not None:
-        fields["spec"] = _document(file)
+    if source is not None:
+        fields["spec"] = _document(source)
     if not fields:
         raise Usage("update what? give a file, or a flag like --header NAME=VALUE")
     trace_id = resolve(api, spec)

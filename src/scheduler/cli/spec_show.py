@@ -9,10 +9,11 @@ from pathlib import Path
 import click
 import msgspec
 import yaml
+from msgspec import Raw
 
 from scheduler.cli import output as out
 from scheduler.cli import times
-from scheduler.cli.client import Api
+from scheduler.cli.client import Api, Cursored
 from scheduler.cli.failures import Failed, Usage
 from scheduler.cli.options import Sectioned, talks
 from scheduler.cli.output import JsonArray, Listing, Output
@@ -22,7 +23,14 @@ from scheduler.masking import MASK, is_secret
 
 PACKAGE_S = 600.0
 """Of a large document, where others are before it."""
+IMPACT_S = 60.0
+MISFIT = ("task_id", "name", "endpoint", "field", "reason")
 HEADINGS = ("Trace ID", "Name", "Status", "Updated", "Error")
+
+
+class _Impact(Cursored):
+    checked: int
+    tasks: list[Json]
 
 
 @click.command("list", cls=Sectioned)
@@ -200,19 +208,23 @@ def impact(api: Api, spec: str, output: str) -> None:
 
     Exits 1 where there are any.
     """
-    raw = api.get(path_of(resolve(api, spec), "/impact"))
-    if output == "json":
-        out.print_json(raw)
-    found: list[Json] = msgspec.json.decode(raw, type=Json).get("tasks") or []
-    if output != "json" and found:
-        listing = Listing("Task", "Endpoint", "Why")
-        listing.add(
-            [text(each, "task_id"), text(each, "endpoint"), text(each, "error")] for each in found
-        )
+    path, found, checked = path_of(resolve(api, spec), "/impact"), list[Json](), 0
+    listing = Listing("Task", "Name", "Endpoint", "Field", "Why", spare=("Name",))
+    with contextlib.ExitStack() as stack:
+        bar = stack.enter_context(out.counting("tasks"))
+        array = stack.enter_context(JsonArray()) if output == "json" else None
+        for page in api.cursor(path, {}, _Impact, wait_s=IMPACT_S):
+            checked += page.checked
+            bar.to(checked)
+            found += page.tasks
+            if array is not None:
+                array.add(Raw(msgspec.json.encode(each)) for each in page.tasks)
+            elif page.tasks:
+                listing.add([text(each, name) for name in MISFIT] for each in page.tasks)
     if found:
-        raise Failed(f"{len(found)} tasks do not fit {spec}")
+        raise Failed(f"{len(found)} of {checked} tasks do not fit {spec}")
     if output != "json":
-        out.say(f"Every task that calls {spec} fits it.")
+        out.say(f"Every task that calls {spec} fits it ({checked} looked at).")
 
 
 @click.command("client", cls=Sectioned)

@@ -53,8 +53,8 @@ def which_spec(callback: Callback) -> Callback:
 
     @functools.wraps(callback)
     def run(*args: Any, bare: str | None, named: str | None, **more: Any) -> Any:
-        if named is not None and "file" in more and more["file"] is None:
-            bare, more["file"] = None, bare  # what stands bare then is the file
+        if named is not None and "source" in more and more["source"] is None:
+            bare, more["source"] = None, bare  # what stands bare then is the file
         spec = one_of(bare, named, "--id")
         if not spec:
             raise Usage("which spec? give its name or its trace id, bare or as --id")
