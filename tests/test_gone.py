@@ -205,7 +205,7 @@ async def test_more_services_than_a_step_looks_at_are_looked_at_in_turn(app, con
     await conn.execute("""
         INSERT INTO run (id, bucket, service_id, kind, version, overlap, priority, scheduled_for,
                          due, attempts, attempts_n, created_at)
-        SELECT gen_random_uuid(), 1, gen_random_uuid(), 'process', 1, 'allow', 0, now(), now(),
+        SELECT gen_random_uuid(), 1, gen_random_uuid(), 'of a newer version', 1, 'allow', 0, now(), now(),
                '[]', 0, now() FROM generate_series(1, 7)
     """)
     assert sum([await app.engine.strays.step() for _ in range(6)]) == 21

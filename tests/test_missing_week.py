@@ -55,7 +55,9 @@ async def test_a_request_has_it_made_and_is_done(alice, conn, ready, change):
         )
     if change == "delete":
         # Of a kind that nobody claims.
-        await conn.execute("UPDATE run SET due = now() - interval '1 h', kind = 'process'")
+        await conn.execute(
+            "UPDATE run SET due = now() - interval '1 h', kind = 'of a newer version'"
+        )
     await drop_all(conn)
     answer = await alice.request(method, path.format(run=ready), json=body)
     assert answer.status_code in (200, 204), answer.text
