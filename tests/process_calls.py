@@ -1,12 +1,20 @@
 """Registering specs and calling through them, as a client does."""
 
 import base64
+import hashlib
 import json
+import uuid
 from typing import Any
+from uuid import UUID
 
 import httpx
 
-from conftest import eventually
+from calling import document as compiled_from
+from calling import of
+from conftest import App, eventually
+from scheduler.clock import database_ms
+from scheduler.specs import changes, model
+from scheduler.specs.client import Client
 
 AT = "/v1/api/scheduler/process"
 TERM = {"name": "term", "in": "query", "required": True, "schema": {"type": "string"}}
@@ -52,6 +60,27 @@ async def registered(
 
     await eventually(callable_now, within=20)
     return trace_id
+
+
+async def ready(app: App, url: str, *called: str, name: str = "filmot") -> None:
+    """Have a spec of Alice's that can be called, without the children that read documents:
+    `ready(app, receiver.url, "GET /a", "POST /a")`.
+    """
+    endpoints = [of(path, method) for method, path in (each.split(" ") for each in called)]
+    source, service = compiled_from(endpoints), UUID(app.ids["alice"])
+    sent = changes.Sent(source, hashlib.sha256(source).hexdigest())
+    trace_id = uuid.uuid4().hex[:16]
+    new = changes.NewSpec(trace_id=trace_id, name=name, headers={}, url=url, sent=sent)
+    async with app.database.engine.begin() as conn:
+        now = await database_ms(conn)
+        await changes.create(conn, service, new, now)
+        spec = await model.of_trace(conn, service, trace_id)
+        assert spec is not None
+        await changes.reach(conn, spec, "IN_PROGRESS", now)
+        await changes.reach(conn, spec, "READY_YAML", now)
+        await changes.reach(conn, spec, "READY_CLIENT", now)
+        await changes.keep(conn, spec, source, Client(operations=endpoints))
+        assert await changes.serve(conn, spec, {}, now)
 
 
 async def called(

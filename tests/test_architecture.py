@@ -43,6 +43,7 @@ from scheduler.db import metadata
 from scheduler.ledger import Query
 from scheduler.schedules import events
 from scheduler.specs import changes as specs_changes
+from scheduler.specs import listing as specs_listing
 from scheduler.specs import model as specs_model
 from scheduler.specs import responses
 from scheduler.tasklist import Filter
@@ -242,13 +243,13 @@ OWNERS = {
     },
     "log_entry": {"logstore.py"},
     "calendar": {"exclusions.py"},
-    "process": {"processes/model.py"},
+    "process": {"resealing.py", "processes/model.py"},
     "response": {"specs/responses.py"},
     "response_cache": {"specs/responses.py"},
-    "spec": {"specs/changes.py", "specs/model.py"},
-    "spec_archive": {"specs/changes.py", "specs/model.py"},
-    "spec_document": {"specs/changes.py", "specs/model.py"},
-    "spec_operation": {"specs/changes.py", "specs/model.py"},
+    "spec": {"resealing.py", "specs/changes.py", "specs/listing.py", "specs/model.py"},
+    "spec_archive": {"resealing.py", "specs/changes.py", "specs/model.py"},
+    "spec_document": {"specs/changes.py", "specs/listing.py", "specs/model.py"},
+    "spec_operation": {"specs/changes.py", "specs/listing.py", "specs/model.py"},
     "replica": {"replicas.py"},
     "installation": {"installation.py", "migrate.py"},
     "service_usage": {"quotas.py"},
@@ -259,7 +260,7 @@ OWNERS = {
 `queue.py`, `lines.py`, `replays.py` and `skips.py` make the moves between `run` and `history`; `signing.py` has a column
 of its own, `resealing.py` changes the form of a value and never the value, and `migrate.py` asks
 before the schema is known; READERS write nothing."""
-READERS = {"tasklist.py", "ledger.py", "executions.py", "schedules/events.py"}
+READERS = {"specs/listing.py", "tasklist.py", "ledger.py", "executions.py", "schedules/events.py"}
 NAMED = re.compile(
     r"\b(?:FROM|JOIN|INTO|UPDATE|TABLE|TRUNCATE|LIKE)\s+(?:ONLY\s+)?(?:IF NOT EXISTS\s+)?(\w+)"
 )
@@ -388,6 +389,7 @@ MODULES = {
     "exclusions": exclusions,
     "specs/responses": responses,
     "specs/changes": specs_changes,
+    "specs/listing": specs_listing,
     "specs/model": specs_model,
 }
 THEIRS = {

@@ -23,6 +23,8 @@ async def test_a_backfill_is_counted_and_asked_for(tasks, alice, receiver, conn)
     counted = await tasks("backfill", "t", *span, "--dry-run")
     assert counted.exit_code == 0, counted.output
     assert "3 instants" in counted.stdout and "3 have none" in counted.stdout
+    one = await tasks("backfill", "t", "--from", span[1], "--to", span[1], "--dry-run")
+    assert "1 instant from" in one.stdout and "1 has none" in one.stdout
     refused = await tasks("backfill", "t", *span, stdin="n\n")
     assert refused.exit_code == 1 and "Make 3 runs" in refused.stderr
     assert await conn.fetchval("SELECT count(*) FROM run WHERE scheduled_for < now()") == 0

@@ -9,6 +9,7 @@ from typing import Any
 import asyncpg
 import httpx
 import pytest
+from sqlalchemy import text
 
 from conftest import NUMBERS, App, eventually, running, url_of
 from receiver import Receiver
@@ -205,3 +206,26 @@ async def test_what_a_process_does_is_a_run_that_says_how_it_went(caller, receiv
     shown = (await caller.client.get(f"/runs/{run['id']}")).json()
     assert [each["status_code"] for each in shown["attempts"]] == [503, 200]
     assert shown["attempts"][0]["error"] == f"{PREFIX}the target answered 503, expected 200-299"
+
+
+async def test_what_is_too_old_is_looked_for_every_so_often(app, caller, receiver):
+    await caller.add()
+    receiver.then(200, bytes(100_000))
+    await caller.answered(await caller.call())
+    chores = {chore.name: chore.work for chore in app.engine._chores}
+    old = (
+        "UPDATE response SET created_at = '2020-01-01Z'",
+        "UPDATE response_cache SET expires_at = now()",
+    )
+    left = "SELECT (SELECT count(*) FROM response) + (SELECT count(*) FROM response_cache)"
+    async with app.database.auto.connect() as conn:
+
+        async def there() -> None:
+            assert (await conn.execute(text(left))).scalar_one() >= 2
+
+        await eventually(there)
+        for statement in old:
+            await conn.execute(text(statement))
+        await chores["cache"]()
+        await chores["answers"]()
+        assert (await conn.execute(text(left))).scalar_one() == 0

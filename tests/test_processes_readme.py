@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from process_calls import AT, PATHS, called, ended, operations, registered
 from conftest import eventually
+from process_calls import AT, PATHS, called, ended, operations, registered
 
 HEADERS = {
     "x-rapidapi-host": "filmot-tube-metadata-archive.p.rapidapi.com",
@@ -117,7 +117,9 @@ async def test_a_process_goes_from_waiting_to_success(alice, receiver):
 
 async def test_a_service_that_is_not_there_is_an_error(alice):
     trace_id = await called(alice, "GET /getsearchchannels", query_params={"term": "x"})
-    why = "The command could not be executed because the service requested (filmot) is not available."
+    why = (
+        "The command could not be executed because the service requested (filmot) is not available."
+    )
     assert await ended(alice, trace_id) == {**ERROR, "error": why}
     answer = await alice.get(f"{AT}/{trace_id}/response")
     assert (answer.status_code, answer.json()) == (200, {"error": True, "message": why})

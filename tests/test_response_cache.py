@@ -14,6 +14,7 @@ from scheduler.run import bucket_in, bucket_of, run_id
 from scheduler.specs import responses, sharing
 from scheduler.specs.responses import Shared
 from scheduler.specs.sharing import Sharing
+from scheduler.specs.way import Way
 
 ALICE, BOB = UUID(int=1), UUID(int=2)
 ANSWER = Shared(200, "text/plain", b"hello")
@@ -38,14 +39,14 @@ async def rows(conn) -> int:
 
 
 async def test_an_answer_is_at_hand_where_it_was_put(database):
-    cache = Sharing(Cache(), database)
+    cache = Sharing(Cache(), Way(database))
     cache.put(key(1), ANSWER, 5)
     assert cache.at_hand(key(1)) == ANSWER
     assert cache.at_hand(key(2)) is None
 
 
 async def test_another_replica_finds_it(database):
-    here, there = Sharing(Cache(), database), Sharing(Cache(), database)
+    here, there = Sharing(Cache(), Way(database)), Sharing(Cache(), Way(database))
     kept = Shared(203, None, b"\x00\xff", uuid4())
     here.put(key(1), ANSWER, 5)
     here.put(key(2), kept, 100_000)
@@ -58,7 +59,7 @@ async def test_another_replica_finds_it(database):
 
 
 async def test_another_service_never_finds_it(database, conn):
-    here, there = Sharing(Cache(), database), Sharing(Cache(), database)
+    here, there = Sharing(Cache(), Way(database)), Sharing(Cache(), Way(database))
     here.put(key(1), ANSWER, 5)
     await eventually(lambda: _some(conn))
     assert await there.find((BOB, key(1)[1])) is None
@@ -70,7 +71,7 @@ async def _some(conn) -> None:
 
 
 async def test_an_answer_is_given_no_longer_than_its_time(database, conn):
-    here, there = Sharing(Cache(ttl_seconds=0.3), database), Sharing(Cache(), database)
+    here, there = Sharing(Cache(ttl_seconds=0.3), Way(database)), Sharing(Cache(), Way(database))
     here.put(key(1), ANSWER, 5)
 
     async def found():
@@ -87,7 +88,7 @@ async def test_an_answer_is_given_no_longer_than_its_time(database, conn):
 
 
 async def test_many_that_are_wanted_together_are_asked_for_together(database, conn):
-    here, there = Sharing(Cache(), database), Sharing(Cache(), database)
+    here, there = Sharing(Cache(), Way(database)), Sharing(Cache(), Way(database))
     for number in range(300):
         here.put(key(number), Shared(200, None, b"%d" % number), 3)
 
@@ -100,7 +101,7 @@ async def test_many_that_are_wanted_together_are_asked_for_together(database, co
 
 
 async def test_a_long_answer_is_not_shared(database, conn):
-    cache = Sharing(Cache(entry_max_bytes=10), database)
+    cache = Sharing(Cache(entry_max_bytes=10), Way(database))
     cache.put(key(1), Shared(200, None, b"x" * 11), 11)
     assert cache.at_hand(key(1)) is None
     cache.put(key(2), Shared(200, None, b"x" * 10), 10)
@@ -108,7 +109,7 @@ async def test_a_long_answer_is_not_shared(database, conn):
 
 
 async def test_what_is_kept_in_memory_is_bounded(database):
-    cache = Sharing(Cache(max_bytes=0), database)
+    cache = Sharing(Cache(max_bytes=0), Way(database))
     large = Shared(200, None, bytes(sharing.MEMORY_BYTES // 10))
     for number in range(30):
         cache.put(key(number), large, 1)
@@ -119,12 +120,12 @@ async def test_what_is_kept_in_memory_is_bounded(database):
 
 async def test_what_takes_too_much_room_goes_the_oldest_first(database, conn):
     each = 1000 + responses.BESIDE
-    filling = Sharing(Cache(max_bytes=1 << 30), database)
+    filling = Sharing(Cache(max_bytes=1 << 30), Way(database))
     for number in range(0, 400, 50):  # one after the other
         for n in range(number, number + 50):
             filling.put(key(n), Shared(200, None, bytes(1000)), 1000)
         await eventually(lambda n=number: _has(conn, n + 50))
-    other = Sharing(Cache(max_bytes=160 * each), database)
+    other = Sharing(Cache(max_bytes=160 * each), Way(database))
     await other.prune()
     assert 90 <= await rows(conn) <= 140  # an eighth of the room is free again; equals go together
     assert await other.find(key(399)) is not None
@@ -136,7 +137,7 @@ async def _has(conn, number: int) -> None:
 
 
 async def test_nothing_more_is_written_where_the_table_is_full(database, conn):
-    cache = Sharing(Cache(max_bytes=8 * 1000), database)
+    cache = Sharing(Cache(max_bytes=8 * 1000), Way(database))
     for number in range(50):
         cache.put(key(number), Shared(200, None, bytes(100)), 100)
     await eventually(lambda: _has(conn, 3))
@@ -145,7 +146,7 @@ async def test_nothing_more_is_written_where_the_table_is_full(database, conn):
 
 async def test_while_the_database_is_away_nothing_is_shared_and_nothing_fails(line):
     database = Database(line.url, Settings())
-    cache = Sharing(Cache(), database)
+    cache = Sharing(Cache(), Way(database))
     assert await cache.find(key(1)) is None
     await line.cut()
     assert await cache.find(key(1)) is None
@@ -196,7 +197,7 @@ async def test_old_answers_go_in_pieces(database, conn):
 
 async def test_a_services_answers_go_with_it(database, conn):
     mine, theirs = [of_a_run() for _ in range(3)], of_a_run()
-    cache = Sharing(Cache(), database)
+    cache = Sharing(Cache(), Way(database))
     cache.put(key(1), ANSWER, 5)
     cache.put(key(1, BOB), ANSWER, 5)
     await eventually(lambda: _has(conn, 2))

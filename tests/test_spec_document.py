@@ -173,7 +173,7 @@ IN = "paths./a.get.parameters[0]"
         ({"name": "q", "in": "query", "schema": {"type": "strin"}},
          f"{IN}.schema.type: strin is none of array, boolean, integer"),
         ({"name": "q", "in": "query", "schema": {"type": "integer", "default": "x"}},
-         f"{IN}.schema: x is no integer"),
+         f"{IN}.schema.default: x is no integer"),
         ({"name": "q", "in": "query", "schema": {"pattern": "("}}, f"{IN}.schema.pattern: '('"),
         ({"$ref": "#/components/parameters/q"},
          f"{IN}.$ref: #/components/parameters/q names nothing in this document"),
@@ -209,6 +209,23 @@ def test_a_finding_in_a_document_says_what_would_be_right():
     assert wrong(document(paths={f"/{n}": {"get": ANSWERS} for n in range(101)})) == (
         "paths: has more than 100 operations (specs.max_operations)"
     )
+
+
+@pytest.mark.parametrize("version", ["3.0.3", "3.1.0"])
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "string", "pattern": r"^[\p{L}\p{Z}]*$"},
+        {"type": "string", "pattern": r"^[\p{L}\p{Z}]*$", "default": "a"},
+        {"type": "string", "pattern": "^(?<year>[0-9]+)$"},
+        {"type": "string", "default": None},
+        {"type": "object", "required": ["nobody-describes-it"]},
+    ],
+)
+def test_what_others_take_for_valid_is_taken(version, schema):
+    given = {"name": "q", "in": "query", "required": True, "schema": schema}
+    found = document(version, paths={"/a": {"get": {**ANSWERS, "parameters": [given]}}})
+    assert refused(found) == {}
 
 
 def test_a_reference_may_be_escaped_and_lead_through_others():

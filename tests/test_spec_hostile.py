@@ -293,6 +293,15 @@ async def test_nothing_else_that_names_an_address_is_fetched(aides, receiver):
     assert receiver.requests == []
 
 
+@pytest.mark.parametrize("key", ["$dynamicRef", "$recursiveRef"])
+async def test_no_dynamic_reference_leads_out_of_a_document(aides, receiver, key):
+    source = schemas(A={key: f"{receiver.url}#node"})
+    answer = await aides.ask(ALICE, Compile(source, LIMITS), SECONDS)
+    assert isinstance(answer, Finding)
+    assert answer.message.startswith(f"components.schemas.A.{key}: ")
+    assert receiver.requests == []
+
+
 @pytest.mark.parametrize("to", ["URL", "other.yaml#/Dog", "Cat"])
 async def test_a_discriminator_maps_to_schemas_of_the_document_alone(aides, receiver, to):
     named = {"propertyName": "kind", "mapping": {"dog": to.replace("URL", receiver.url)}}

@@ -382,6 +382,11 @@ def test_a_security_value_that_is_missing_is_not_asked_for(scheme):
     assert (asked_for(request), request.headers) == ("", [])
 
 
+def test_a_cookie_called_cookie_does_not_take_the_others():
+    asked = operation(Parameter(name="cookie", in_="cookie"))
+    assert call(asked, own={"Cookie": "a=1"}).headers == [("Cookie", "a=1")]
+
+
 def test_a_header_that_the_document_names_stays_one_beside_a_scheme():
     asked = operation(
         Parameter(name="key", in_="header"),

@@ -1,6 +1,7 @@
 """Specs: what is refused, what an update does, who sees what, and what a crash leaves."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
@@ -480,6 +481,19 @@ async def test_a_spec_whose_run_someone_cancels_is_an_error(room, client):
         found = await ended(client, trace_id, "ERROR")
     assert found["error"] == "someone cancelled it"
     assert found["step"] == STEPS[:1]
+
+
+async def test_a_spec_whose_run_has_no_more_tries_is_an_error(room, client):
+    with unclaimed(room):
+        trace_id = await created(client)
+        tries = [{"number": n, "outcome": "unknown", "started_at": n} for n in range(1, 21)]
+        await sql(
+            room,
+            f"UPDATE run SET attempts = '{json.dumps(tries)}', attempts_n = 20 "
+            f"WHERE task_id = '{trace_id}'",
+        )
+    found = await ended(client, trace_id, "ERROR")
+    assert found["error"] == "its outcome stayed unknown 20 times"
 
 
 async def test_a_spec_whose_run_is_replayed_goes_on(room, client):

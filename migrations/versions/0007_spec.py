@@ -113,7 +113,7 @@ CREATE TABLE process (
         scheduled_at BETWEEN '0001-01-02Z' AND '9999-12-31T23:59:59.999Z'
         AND created_at BETWEEN '0001-01-02Z' AND '9999-12-31T23:59:59.999Z')
 );
-CREATE INDEX process_service ON process (service_id);
+CREATE INDEX process_service ON process (service_id, created_at, key);
 CREATE INDEX process_created ON process (created_at);
 CREATE INDEX process_callback ON process (scheduled_at)
     WHERE callback_url IS NOT NULL AND called_at IS NULL;

@@ -91,8 +91,9 @@ def _around(application: Litestar) -> Litestar:
     return application
 
 
-def _application(settings: Settings, lifespan: Lifespan) -> Litestar:
-    secured = Router(
+def _secured(settings: Settings) -> Router:
+    """Return what a service may ask for."""
+    return Router(
         "/",
         route_handlers=[
             tasks_api.router,
@@ -112,9 +113,12 @@ def _application(settings: Settings, lifespan: Lifespan) -> Litestar:
             "operations": Provide(_operations, sync_to_thread=False),
         },
     )
+
+
+def _application(settings: Settings, lifespan: Lifespan) -> Litestar:
     return Litestar(
         route_handlers=[
-            secured,
+            _secured(settings),
             admin_api.router,
             health,
             ping,

@@ -40,7 +40,7 @@ from scheduler.signals import Signals
 from scheduler.sources import Sources
 from scheduler.standing import Standing
 from scheduler.sweep import Sweep
-from scheduler.wipe import Strays
+from scheduler.wipe import Remove, Strays
 
 log = structlog.get_logger()
 
@@ -87,6 +87,8 @@ class Rooms(msgspec.Struct):
     chores: Sequence[Chore]
     ended: Mapping[str, Callable[[End], None]]
     """Whom to tell of the ends of runs in this process, once they are written, by their kind."""
+    removes: Sequence[Remove]
+    """What deletes the rows of a service that is gone."""
 
 
 class Engine:
@@ -124,7 +126,7 @@ class Engine:
             database, self.clock, self.window_ms, self._retimed, lambda: self.membership.others
         )
         self.judge = Judge()
-        self.strays = Strays(database, self.recall)
+        self.strays = Strays(database, self.recall, rooms.removes)
         self.caretaker = Caretaker(database, self.membership, self._pause, self.dispatcher.halt)
         self._gate = gate
         self._sole = sole

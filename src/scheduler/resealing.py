@@ -10,10 +10,10 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 
 from scheduler import installation, services, signing
-from scheduler.actions import Command, Http
+from scheduler.actions import Command, Http, Operation
 from scheduler.clock import Slice
 from scheduler.db import Conn, Database
 from scheduler.errors import StartupError
@@ -35,6 +35,7 @@ START = (datetime.min.replace(tzinfo=UTC), UUID(int=0))
 VALUES = text("""
 SELECT created_at, key, bucket, action ->> 'kind' AS kind, action ->> 'secret_headers' AS named,
        CASE action ->> 'kind' WHEN 'command' THEN action ->> 'env'
+                              WHEN 'operation' THEN action ->> 'headers'
                               ELSE action ->> 'header' END AS stored
 FROM task
 WHERE service_id = :service_id AND (created_at, key) > (:created_at, :after)
@@ -53,6 +54,70 @@ WHERE task.key = u.key AND task.bucket = u.bucket AND task.service_id = :service
         WHERE key = ANY(:keys) AND service_id = :service_id FOR UPDATE SKIP LOCKED))
 """)
 
+SPEC_VALUES = text("""
+SELECT created_at, key, bucket, 'call' AS kind, CAST(headers AS text) AS stored FROM spec
+WHERE service_id = :service_id AND (created_at, key) > (:created_at, :after)
+ORDER BY created_at, key LIMIT :most
+""")
+SPEC_REPLACE = text("""
+UPDATE spec SET headers = CAST(u.after AS jsonb)
+FROM unnest(CAST(:keys AS uuid[]), CAST(:buckets AS smallint[]), CAST(:before AS text[]),
+            CAST(:after AS text[])) AS u (key, bucket, before, after)
+WHERE spec.key = u.key AND spec.bucket = u.bucket AND spec.service_id = :service_id
+    AND spec.headers = CAST(u.before AS jsonb)
+    AND spec.key = ANY(ARRAY(SELECT key FROM spec
+        WHERE key = ANY(:keys) AND service_id = :service_id FOR UPDATE SKIP LOCKED))
+""")
+PROCESS_VALUES = text("""
+SELECT created_at, key, bucket, 'call' AS kind, CAST(headers AS text) AS stored FROM process
+WHERE service_id = :service_id AND (created_at, key) > (:created_at, :after)
+ORDER BY created_at, key LIMIT :most
+""")
+PROCESS_REPLACE = text("""
+UPDATE process SET headers = CAST(u.after AS jsonb)
+FROM unnest(CAST(:keys AS uuid[]), CAST(:buckets AS smallint[]), CAST(:before AS text[]),
+            CAST(:after AS text[])) AS u (key, bucket, before, after)
+WHERE process.key = u.key AND process.bucket = u.bucket AND process.service_id = :service_id
+    AND process.headers = CAST(u.before AS jsonb)
+    AND process.key = ANY(ARRAY(SELECT key FROM process
+        WHERE key = ANY(:keys) AND service_id = :service_id FOR UPDATE SKIP LOCKED))
+""")
+
+ARCHIVE_VALUES = text("""
+SELECT archived_at AS created_at, key, bucket, 'call' AS kind, content ->> 'headers' AS stored
+FROM spec_archive
+WHERE service_id = :service_id AND (archived_at, key) > (:created_at, :after)
+ORDER BY archived_at, key LIMIT :most
+""")
+ARCHIVE_REPLACE = text("""
+UPDATE spec_archive SET content = jsonb_set(content, '{headers}', CAST(u.after AS jsonb))
+FROM unnest(CAST(:keys AS uuid[]), CAST(:buckets AS smallint[]), CAST(:before AS text[]),
+            CAST(:after AS text[])) AS u (key, bucket, before, after)
+WHERE spec_archive.key = u.key AND spec_archive.bucket = u.bucket
+    AND spec_archive.service_id = :service_id
+    AND spec_archive.content -> 'headers' = CAST(u.before AS jsonb)
+    AND spec_archive.key = ANY(ARRAY(SELECT key FROM spec_archive
+        WHERE key = ANY(:keys) AND service_id = :service_id FOR UPDATE SKIP LOCKED))
+""")
+
+FIELDS = {"command": "env", "operation": "headers"}
+"""Where a kind of action has its secrets; the others have them in `header`."""
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """A table with secrets in it."""
+
+    name: str
+    values: TextClause
+    replace: TextClause
+
+
+TASKS = Kept("tasks", VALUES, REPLACE)
+SPECS = Kept("specs", SPEC_VALUES, SPEC_REPLACE)
+PROCESSES = Kept("processes", PROCESS_VALUES, PROCESS_REPLACE)
+ARCHIVED = Kept("archived specs", ARCHIVE_VALUES, ARCHIVE_REPLACE)
+KEPT = (TASKS, SPECS, PROCESSES, ARCHIVED)
+
 Change = Callable[[UUID, str, str], str]
 """(service, what it is, stored value) -> the value to be stored; of those that are secret."""
 Place = tuple[datetime, UUID]
@@ -64,15 +129,17 @@ class Step(msgspec.Struct):
     after: Place | None
     """Where the next piece begins; None at the end."""
     changed: int = 0
-    """Tasks."""
+    """Rows."""
     left: int = 0
-    """Tasks that somebody held."""
+    """Rows that somebody held."""
 
 
-async def piece(conn: Conn, service_id: UUID, after: Place, change: Change) -> Step:
-    """Change the secret headers and variables of some of a service's tasks."""
+async def piece(
+    conn: Conn, service_id: UUID, after: Place, change: Change, kept: Kept = TASKS
+) -> Step:
+    """Change the secret headers and variables of some of a service's rows."""
     values = {"service_id": service_id, "created_at": after[0], "after": after[1], "most": PIECE}
-    rows = (await conn.execute(VALUES, values)).all()
+    rows = (await conn.execute(kept.values, values)).all()
     step = Step((rows[-1].created_at, rows[-1].key) if len(rows) == PIECE else None)
     changed, turn = [], Slice()
     for row in rows:
@@ -85,27 +152,24 @@ async def piece(conn: Conn, service_id: UUID, after: Place, change: Change) -> S
             "service_id": service_id,
             "keys": [row.key for row, _ in changed],
             "buckets": [row.bucket for row, _ in changed],
-            "fields": ["env" if row.kind == "command" else "header" for row, _ in changed],
             "before": [row.stored for row, _ in changed],
             "after": [new for _, new in changed],
         }
-        step.changed = (await conn.execute(REPLACE, values)).rowcount
+        if kept is TASKS:
+            values["fields"] = [FIELDS.get(row.kind, "header") for row, _ in changed]
+        step.changed = (await conn.execute(kept.replace, values)).rowcount
         step.left = len(changed) - step.changed
     return step
 
 
 def _changed(service_id: UUID, row: Any, change: Change) -> str | None:
-    """Return a task's headers, or variables, as they are to be stored; None where they are so."""
+    """Return a row's headers, or variables, as they are to be stored; None where they are so."""
     if row.stored is None:
         return None
-    what: Callable[[str], str]
+    what = variable if row.kind == "command" else header
     try:
         before = msgspec.json.decode(row.stored, type=dict[str, str])
-        if row.kind == "command":
-            secret, what = Command("", before).secrets(before), variable
-        else:
-            named = msgspec.json.decode(row.named or "[]", type=list[str])
-            secret, what = Http("", header=before, secret_headers=named).secrets(before), header
+        secret = _secrets(row, before)
     except (msgspec.DecodeError, RecursionError):  # damaged by hand: it is never sent
         return None
     after = {
@@ -113,6 +177,18 @@ def _changed(service_id: UUID, row: Any, change: Change) -> str | None:
         for name, value in before.items()
     }
     return None if after == before else msgspec.json.encode(after).decode()
+
+
+def _secrets(row: Any, names: dict[str, str]) -> set[str]:
+    """Return those of a row's names whose values are sealed; of a spec, or a process, all are."""
+    if row.kind == "call":
+        return set(names)
+    if row.kind == "command":
+        return Command("", names).secrets(names)
+    if row.kind == "operation":
+        return Operation("", "").secrets(names)
+    named = msgspec.json.decode(row.named or "[]", type=list[str])
+    return Http("", header=names, secret_headers=named).secrets(names)
 
 
 # In the background --------------------------------------------------------------------------------
@@ -129,6 +205,8 @@ class Sealing:
         self._database = database
         self._services: list[UUID] | None = None
         self._after: Place = START
+        self._kept = list(KEPT)
+        """What is left of the service that it is at, the last of them next."""
         self._left = 0
 
     async def step(self) -> bool:
@@ -144,18 +222,23 @@ class Sealing:
     async def _piece(self, conn: Conn) -> bool:
         if self._services is None:
             self._services, self._after, self._left = await services.ids(conn), START, 0
+            self._kept = list(KEPT)
         if not self._services:
             done, self._services = not self._left, None
             if done:
                 await installation.note_sealed(conn, sealed=True)
             return done
         service = self._services[-1]
-        if self._after == START:
-            self._left += not await seal_signing(conn, self._database.vault, service)
-        step = await piece(conn, service, self._after, sealer(self._database.vault))
+        vault = self._database.vault
+        if self._after == START and len(self._kept) == len(KEPT):
+            self._left += not await seal_signing(conn, vault, service)
+        step = await piece(conn, service, self._after, sealer(vault), self._kept[-1])
         self._left += step.left
         self._after = step.after or START
         if step.after is None:
+            self._kept.pop()
+        if not self._kept:
+            self._kept = list(KEPT)
             self._services.pop()
         return False
 
@@ -181,7 +264,8 @@ class Given(msgspec.Struct):
     """What was given up, or opened, of one service."""
 
     service: str
-    tasks: int
+    changed: dict[str, int]
+    """How many tasks, specs and so on, by that name."""
     lost: int = 0
     """What did not open with the key: headers, variables, and the signing secret."""
 
@@ -204,7 +288,7 @@ async def unseal(conn: Conn, vault: Vault) -> list[Given]:
     found = []
     for service in await services.list_all(conn):
         lost = 0
-        tasks = await _whole(conn, service, opened)
+        changed = await _whole(conn, service, opened)
         before = (await signing.stored(conn, [service.id]))[service.id]
         try:
             after = vault.open_bytes(before, service.id, SIGNING)
@@ -212,7 +296,7 @@ async def unseal(conn: Conn, vault: Vault) -> list[Given]:
         except SealError:
             lost += 1
             await signing.rotate_secret(conn, Vault(), service.id)
-        found.append(Given(service.name, tasks, lost))
+        found.append(Given(service.name, changed, lost))
     await installation.note_sealed(conn, sealed=False)
     await installation.adopt(conn, None)
     return found
@@ -236,17 +320,22 @@ async def give_up(conn: Conn, vault: Vault) -> list[Given]:
     return found
 
 
-async def _whole(conn: Conn, service: Service, change: Change) -> int:
-    """Change all of a service's tasks; return how many were. Raises StartupError."""
-    tasks, after = 0, START
+async def _whole(conn: Conn, service: Service, change: Change) -> dict[str, int]:
+    """Change everything of a service; return how many were, by name. Raises StartupError."""
+    return {kept.name: await _all(conn, service, change, kept) for kept in KEPT}
+
+
+async def _all(conn: Conn, service: Service, change: Change, kept: Kept) -> int:
+    """Change all of a service's rows in a table; return how many were. Raises StartupError."""
+    changed, after = 0, START
     while True:
-        step = await piece(conn, service.id, after, change)
+        step = await piece(conn, service.id, after, change, kept)
         if step.left:
             raise StartupError(
-                f"{step.left} tasks of the service {service.name} are held by another connection "
-                "to the database; end it, and run this again: nothing was changed"
+                f"{step.left} {kept.name} of the service {service.name} are held by another "
+                "connection to the database; end it, and run this again: nothing was changed"
             )
-        tasks += step.changed
+        changed += step.changed
         if step.after is None:
-            return tasks
+            return changed
         after = step.after

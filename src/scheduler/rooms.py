@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from scheduler.actions import Command, Http, Operation, Performer
 from scheduler.actions.http import HttpPerformer
 from scheduler.actions.step import Step
+from scheduler.admin import acts
 from scheduler.config import Settings
 from scheduler.db import Database
 from scheduler.engine import Chore, Rooms
@@ -57,4 +58,6 @@ async def furnished(
             Chore("callbacks", callback.SECONDS, callbacks.step, callbacks.due),
             Chore("processes", SECONDS, retention.step),
         ]
-        yield Furnished(performers, sources, chores, {"process": callbacks.note}, aides, operations)
+        yield Furnished(
+            performers, sources, chores, {"process": callbacks.note}, acts.ROOMS, aides, operations
+        )

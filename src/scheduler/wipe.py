@@ -5,7 +5,7 @@ made of it past that, by a version that did not hold the row or by hand, is foun
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from uuid import UUID
 
 import structlog
@@ -17,6 +17,8 @@ from scheduler.db import Conn, Database
 log = structlog.get_logger()
 
 Recall = Callable[[UUID], None]
+Remove = Callable[[Conn, UUID, int], Awaitable[bool]]
+"""Deletes at most so many of a service's rows of a table; says whether any are left."""
 
 BATCH = 2000
 """Rows that one transaction deletes."""
@@ -24,11 +26,11 @@ PAUSE_S = 0.005
 """Between two pieces; what is left may be what somebody else has locked."""
 
 
-async def wipe(engine: AsyncEngine, service: UUID, recall: Recall) -> None:
+async def wipe(engine: AsyncEngine, service: UUID, recall: Recall, rooms: Sequence[Remove]) -> None:
     """Delete a service's rows in the order in which one makes the next: plans make runs.
 
     What somebody has locked is waited for. `recall` is told the tasks whose runs some replica
-    holds.
+    holds. `rooms` delete what the machine does not know.
     """
 
     async def runs(conn: Conn, service_id: UUID, most: int) -> bool:
@@ -38,6 +40,7 @@ async def wipe(engine: AsyncEngine, service: UUID, recall: Recall) -> None:
         return left
 
     for verb in (
+        *rooms,
         planner.remove_service,
         task.remove_service,
         state.remove_service,
@@ -63,7 +66,8 @@ class Strays:
     PIECE = 100
     START = UUID(int=0)
 
-    def __init__(self, database: Database, recall: Recall) -> None:
+    def __init__(self, database: Database, recall: Recall, rooms: Sequence[Remove]) -> None:
+        self._rooms = rooms
         self._engine = database.engine
         self._auto = database.auto
         self._recall = recall
@@ -81,7 +85,7 @@ class Strays:
             self._suspects = found - await services.there(conn, found)
         for service in gone:
             log.warning("rows of a service that is gone are deleted", service_id=str(service))
-            await wipe(self._engine, service, self._recall)
+            await wipe(self._engine, service, self._recall, self._rooms)
         self._suspects -= gone
         return len(gone)
 

@@ -21,12 +21,17 @@ from scheduler.admin.model import (
 )
 from scheduler.db import Conn, Database
 from scheduler.errors import Conflict, ValidationFailed
+from scheduler.processes import model as processes
 from scheduler.sealing import SIGNING, SealError
 from scheduler.service import Quotas
 from scheduler.signing import rotate_secret, shown_secret, stored
+from scheduler.specs import model as specs
+from scheduler.specs import responses
 
 REQUEST_S = 0.5
 """What a request that was let in may still take."""
+ROOMS = (processes.remove_service, specs.remove_service, responses.remove_service)
+"""What deletes a service's rows in the tables of the rooms."""
 
 
 async def create(database: Database, fields: ServiceFields) -> ShownService:
@@ -136,11 +141,11 @@ async def delete(
     service = await _closed(database, ref)
     # Every replica believes a token for so long, and a request let in late still writes.
     quiet_at = time.monotonic() + auth.cache_seconds + REQUEST_S
-    await wipe.wipe(database.api, service, recall)
+    await wipe.wipe(database.api, service, recall, ROOMS)
     await asyncio.sleep(max(quiet_at - time.monotonic(), 0))
-    await wipe.wipe(database.api, service, recall)
+    await wipe.wipe(database.api, service, recall, ROOMS)
     await _remove(database, service)
-    await wipe.wipe(database.api, service, recall)  # what was being made when it went
+    await wipe.wipe(database.api, service, recall, ROOMS)  # what was being made when it went
     return service
 
 

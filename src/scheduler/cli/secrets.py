@@ -153,7 +153,9 @@ async def _stopped(conn: Conn) -> None:
 
 def _say(found: Sequence[Given], what: str) -> None:
     for each in found:
-        click.echo(f"{each.service}: {each.tasks} tasks {what}")
+        for name, many in each.changed.items():
+            if many or name == "tasks":
+                click.echo(f"{each.service}: {many} {name} {what}")
         if each.lost:
             click.echo(
                 f"{each.service}: {each.lost} secrets did not open with this key; headers are to "

@@ -187,6 +187,11 @@ TASKS = {
     "ExplainedRun.to": said("Of skipped instants: the last of them.", None, format="date-time"),
     "ExplainedRun.url": said("Where it is to be read.", f"/runs/{RUN}"),
     "Scheduled.scheduled_at": said("When it runs.", INSTANT, format="date-time"),
+    "Impact.trace_id": said("The trace_id of the spec.", "0iNULRtUjwi8DJoz"),
+    "Impact.name": said("The name of the spec.", "filmot"),
+    "Impact.status": said("How far the document that came last has come; while this is neither "
+                          "SUCCESS nor ERROR, it is not compared yet, or does not serve yet.",
+                          "SUCCESS"),
     "Impact.draft": said("The number of the document that came last.", 2),
     "compared": said("The number of the document that the tasks were compared with: the last that "
                      "was compiled, null where none was.", 2),

@@ -17,6 +17,7 @@ from scheduler.actions import Call, Expected, Http, Outcome
 from scheduler.actions.http import HttpPerformer
 from scheduler.db import Conn, Database, utc
 from scheduler.history import Finished
+from scheduler.instant import LAST
 from scheduler.processes import model
 from scheduler.processes.model import START, Due, Place
 from scheduler.processes.status import Word
@@ -27,6 +28,8 @@ TAG = "callback"
 """Of a definition: somebody is told of its end."""
 BATCH = 500
 SECONDS = 1.0
+AHEAD_S = 10.0
+"""How often some are looked at whose time has not come: one may have been cancelled."""
 NOTED_MOST = 20_000
 """Ends that are kept in memory; the walk finds the others."""
 LARGE_MOST = 2
@@ -142,7 +145,8 @@ class Callbacks:
         self._wake = wake
         self._noted: list[tuple[UUID, int]] = []
         self._after: Place = START
-        self._walked_at = 0.0
+        self._ahead: Place = START
+        self._walked_at = self._ahead_at = 0.0
 
     def note(self, end: End) -> None:
         """Hear of the end of a process in this process; it is written already."""
@@ -161,19 +165,29 @@ class Callbacks:
             del self._noted[: len(some)]
         if time.monotonic() - self._walked_at >= SECONDS * 0.9:
             self._walked_at = time.monotonic()
-            await self._walk()
+            await self.walk()
 
-    async def _walk(self) -> None:
+    async def walk(self) -> None:
         """Look on among those whose time has come, from where the last look ended."""
+        now, self._after = await self._look(self._after, None)
+        if time.monotonic() - self._ahead_at >= AHEAD_S:
+            self._ahead_at = time.monotonic()
+            _, self._ahead = await self._look(max(self._ahead, (now, START[1])), LAST)
+
+    async def _look(self, after: Place, until: int | None) -> tuple[int, Place]:
+        """Have those told, of so many after a place, that have ended; `until` None is now.
+
+        Return the time (ms) and where to go on.
+        """
         async with self._database.auto.connect() as conn:
             now = await clock.database_ms(conn)
-            found = await model.uncalled(conn, now, self._after, BATCH)
+            found = await model.uncalled(conn, until or now, after, BATCH)
             live = await queue.live(conn, [of.run_id for of in found]) if found else set()
-        full = len(found) == BATCH
-        self._after = (found[-1].scheduled_at, found[-1].key) if full else START
         ended = [(of.key, of.bucket) for of in found if of.run_id not in live]
         if ended:
             await self._make(ended)
+        full = len(found) == BATCH
+        return now, (found[-1].scheduled_at, found[-1].key) if full else START
 
     async def _make(self, places: Sequence[tuple[UUID, int]]) -> None:
         async with self._database.engine.begin() as conn:

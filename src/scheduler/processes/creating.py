@@ -46,11 +46,12 @@ async def _insert(engine: Engine, service: Service, of: Process) -> bool:
             return False
         await quotas.check_in_flight(conn, service)
         await quotas.take_runs(conn, service)
-        await queue.enqueue(conn, [_run(of)], utc(of.created_at))
+        await queue.enqueue(conn, [run_of(of)], utc(of.created_at))
     return True
 
 
-def _run(of: Process) -> NewRun:
+def run_of(of: Process) -> NewRun:
+    """Return the run of a process, to be made with it."""
     return NewRun(
         id=of.run_id,
         bucket=of.bucket,

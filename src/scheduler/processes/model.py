@@ -57,7 +57,7 @@ PROCESS = Table(
     PrimaryKeyConstraint("key", "bucket", name="process_pkey"),
     UniqueConstraint("bucket", "service_id", "trace_id", name="process_trace_key"),
     times_check("process", "scheduled_at", "created_at"),
-    Index("process_service", "service_id"),
+    Index("process_service", "service_id", "created_at", "key"),
     Index("process_created", "created_at"),
     Index(
         "process_callback",
@@ -224,7 +224,7 @@ DUE_COLUMNS = "key, bucket, service_id, trace_id, priority, scheduled_at"
 UNCALLED = text(f"""
 SELECT {DUE_COLUMNS} FROM process
 WHERE callback_url IS NOT NULL AND called_at IS NULL
-  AND scheduled_at >= :since AND (scheduled_at, key) > (:since, :after) AND scheduled_at <= :now
+  AND scheduled_at >= :since AND (scheduled_at, key) > (:since, :after) AND scheduled_at <= :until
 ORDER BY scheduled_at, key LIMIT :most
 """)
 CALL = text(f"""
@@ -242,12 +242,12 @@ Place = tuple[int, UUID]
 START: Place = (FIRST + 86_400_000, UUID(int=0))
 
 
-async def uncalled(conn: Conn, now: int, after: Place, most: int) -> list[Due]:
-    """Return processes of any service that were due, and of whose end nobody was told.
+async def uncalled(conn: Conn, until: int, after: Place, most: int) -> list[Due]:
+    """Return processes of any service, due at `until` (ms) or before, that have a callback to make.
 
     So many after a place at most, the earliest first; some have not ended.
     """
-    values = {"since": utc(after[0]), "after": after[1], "now": utc(now), "most": most}
+    values = {"since": utc(after[0]), "after": after[1], "until": utc(until), "most": most}
     return [_due(row) for row in await conn.execute(UNCALLED, values)]
 
 

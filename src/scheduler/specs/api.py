@@ -139,7 +139,7 @@ async def get_spec(
         conn = await connection.execution_options(isolation_level="REPEATABLE READ")
         of = await _found(conn, service, trace_id)
         (found,) = await listing.whole(conn, service.id, [of], source=source, client=client)
-    return shown(found, engine.database.vault, client=client)
+    return await shown(found, engine.database.vault, client=client)
 
 
 @get(
@@ -165,7 +165,7 @@ async def list_specs(
         conn = await connection.execution_options(isolation_level="REPEATABLE READ")
         total, page = await listing.page(conn, service.id, offset=first, most=most)
         found = await listing.whole(conn, service.id, page, source=source, client=client)
-    results = [shown(each, engine.database.vault, client=client) for each in found]
+    results = [await shown(each, engine.database.vault, client=client) for each in found]
     following, headers = first + len(results), dict[str, str]()
     if results and following < total:
         query = f"?{request.url.query}" if request.url.query else ""

@@ -4,13 +4,13 @@ import asyncio
 from collections import OrderedDict
 from uuid import UUID
 
-from scheduler.db import Database
 from scheduler.errors import Unavailable
 from scheduler.masking import MASK, is_secret
 from scheduler.specs import model
 from scheduler.specs.aide import Aides
 from scheduler.specs.messages import Check, Finding, Fine, Learn, Request, Unknown
 from scheduler.specs.model import Called
+from scheduler.specs.way import Way
 
 CHECK_S = 5.0
 """Of CPU time, for one request."""
@@ -34,8 +34,8 @@ Verdict = tuple[UUID, int, str, bytes]
 class Checks:
     """Asks the child, once for each request."""
 
-    def __init__(self, database: Database, aides: Aides) -> None:
-        self._database = database
+    def __init__(self, way: Way, aides: Aides) -> None:
+        self._way = way
         self._aides = aides
         self._found: OrderedDict[Verdict, str | None] = OrderedDict()
         self._learning: dict[str, asyncio.Task[None]] = {}
@@ -91,7 +91,7 @@ class Checks:
         await asyncio.shield(learning)
 
     async def _taught(self, service_id: UUID, called: Called, document: str) -> None:
-        async with self._database.auto.connect() as conn:
+        async with self._way.open() as conn:
             found = await model.document(conn, service_id, called.spec, called.serving or 0)
         if found is None:
             raise Unavailable("the document of the spec has just been replaced")

@@ -1,5 +1,6 @@
 """What the children of specs have in common: each ask has its CPU time, each error an answer."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -61,5 +62,7 @@ def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
     """Have nothing be fetched, started or read because a document says so."""
     if event.startswith(NEVER):
         raise PermissionError(event)
-    if event == "open" and isinstance(arguments[0], str) and not arguments[0].startswith(ROOTS):
-        raise PermissionError(event)
+    if event == "open" and not isinstance(arguments[0], int):
+        path = os.path.normpath(os.fsdecode(arguments[0]))
+        if not path.startswith(ROOTS):
+            raise PermissionError(event)

@@ -72,8 +72,9 @@ def _form(text: str, media: dict[str, Any], schemas: Schemas, validator: Validat
     taken: set[str] = set()
     for name, each in known.items():
         inside = set(schemas.properties(each))
-        style, explode = _style(media.get("encoding", {}).get(name))
-        form = schemas.form(each)
+        encoding = media.get("encoding", {}).get(name, {})
+        style, explode = _style(encoding)
+        form = "one" if _is_json(encoding) else schemas.form(each)
         if form == "object" and (style is None or any(name == key for key, _ in sent)):
             style, explode, form = "form", True, "one"
         try:
@@ -89,8 +90,12 @@ def _form(text: str, media: dict[str, Any], schemas: Schemas, validator: Validat
     return schemas.cast(schema, found, validator)
 
 
-def _style(encoding: dict[str, Any] | None) -> tuple[str | None, bool]:
-    if not encoding or not encoding.keys() & {"style", "explode", "allowReserved"}:
+def _is_json(encoding: dict[str, Any]) -> bool:
+    return JSON.fullmatch(encoding.get("contentType", "")) is not None
+
+
+def _style(encoding: dict[str, Any]) -> tuple[str | None, bool]:
+    if not encoding.keys() & {"style", "explode", "allowReserved"}:
         return None, True
     style = encoding.get("style", "form")
     return style, encoding.get("explode", style == "form")

@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from uuid import UUID
 
-from scheduler.db import Database
 from scheduler.sealing import SealError
 from scheduler.specs import model
 from scheduler.specs.gathering import Gathered
 from scheduler.specs.model import Called
+from scheduler.specs.way import Way
 
 FRESH_S = 1.0
 """How long what was read of a spec that can be called holds."""
@@ -23,8 +23,8 @@ Found = Called | SealError
 class Lookup:
     """Reads specs, those wanted at the same time together, and knows them for a second."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, way: Way) -> None:
+        self._way = way
         self._known: dict[Wanted, tuple[float, Called]] = {}
         """With when the reading began, on the loop's clock."""
         self._gathered = Gathered(self._read)
@@ -48,10 +48,10 @@ class Lookup:
     async def _read(self, wanted: Sequence[Wanted]) -> Mapping[Wanted, Found]:
         began = asyncio.get_running_loop().time()
         found: dict[Wanted, Found] = {}
-        async with self._database.auto.connect() as conn:
+        async with self._way.open() as conn:
             for each in wanted:
                 try:
-                    called = await model.called(conn, self._database.vault, *each)
+                    called = await model.called(conn, self._way.vault, *each)
                 except SealError as e:
                     found[each] = e
                     continue

@@ -37,6 +37,7 @@ from scheduler.specs.operation import WrongCall
 from scheduler.specs.responses import Key, Shared
 from scheduler.specs.sharing import Sharing
 from scheduler.specs.unpacking import PackedError, codings, unpack
+from scheduler.specs.way import Way
 from scheduler.target import prepare
 
 WAIT_S = 0.2
@@ -47,6 +48,8 @@ AWAY_S = 1.0
 """When a call looks again that could not read its spec: the database is away."""
 KEEP_MOST_S = 5.0
 """Between two tries to keep an answer."""
+KEPT_AT_ONCE = 1
+"""Long answers written at the same time."""
 SHAREABLE = frozenset({"GET", "HEAD"})
 FLIGHTS = 2
 """An equal call waits for so many others to end; then it goes by itself."""
@@ -65,9 +68,11 @@ class OperationPerformer:
         self._settings = settings
         self._database = database
         self._outbound = outbound
-        self._specs = Lookup(database)
-        self._checks = Checks(database, aides)
-        self.sharing = Sharing(settings.cache, database)
+        way = Way(database)
+        self._way, self._keeping = way, asyncio.Semaphore(KEPT_AT_ONCE)
+        self._specs = Lookup(way)
+        self._checks = Checks(way, aides)
+        self.sharing = Sharing(settings.cache, way)
         self._flights: dict[tuple[Key, bool], asyncio.Future[Shared | None]] = {}
         """Calls that others wait for: those of processes, and of tasks, which keep less."""
 
@@ -88,7 +93,7 @@ class OperationPerformer:
         kept = timedelta(days=self._settings.history.retention_days) + responses.OUTLIVED
         more = True
         while more:
-            async with self._database.auto.connect() as conn:
+            async with self._way.open() as conn:
                 more = await responses.prune(conn, kept)
 
     # Before it is stored -------------------------------------------------------------------------
@@ -230,9 +235,12 @@ class OperationPerformer:
     async def _send(self, asked: Asked) -> Outcome | None:
         call, target = asked.call, asked.target
         try:
-            finding = await self._checks.finding(
-                call.service_id, asked.called, asked.request, asked.digest
-            )
+            async with asyncio.timeout_at(call.deadline):
+                finding = await self._checks.finding(
+                    call.service_id, asked.called, asked.request, asked.digest
+                )
+        except TimeoutError:
+            return failed("no time was left to check the call, and to send it", retryable=True)
         except UserError as e:  # too many wait for the child
             return failed(f"the call could not be checked: {e.message}", retryable=True)
         if finding is not None:
@@ -314,7 +322,7 @@ class OperationPerformer:
         place, wait_s = responses.response_id(call.run_id, call.attempt), 0.05
         while True:
             try:
-                async with self._database.auto.connect() as conn:
+                async with self._keeping, self._way.open() as conn:
                     await responses.keep(conn, call.service_id, place, body)
             except Exception as e:
                 if not db.is_away(e):

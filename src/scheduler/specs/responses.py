@@ -56,7 +56,9 @@ CACHE = Table(
 )
 
 PIECE = 200
-"""Rows deleted in one transaction."""
+"""Long answers deleted in one transaction."""
+SHARED_PIECE = 1000
+"""Shared answers written, or deleted, in one transaction."""
 OUTLIVED = timedelta(days=9)
 """How much longer than history an answer is kept: weeks of history are dropped whole, and a run may
 be given an answer that is a day old."""
@@ -119,13 +121,19 @@ WHERE before < :excess
 DROP = text("DELETE FROM response_cache WHERE expires_at <= :until")
 SIZE = text("SELECT coalesce(sum(size), 0) FROM response_cache")
 
-OF_SERVICE = """FROM response WHERE service_id = :service_id LIMIT :most"""
+OF_SERVICE = "WHERE service_id = :service_id LIMIT :most"
 REMOVE_SERVICE = text(
     "DELETE FROM response WHERE service_id = :service_id AND id = ANY(ARRAY("
-    f"SELECT id {OF_SERVICE} FOR UPDATE SKIP LOCKED))"
+    f"SELECT id FROM response {OF_SERVICE} FOR UPDATE SKIP LOCKED))"
 )
-LEFT_OF_SERVICE = text(f"SELECT EXISTS (SELECT FROM (SELECT id {OF_SERVICE}) AS left_over)")
-FORGET_SERVICE = text("DELETE FROM response_cache WHERE service_id = :service_id")
+FORGET_SERVICE = text(
+    "DELETE FROM response_cache WHERE service_id = :service_id AND key = ANY(ARRAY("
+    f"SELECT key FROM response_cache {OF_SERVICE} FOR UPDATE SKIP LOCKED))"
+)
+LEFT_OF_SERVICE = text("""
+SELECT EXISTS (SELECT FROM response WHERE service_id = :service_id)
+    OR EXISTS (SELECT FROM response_cache WHERE service_id = :service_id)
+""")
 
 
 class Shared(msgspec.Struct, frozen=True, gc=False):
@@ -177,9 +185,10 @@ async def prune(conn: Conn, kept: timedelta, most: int = PIECE) -> bool:
 
 async def remove_service(conn: Conn, service_id: UUID, most: int) -> bool:
     """Delete at most so many of a service's answers; say whether any are left."""
-    await conn.execute(FORGET_SERVICE, {"service_id": service_id})
-    await conn.execute(REMOVE_SERVICE, {"service_id": service_id, "most": most})
-    left = await conn.execute(LEFT_OF_SERVICE, {"service_id": service_id, "most": 1})
+    values = {"service_id": service_id}
+    await conn.execute(FORGET_SERVICE, values | {"most": min(most, SHARED_PIECE)})
+    await conn.execute(REMOVE_SERVICE, values | {"most": min(most, PIECE)})
+    left = await conn.execute(LEFT_OF_SERVICE, values)
     return bool(left.scalar_one())
 
 
@@ -232,7 +241,7 @@ async def size(conn: Conn) -> int:
     return int((await conn.execute(SIZE)).scalar_one())
 
 
-async def drop_expired(conn: Conn, most: int = PIECE) -> bool:
+async def drop_expired(conn: Conn, most: int = SHARED_PIECE) -> bool:
     """Delete a piece of the shared answers that are too old; say whether more is left."""
     oldest = (await conn.execute(EXPIRED, {"most": most})).one()
     if oldest.until is not None:
@@ -240,7 +249,7 @@ async def drop_expired(conn: Conn, most: int = PIECE) -> bool:
     return bool(oldest.number == most)
 
 
-async def drop_oldest(conn: Conn, excess: int, most: int = PIECE) -> int:
+async def drop_oldest(conn: Conn, excess: int, most: int = SHARED_PIECE) -> int:
     """Delete a piece of the oldest shared answers, until they took `excess` bytes.
 
     Return how many they took; 0 where none was left.

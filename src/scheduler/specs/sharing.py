@@ -8,10 +8,10 @@ import structlog
 
 from scheduler import db, metrics
 from scheduler.config import Cache
-from scheduler.db import Database
 from scheduler.specs import responses
 from scheduler.specs.gathering import Gathered
 from scheduler.specs.responses import Key, Shared
+from scheduler.specs.way import Way
 
 log = structlog.get_logger()
 
@@ -30,9 +30,9 @@ Found = tuple[Shared, float]
 class Sharing:
     """One replica's answers; times are seconds of the loop's clock."""
 
-    def __init__(self, settings: Cache, database: Database) -> None:
+    def __init__(self, settings: Cache, way: Way) -> None:
         self._settings = settings
-        self._database = database
+        self._way = way
         self._memory: OrderedDict[Key, Found] = OrderedDict()
         """Each until when; the one used last comes last."""
         self._bytes = 0
@@ -72,7 +72,7 @@ class Sharing:
 
     async def _find(self, keys: Sequence[Key]) -> Mapping[Key, Found]:
         began = asyncio.get_running_loop().time()
-        async with self._database.auto.connect() as conn:
+        async with self._way.open() as conn:
             found = await responses.find(conn, keys)
         return {key: (shared, began + left_s) for key, (shared, left_s) in found.items()}
 
@@ -115,7 +115,7 @@ class Sharing:
                 now = asyncio.get_running_loop().time()
                 answers = {key: (shared, until - now) for key, (shared, until) in group.items()}
                 try:
-                    async with self._database.auto.connect() as conn:
+                    async with self._way.open() as conn:
                         await responses.share(conn, answers)
                 except Exception as e:  # noqa: BLE001 (nobody waits for it)
                     metrics.ERRORS.labels("share").inc()
@@ -127,7 +127,9 @@ class Sharing:
         group: dict[Key, Found] = {}
         size = 0
         for key, found in self._waiting.items():
-            if group and (size + found[0].size > GROUP_BYTES or len(group) >= responses.PIECE):
+            if group and (
+                size + found[0].size > GROUP_BYTES or len(group) >= responses.SHARED_PIECE
+            ):
                 break
             group[key] = found
             size += found[0].size
@@ -140,10 +142,10 @@ class Sharing:
         """Delete what is too old, and the oldest of what takes too much room."""
         more = True
         while more:
-            async with self._database.auto.connect() as conn:
+            async with self._way.open() as conn:
                 more = await responses.drop_expired(conn)
         most = self._settings.max_bytes
-        async with self._database.auto.connect() as conn:
+        async with self._way.open() as conn:
             size = await responses.size(conn)
         if size > most - most // ROOM_SHARE:
             size = await self._cut(size, most - most // ROOM_SHARE)
@@ -152,7 +154,7 @@ class Sharing:
     async def _cut(self, size: int, most: int) -> int:
         """Delete the oldest answers until all take `most` bytes; return how many they take."""
         while size > most:
-            async with self._database.auto.connect() as conn:
+            async with self._way.open() as conn:
                 gone = await responses.drop_oldest(conn, size - most)
             if not gone:
                 break

@@ -7,6 +7,7 @@ import msgspec
 import yaml
 from msgspec import UNSET, UnsetType
 
+from scheduler.clock import Slice
 from scheduler.db import rfc3339
 from scheduler.masking import MASK
 from scheduler.sealing import SealError, Vault
@@ -111,7 +112,7 @@ def status_of(of: Stored) -> SpecStatus:
     return SpecStatus(status=of.status, message=MESSAGES[of.status], error=error, step=step)
 
 
-def shown(found: Whole, vault: Vault, *, client: bool) -> Spec:
+async def shown(found: Whole, vault: Vault, *, client: bool) -> Spec:
     """Return a spec as its own service sees it: with its headers as they were sent."""
     of = found.of
     return Spec(
@@ -120,7 +121,7 @@ def shown(found: Whole, vault: Vault, *, client: bool) -> Spec:
         updated_at=rfc3339(of.updated_at),
         name=of.name,
         status=status_of(of),
-        client=_client(of, found.serving) if client else UNSET,
+        client=await _client(of, found.serving) if client else UNSET,
         spec=UNSET if found.source is None else base64.b64encode(found.source).decode(),
         headers=_headers(of, vault),
     )
@@ -137,18 +138,23 @@ def _headers(of: Stored, vault: Vault) -> dict[str, str]:
     return found
 
 
-def _client(of: Stored, serving: Serving | None) -> SpecClient:
+async def _client(of: Stored, serving: Serving | None) -> SpecClient:
     if serving is None:
         return SpecClient({}, list(of.headers), [], of.url)
-    client = serving.client
+    client, refused = serving.client, dict(serving.refused)
+    endpoints, turn = dict[str, list[SpecParameter]](), Slice()
+    for each in client.operations:
+        endpoints[each.endpoint] = _parameters(each)
+        if each.refused is not None:
+            refused.setdefault(each.endpoint, each.refused)
+        await turn.give_way()
     named = {name.lower() for name in client.headers}
-    servers = client.servers
     return SpecClient(
-        endpoints={each.endpoint: _parameters(each) for each in client.operations},
+        endpoints=endpoints,
         headers=client.headers + [name for name in of.headers if name.lower() not in named],
-        servers=servers,
-        url=of.url or (servers[0] if servers else None),
-        refused=serving.refused or UNSET,
+        servers=client.servers,
+        url=of.url or next(iter(client.servers), None),
+        refused=refused or UNSET,
     )
 
 

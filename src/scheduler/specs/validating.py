@@ -1,6 +1,8 @@
 """Validating: a document is held against the rules of OpenAPI. Child processes only."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, Never
 
 import jsonschema_rs
@@ -19,7 +21,9 @@ from openapi_spec_validator.validation.exceptions import (
 )
 from openapi_spec_validator.validation.keywords import (
     OpenAPIV30SchemaValidator,
+    OpenAPIV30ValueValidator,
     OpenAPIV31SchemaValidator,
+    OpenAPIV31ValueValidator,
     OperationValidator,
 )
 from referencing import Resource
@@ -96,6 +100,7 @@ def _ready(schema: Any, registry: Any, **options: Any) -> Any:
     return kind(contents, _resolver=whole.resolver(resource.id() or ""), **options)
 
 
+PATTERNS = jsonschema_rs.validator_for({"format": "regex"}, validate_formats=True)
 RULES_30 = _Rules(schema_v30, SPECIFICATIONS)
 RULES_31 = _Rules(schema_v31, SPECIFICATIONS)
 RULES_31_SCHEMA = _Rules(
@@ -114,6 +119,24 @@ class _Schema31(OpenAPIV31SchemaValidator):
         return RULES_31_SCHEMA.validate
 
 
+class _Default30(OpenAPIV30ValueValidator):
+    def __call__(self, schema: Any, value: Any) -> Iterator[ValidationError]:
+        return _of_default(super().__call__(schema, value), schema, value)
+
+
+class _Default31(OpenAPIV31ValueValidator):
+    def __call__(self, schema: Any, value: Any) -> Iterator[ValidationError]:
+        return _of_default(super().__call__(schema, value), schema, value)
+
+
+def _of_default(
+    errors: Iterator[ValidationError], schema: Any, value: Any
+) -> Iterator[ValidationError]:
+    if value is not None:  # many write null for none
+        with suppress(re.error):  # a pattern that is right, and not one of Python's
+            yield from _placed(errors, (*schema.parts, "default"))
+
+
 class _Operation(OperationValidator):
     def __call__(self, url: str, name: str, *rest: Any) -> Iterator[ValidationError]:
         return _placed(super().__call__(url, name, *rest), ("paths", url, name))
@@ -125,6 +148,7 @@ class _Operation(OperationValidator):
 class _Validator30(OpenAPIV30SpecValidator):
     keyword_validators = {  # noqa: RUF012
         **OpenAPIV30SpecValidator.keyword_validators,
+        "default": _Default30,
         "schema": _Schema30,
         "operation": _Operation,
     }
@@ -135,6 +159,7 @@ class _Validator30(OpenAPIV30SpecValidator):
 class _Validator31(OpenAPIV31SpecValidator):
     keyword_validators = {  # noqa: RUF012
         **OpenAPIV31SpecValidator.keyword_validators,
+        "default": _Default31,
         "schema": _Schema31,
         "operation": _Operation,
     }
@@ -162,8 +187,14 @@ def validate(document: dict[str, Any]) -> None:
 
 def _errors(validator: Any) -> Iterator[ValidationError]:
     for error in validator.iter_errors():
-        if not isinstance(error, ELSEWHERE):
+        if not isinstance(error, ELSEWHERE) and not _is_pattern(error):
             yield error
+
+
+def _is_pattern(error: ValidationError) -> bool:
+    """Tell whether it is only that a pattern (ECMA-262) is none of Python's."""
+    named = error.validator == "format" and error.validator_value == "regex"
+    return named and bool(PATTERNS.is_valid(error.instance))
 
 
 def _wrong(error: ValidationError) -> Wrong:

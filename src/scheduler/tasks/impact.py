@@ -57,7 +57,9 @@ class Impact(msgspec.Struct):
     name: str
     status: Status
     draft: int
+    """The number of the document that came last."""
     compared: int | None
+    """That of the document that the tasks were compared with; None where none is compiled."""
     checked: int
     tasks: list[Misfit]
     next_cursor: str | None
