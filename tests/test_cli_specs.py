@@ -18,7 +18,7 @@ from receiver import Receiver
 from scheduler.cli import cli, process_call, process_fields, spec_change, spec_show
 from scheduler.cli.failures import Usage
 from test_cli import environ
-from test_cli_tasks import Run, credentials, failed, running, told
+from test_cli_tasks import Run, completed, credentials, failed, running, told
 
 FILMOT = """\
 openapi: 3.0.3
@@ -110,9 +110,12 @@ async def test_a_spec_lives_from_add_to_delete(specs, document, tmp_path):
 
 
 async def test_operations_are_listed_and_a_client_for_them_is_downloaded(
-    specs, document, tmp_path, monkeypatch
+    app, specs, document, tmp_path, monkeypatch
 ):
     await filmot(specs, document)
+    assert await completed(app, "specs op") == ["operations"]
+    assert await completed(app, "processes run FIL") == ["filmot"]
+    assert await completed(app, "specs get --id f") == ["filmot"]
     lines = (await specs("operations", "filmot")).stdout.splitlines()
     assert lines[0].split() == ["Endpoint", "Parameters", "Summary", "Cannot", "be", "called"]
     assert lines[1].split() == ["GET", "/getsearchchannels", "term*", "Find", "channels"]

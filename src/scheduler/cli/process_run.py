@@ -76,7 +76,7 @@ WITH, HOW = "What it is called with", "How it runs"
     cls=In,
     section=WITH,
     fields=("url",),
-    help="Where the API is, if its document names no server.",
+    help="Where the API is, whatever its document says.",
 )
 @click.option("--max-retries", type=int, cls=In, section=HOW, metavar="N", help="After the first.")
 @click.option(

@@ -50,7 +50,7 @@ def _flags(command: Callable[..., Any]) -> Callable[..., Any]:
             multiple=True,
             cls=In,
             fields=("url",),
-            help="Where the API is, if its document does not say, or says it wrongly.",
+            help="Where the API is, if its document names no server, or a relative one.",
         ),
         click.option(
             "-H",
