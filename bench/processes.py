@@ -22,7 +22,7 @@ NEVER_MS = 4_070_908_800_000
 MOVE = "UPDATE run SET due = $2, scheduled_for = $2 WHERE kind = 'process' AND scheduled_for = $1"
 SPEC_S = 120.0
 PROBE_S = 0.02
-CHECKER = "scheduler.specs.checker"
+CHECKER = "scheduler.documents.checker"
 
 Parameters = list[dict[str, Any]]
 

@@ -14,13 +14,13 @@ from scheduler.actions import Call, Expected, Operation, Outcome
 from scheduler.clock import database_ms
 from scheduler.config import Egress
 from scheduler.db import Database
+from scheduler.documents.client import Client, Media, Parameter
+from scheduler.documents.client import Operation as Endpoint
 from scheduler.egress import Rules
 from scheduler.outbound import Outbound
 from scheduler.run import bucket_of, run_id
 from scheduler.specs import changes, model, responses
 from scheduler.specs.aide import Aides
-from scheduler.specs.client import Client, Media, Parameter
-from scheduler.specs.client import Operation as Endpoint
 from scheduler.specs.performer import OperationPerformer
 
 ALICE, BOB = UUID(int=1), UUID(int=2)

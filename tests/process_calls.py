@@ -13,8 +13,8 @@ from calling import document as compiled_from
 from calling import of
 from conftest import App, eventually
 from scheduler.clock import database_ms
+from scheduler.documents.client import Client
 from scheduler.specs import changes, model
-from scheduler.specs.client import Client
 
 AT = "/v1/api/scheduler/process"
 TERM = {"name": "term", "in": "query", "required": True, "schema": {"type": "string"}}

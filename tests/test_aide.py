@@ -17,11 +17,9 @@ import pytest
 
 from conftest import eventually
 from scheduler.config import Specs
-from scheduler.errors import TooManyRequests, Unavailable
-from scheduler.specs import aide, child
-from scheduler.specs.aide import Aides
-from scheduler.specs.checker import REMEMBERED, Memory
-from scheduler.specs.messages import (
+from scheduler.documents import child
+from scheduler.documents.checker import REMEMBERED, Memory
+from scheduler.documents.messages import (
     Answer,
     Check,
     Compile,
@@ -36,6 +34,9 @@ from scheduler.specs.messages import (
     Reviewed,
     Unknown,
 )
+from scheduler.errors import TooManyRequests, Unavailable
+from scheduler.specs import aide
+from scheduler.specs.aide import Aides
 
 pytestmark = pytest.mark.alone
 
@@ -283,7 +284,7 @@ async def test_a_child_has_nothing_of_ours_and_only_so_much_of_the_machine(
 def test_a_child_opens_and_reaches_nothing():
     tries = """
 import socket, subprocess, sys, urllib.request
-from scheduler.specs import child
+from scheduler.documents import child
 child.serve = lambda *_: None
 child.work(lambda ask: ask, 1 << 30)
 for wrong in (
@@ -324,7 +325,7 @@ def test_the_server_does_not_load_the_libraries_of_the_children():
 
 
 def test_the_child_that_reads_loads_little():
-    loaded = "import sys, scheduler.specs.reader; print(*sorted(sys.modules))"
+    loaded = "import sys, scheduler.documents.reader; print(*sorted(sys.modules))"
     done = subprocess.run(
         [sys.executable, "-c", loaded], capture_output=True, text=True, check=True
     )
@@ -339,7 +340,7 @@ import asyncio
 from uuid import UUID
 from scheduler.config import Specs
 from scheduler.specs.aide import Aides
-from scheduler.specs.messages import Limits, Read
+from scheduler.documents.messages import Limits, Read
 
 async def main():
     async with Aides(Specs()) as aides:

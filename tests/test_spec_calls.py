@@ -3,11 +3,11 @@
 import msgspec
 import pytest
 
-from scheduler.specs.checking import Checker
-from scheduler.specs.compiling import client
-from scheduler.specs.messages import Limits, Review
-from scheduler.specs.operation import Arguments, build
-from scheduler.specs.review import reviewed
+from scheduler.documents.checking import Checker
+from scheduler.documents.compiling import client
+from scheduler.documents.messages import Limits, Review
+from scheduler.documents.operation import Arguments, build
+from scheduler.documents.review import reviewed
 
 LIMITS = Limits(max_bytes=1 << 20, max_depth=100, max_operations=100)
 NUMBER = {"type": "integer"}

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scheduler.specs.checking import MAX_BODY, Checker
-from scheduler.specs.client import Encoding, Media, Operation, Parameter
-from scheduler.specs.messages import Request
-from scheduler.specs.operation import Arguments, WrongCall, build
+from scheduler.documents.checking import MAX_BODY, Checker
+from scheduler.documents.client import Encoding, Media, Operation, Parameter
+from scheduler.documents.messages import Request
+from scheduler.documents.operation import Arguments, WrongCall, build
 
 SERVER = "https://api.example.com/v1"
 BOTH = pytest.mark.parametrize("version", ["3.0.3", "3.1.0"])

@@ -8,13 +8,13 @@ import msgspec
 import pytest
 import yaml
 
-from scheduler.specs import compiling, references
-from scheduler.specs.client import Client, Encoding, Media, Operation, Parameter, Scheme
-from scheduler.specs.compiler import compiled
-from scheduler.specs.document import read
-from scheduler.specs.messages import Compile, Limits, Review
-from scheduler.specs.notation import Wrong
-from scheduler.specs.review import NO_SERVER, reviewed
+from scheduler.documents import compiling, references
+from scheduler.documents.client import Client, Encoding, Media, Operation, Parameter, Scheme
+from scheduler.documents.compiler import compiled
+from scheduler.documents.document import read
+from scheduler.documents.messages import Compile, Limits, Review
+from scheduler.documents.notation import Wrong
+from scheduler.documents.review import NO_SERVER, reviewed
 
 LIMITS = Limits(max_bytes=1 << 20, max_depth=50, max_operations=100)
 README = base64.b64decode(

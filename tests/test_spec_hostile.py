@@ -13,10 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from scheduler.config import Specs
-from scheduler.specs.aide import Aides
-from scheduler.specs.compiler import compiled
-from scheduler.specs.document import read
-from scheduler.specs.messages import (
+from scheduler.documents.compiler import compiled
+from scheduler.documents.document import read
+from scheduler.documents.messages import (
     Compile,
     Compiled,
     Finding,
@@ -26,8 +25,9 @@ from scheduler.specs.messages import (
     Review,
     Reviewed,
 )
-from scheduler.specs.notation import Wrong
-from scheduler.specs.review import reviewed
+from scheduler.documents.notation import Wrong
+from scheduler.documents.review import reviewed
+from scheduler.specs.aide import Aides
 
 ALICE = UUID(int=1)
 LIMITS = Limits(max_bytes=8 << 20, max_depth=100, max_operations=5000)
@@ -220,7 +220,7 @@ async def test_what_is_no_document_is_refused_at_once_with_a_reason(aides, name)
     assert 10 < len(answer.message) < 700
     assert answer.message.isprintable()
     assert time.monotonic() - started < 10
-    assert memory("scheduler.specs.reader") < 600 << 20
+    assert memory("scheduler.documents.reader") < 600 << 20
 
 
 @pytest.mark.parametrize("name", ERRORS)

@@ -14,8 +14,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from scheduler import target
-from scheduler.specs.client import Encoding, Media, Operation, Parameter, Scheme
-from scheduler.specs.operation import Arguments, WrongCall, build
+from scheduler.documents.client import Encoding, Media, Operation, Parameter, Scheme
+from scheduler.documents.operation import Arguments, WrongCall, build
 
 SERVER = "https://api.example.com/v1"
 COLOR = {"R": 100, "G": 200, "B": 150}
@@ -574,7 +574,7 @@ def test_a_number_that_is_too_long_to_be_one_is_refused():
 def test_calls_are_built_without_the_libraries_of_the_child():
     libraries = "'openapi_core', 'openapi_spec_validator', 'jsonschema', 'jsonschema_path'"
     program = (
-        f"import scheduler.specs.operation, sys; assert not set(sys.modules) & {{{libraries}}}"
+        f"import scheduler.documents.operation, sys; assert not set(sys.modules) & {{{libraries}}}"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 

@@ -9,11 +9,11 @@ import pytest
 from conftest import SECRET_KEY, TOKENS
 from scheduler import config, services
 from scheduler.db import Conn, Database
+from scheduler.documents.client import Client, Operation, Parameter
 from scheduler.errors import Conflict
 from scheduler.sealing import Vault
 from scheduler.specs import changes, model
 from scheduler.specs.changes import NewSpec, Sent
-from scheduler.specs.client import Client, Operation, Parameter
 from scheduler.specs.model import Stored
 
 VAULT = Vault(SECRET_KEY.encode()[:32])

@@ -12,7 +12,7 @@ import structlog
 
 from scheduler.asking import Asking
 from scheduler.config import Specs
-from scheduler.specs.messages import (
+from scheduler.documents.messages import (
     Answer,
     Asked,
     Check,
@@ -83,9 +83,9 @@ class Aides:
 
     def __init__(self, settings: Specs) -> None:
         self._settings = settings
-        self._reader = _Aide("scheduler.specs.reader", "documents", "read")
-        self._compiler = _Aide("scheduler.specs.compiler", "documents", "compiled")
-        self._checker = _Aide("scheduler.specs.checker", "requests", "checked", CHECKS_AT_ONCE)
+        self._reader = _Aide("scheduler.documents.reader", "documents", "read")
+        self._compiler = _Aide("scheduler.documents.compiler", "documents", "compiled")
+        self._checker = _Aide("scheduler.documents.checker", "requests", "checked", CHECKS_AT_ONCE)
 
     async def __aenter__(self) -> Self:
         return self

@@ -14,6 +14,7 @@ from scheduler import asked, clock, db, history, logs, queue, quotas, services
 from scheduler.actions.step import Message
 from scheduler.config import Settings
 from scheduler.db import Conn, utc
+from scheduler.documents.messages import Finding, Limits, Read
 from scheduler.engine import Engine
 from scheduler.errors import (
     Conflict,
@@ -28,7 +29,6 @@ from scheduler.service import Service
 from scheduler.specs import changes, files, listing, model, wanted
 from scheduler.specs.aide import Aides
 from scheduler.specs.changes import NewSpec, Sent
-from scheduler.specs.messages import Finding, Limits, Read
 from scheduler.specs.model import Stored
 from scheduler.specs.pipeline import step, step_id
 from scheduler.specs.shown import (

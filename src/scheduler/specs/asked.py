@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import msgspec
 
 from scheduler.actions import Call, Expected, Operation, Outcome
+from scheduler.documents.client import Operation as Endpoint
+from scheduler.documents.messages import Request
+from scheduler.documents.operation import Arguments, WrongCall, build
 from scheduler.outbound import Response, SendError
-from scheduler.specs.client import Operation as Endpoint
-from scheduler.specs.messages import Request
 from scheduler.specs.model import Called
-from scheduler.specs.operation import Arguments, WrongCall, build
 from scheduler.specs.responses import Key, Shared
 from scheduler.target import Target, prepare
 

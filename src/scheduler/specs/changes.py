@@ -17,9 +17,9 @@ from sqlalchemy.exc import IntegrityError
 from scheduler import db
 from scheduler.clock import Slice
 from scheduler.db import Conn, utc
+from scheduler.documents.client import Client
 from scheduler.errors import Conflict
 from scheduler.specs import model
-from scheduler.specs.client import Client
 from scheduler.specs.model import COLUMNS, OF_DRAFT, OF_SERVICE, Status, Stored, home, stored
 
 ERROR_MOST = 2000

@@ -4,11 +4,11 @@ import asyncio
 from collections import OrderedDict
 from uuid import UUID
 
+from scheduler.documents.messages import Check, Finding, Fine, Learn, Request, Unknown
 from scheduler.errors import Unavailable
 from scheduler.masking import MASK, is_secret
 from scheduler.specs import model
 from scheduler.specs.aide import Aides
-from scheduler.specs.messages import Check, Finding, Fine, Learn, Request, Unknown
 from scheduler.specs.model import Called
 from scheduler.specs.way import Way
 

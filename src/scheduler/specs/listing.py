@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from scheduler.clock import Slice
 from scheduler.db import Conn
-from scheduler.specs.client import Client, Operation
+from scheduler.documents.client import Client, Operation
 from scheduler.specs.model import COLUMNS, OF_SERVICE, Stored, home, stored
 
 PAGE_BYTES = 8 << 20

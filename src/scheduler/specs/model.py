@@ -25,9 +25,9 @@ from sqlalchemy.dialects.postgresql import JSONB
 from scheduler import db, sealing
 from scheduler.clock import Slice
 from scheduler.db import Conn, metadata, times_check
+from scheduler.documents.client import Operation
 from scheduler.run import bucket_of
 from scheduler.sealing import Vault
-from scheduler.specs.client import Operation
 
 SPEC = Table(
     "spec",

@@ -9,6 +9,7 @@ from scheduler.actions import Call, Expected, Operation, Outcome
 from scheduler.actions.http import named, refused
 from scheduler.config import Settings
 from scheduler.db import Database
+from scheduler.documents.operation import WrongCall
 from scheduler.engine import Chore
 from scheduler.errors import UserError
 from scheduler.outbound import NotNowError, Outbound, Response, SendError
@@ -33,7 +34,6 @@ from scheduler.specs.asked import (
 from scheduler.specs.checks import Checks
 from scheduler.specs.lookup import Lookup
 from scheduler.specs.model import Called
-from scheduler.specs.operation import WrongCall
 from scheduler.specs.responses import Key, Shared
 from scheduler.specs.sharing import Sharing
 from scheduler.specs.unpacking import PackedError, codings, unpack

@@ -9,10 +9,10 @@ from msgspec import UNSET, UnsetType
 
 from scheduler.clock import Slice
 from scheduler.db import rfc3339
+from scheduler.documents.client import Operation
 from scheduler.masking import MASK
 from scheduler.sealing import SealError, Vault
 from scheduler.specs import model
-from scheduler.specs.client import Operation
 from scheduler.specs.listing import Serving, Whole
 from scheduler.specs.model import Status, Stored
 

@@ -16,11 +16,11 @@ from scheduler.actions.step import Step
 from scheduler.config import Specs
 from scheduler.db import Conn, Database, utc
 from scheduler.definition import Definition, Policy
+from scheduler.documents.messages import Compile, Compiled, Finding, Limits, Read, Review, Reviewed
 from scheduler.errors import TooManyRequests, Unavailable
 from scheduler.run import NewRun, Run
 from scheduler.specs import changes, model
 from scheduler.specs.aide import Aides
-from scheduler.specs.messages import Compile, Compiled, Finding, Limits, Read, Review, Reviewed
 from scheduler.specs.model import Stored
 from scheduler.specs.pipeline import message_of, step, step_id
 

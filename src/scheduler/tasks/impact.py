@@ -17,6 +17,7 @@ from scheduler import tasklist
 from scheduler.actions import Operation
 from scheduler.db import Database, utc
 from scheduler.definition import Definition
+from scheduler.documents.client import Operation as Endpoint
 from scheduler.engine import Engine
 from scheduler.errors import NotFound
 from scheduler.openapi import asks
@@ -24,7 +25,6 @@ from scheduler.runs.api import cursor_of, read_cursor
 from scheduler.service import Service
 from scheduler.specs import model
 from scheduler.specs.asked import no_endpoint
-from scheduler.specs.client import Operation as Endpoint
 from scheduler.specs.model import Called, Status, Stored
 from scheduler.specs.performer import OperationPerformer
 

@@ -28,7 +28,7 @@ from openapi_spec_validator.validation.keywords import (
 )
 from referencing import Resource
 
-from scheduler.specs.notation import TOP, Path, Wrong, quoted
+from scheduler.documents.notation import TOP, Path, Wrong, quoted
 
 ELSEWHERE = (ExtraParametersError, ParameterDuplicateError, UnresolvableParameterError)
 """A property that is required and not described is none; the others are of one operation alone."""

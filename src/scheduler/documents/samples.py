@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
-from scheduler.specs import schemas
-from scheduler.specs.references import resolved
+from scheduler.documents import schemas
+from scheduler.documents.references import resolved
 
 DEPTH = 12
 MOST = 2000

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from scheduler.specs.client import Scheme
-from scheduler.specs.notation import TOP, Path, Wrong, quoted
-from scheduler.specs.references import resolved
+from scheduler.documents.client import Scheme
+from scheduler.documents.notation import TOP, Path, Wrong, quoted
+from scheduler.documents.references import resolved
 
 Sets = list[dict[str, Scheme]]
 

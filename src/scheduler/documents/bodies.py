@@ -9,8 +9,8 @@ from urllib.parse import quote_plus
 
 import msgspec
 
-from scheduler.specs.client import Encoding, Media, Operation
-from scheduler.specs.styles import (
+from scheduler.documents.client import Encoding, Media, Operation
+from scheduler.documents.styles import (
     JSON,
     WrongCall,
     as_json,

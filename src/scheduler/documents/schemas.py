@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from scheduler.specs.references import resolved
+from scheduler.documents.references import resolved
 
 
 def parts(document: dict[str, Any], schema: Any) -> Iterator[dict[str, Any]]:

@@ -9,7 +9,7 @@ from urllib.parse import unquote
 from jsonschema.protocols import Validator
 from openapi_core.util import BOOLEAN_FALSE_VALUES, BOOLEAN_TRUE_VALUES
 
-from scheduler.specs.reading import Form, Text
+from scheduler.documents.reading import Form, Text
 
 Schema = Any
 """An object; from 3.1 on also true or false."""

@@ -5,15 +5,15 @@ from typing import Any
 import msgspec
 
 from scheduler.answering import Spent, limited
-from scheduler.specs.addresses import ABSOLUTE
-from scheduler.specs.checking import Checker
-from scheduler.specs.client import Operation
-from scheduler.specs.messages import Review, Reviewed
-from scheduler.specs.notation import quoted
-from scheduler.specs.operation import Arguments, WrongCall, build
-from scheduler.specs.references import resolved
-from scheduler.specs.samples import FORMATS, Sampler
-from scheduler.specs.styles import JSON
+from scheduler.documents.addresses import ABSOLUTE
+from scheduler.documents.checking import Checker
+from scheduler.documents.client import Operation
+from scheduler.documents.messages import Review, Reviewed
+from scheduler.documents.notation import quoted
+from scheduler.documents.operation import Arguments, WrongCall, build
+from scheduler.documents.references import resolved
+from scheduler.documents.samples import FORMATS, Sampler
+from scheduler.documents.styles import JSON
 
 NO_SERVER = "names no server; send url with the spec or the process"
 SLOW_S = 0.5

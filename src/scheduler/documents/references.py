@@ -7,7 +7,7 @@ here, or taken out, before any library sees the document.
 from typing import Any
 from urllib.parse import unquote
 
-from scheduler.specs.notation import TOP, Path, Wrong, quoted
+from scheduler.documents.notation import TOP, Path, Wrong, quoted
 
 LOCAL = 'write it into this document, and refer to it like "#/components/schemas/Pet"'
 SCHEMAS = "#/components/schemas/"

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import yaml
 
-from scheduler.specs.messages import Limits
+from scheduler.documents.messages import Limits
 
 QUOTED = 100
 """Characters of a document's own that a finding repeats at a time."""

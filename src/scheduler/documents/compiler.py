@@ -4,10 +4,10 @@ from contextlib import suppress
 
 import msgspec
 
-from scheduler.specs import compiling, document, references, validating
-from scheduler.specs.child import work
-from scheduler.specs.messages import Answer, Ask, Compile, Compiled, Review
-from scheduler.specs.review import reviewed
+from scheduler.documents import compiling, document, references, validating
+from scheduler.documents.child import work
+from scheduler.documents.messages import Answer, Ask, Compile, Compiled, Review
+from scheduler.documents.review import reviewed
 
 MEMORY_BYTES = 1 << 30
 

@@ -9,8 +9,8 @@ from urllib.parse import unquote_plus
 
 from jsonschema.protocols import Validator
 
-from scheduler.specs import reading
-from scheduler.specs.casting import Schemas
+from scheduler.documents import reading
+from scheduler.documents.casting import Schemas
 
 T = TypeVar("T")
 

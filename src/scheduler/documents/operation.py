@@ -6,11 +6,11 @@ from typing import Any, Self
 
 import msgspec
 
-from scheduler.specs.addresses import address, base, expressions
-from scheduler.specs.bodies import body
-from scheduler.specs.client import Operation, Parameter, Scheme
-from scheduler.specs.messages import Request
-from scheduler.specs.styles import (
+from scheduler.documents.addresses import address, base, expressions
+from scheduler.documents.bodies import body
+from scheduler.documents.client import Operation, Parameter, Scheme
+from scheduler.documents.messages import Request
+from scheduler.documents.styles import (
     WrongCall,
     decoded,
     encoded,

@@ -1,8 +1,8 @@
 """The child process that looks whether something is a document at all: `python -m` runs it."""
 
-from scheduler.specs import document
-from scheduler.specs.child import work
-from scheduler.specs.messages import Answer, Ask, Fine, Read
+from scheduler.documents import document
+from scheduler.documents.child import work
+from scheduler.documents.messages import Answer, Ask, Fine, Read
 
 MEMORY_BYTES = 1 << 30
 

@@ -6,13 +6,13 @@ from typing import Any, get_args
 
 import msgspec
 
-from scheduler.specs import schemas
-from scheduler.specs.client import Client, Encoding, Media, Operation, Parameter, Place, Style
-from scheduler.specs.messages import Limits
-from scheduler.specs.notation import TOP, Path, Wrong, quoted
-from scheduler.specs.references import resolved
-from scheduler.specs.security import Requirements
-from scheduler.specs.servers import servers
+from scheduler.documents import schemas
+from scheduler.documents.client import Client, Encoding, Media, Operation, Parameter, Place, Style
+from scheduler.documents.messages import Limits
+from scheduler.documents.notation import TOP, Path, Wrong, quoted
+from scheduler.documents.references import resolved
+from scheduler.documents.security import Requirements
+from scheduler.documents.servers import servers
 
 METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
 NOT_SENT = {"TRACE"}

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 
 from scheduler.answering import Spent, limited, serve
-from scheduler.specs.messages import Answer, Ask, Asked, Finding, Said
-from scheduler.specs.notation import Wrong, quoted
+from scheduler.documents.messages import Answer, Ask, Asked, Finding, Said
+from scheduler.documents.notation import Wrong, quoted
 
 RECURSION = 3000
 """Frames: values may be nested 500 deep, and a validator takes a few for each level."""

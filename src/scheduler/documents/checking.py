@@ -11,13 +11,13 @@ from typing import Any
 from jsonschema.exceptions import ValidationError
 from jsonschema.protocols import Validator
 
-from scheduler.specs import contents, reading
-from scheduler.specs.casting import Schemas
-from scheduler.specs.messages import Request
-from scheduler.specs.plans import Checked, Plan, plan
-from scheduler.specs.reading import Missing, Text, Unread
-from scheduler.specs.sentences import is_of_the_document, required, sentence
-from scheduler.specs.validators import factory
+from scheduler.documents import contents, reading
+from scheduler.documents.casting import Schemas
+from scheduler.documents.messages import Request
+from scheduler.documents.plans import Checked, Plan, plan
+from scheduler.documents.reading import Missing, Text, Unread
+from scheduler.documents.sentences import is_of_the_document, required, sentence
+from scheduler.documents.validators import factory
 
 MAX_PLANS = 1000
 """Operations that are kept ready, of each document."""

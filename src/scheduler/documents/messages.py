@@ -5,7 +5,7 @@ The child is not trusted with anything but the document: no settings, no databas
 
 import msgspec
 
-from scheduler.specs.client import Client
+from scheduler.documents.client import Client
 
 
 class Limits(msgspec.Struct, frozen=True):

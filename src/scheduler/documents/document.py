@@ -3,8 +3,8 @@
 import re
 from typing import Any
 
-from scheduler.specs.messages import Limits
-from scheduler.specs.notation import TOP, Wrong, quoted, values
+from scheduler.documents.messages import Limits
+from scheduler.documents.notation import TOP, Wrong, quoted, values
 
 VERSION = re.compile(r"3\.[01]\.[0-9]+(-.+)?")
 RIGHT = 'write the version of OpenAPI that it keeps to, like "3.0.3" or "3.1.0"'

@@ -9,8 +9,8 @@ from jsonschema.protocols import Validator
 from jsonschema_path import SchemaPath
 from openapi_core.validation.schemas.factories import SchemaValidatorsFactory
 
-from scheduler.specs.casting import Schema, Schemas
-from scheduler.specs.reading import Form
+from scheduler.documents.casting import Schema, Schemas
+from scheduler.documents.reading import Form
 
 OF_THE_BODY: Final = {"accept", "authorization", "content-type"}
 """Header parameters of these names are not looked at (OpenAPI 3.1, 4.8.12.2)."""

@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from scheduler.specs.notation import Path, Wrong, quoted
+from scheduler.documents.notation import Path, Wrong, quoted
 
 MAX_SERVERS = 100
 MAX_URL = 8192

@@ -7,9 +7,9 @@ from collections import OrderedDict
 
 import msgspec
 
-from scheduler.specs.checking import Checker
-from scheduler.specs.child import work
-from scheduler.specs.messages import Answer, Ask, Check, Finding, Fine, Learn, Unknown
+from scheduler.documents.checking import Checker
+from scheduler.documents.child import work
+from scheduler.documents.messages import Answer, Ask, Check, Finding, Fine, Learn, Unknown
 
 MEMORY_BYTES = 512 << 20
 REMEMBERED = 16 << 20

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from scheduler.specs.client import Parameter, Style
+from scheduler.documents.client import Parameter, Style
 
 Shape = str | list[str] | dict[str, str]
 """A value as a style sees it."""

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Final
 from urllib.parse import quote, unquote, urljoin
 
-from scheduler.specs.styles import WrongCall
+from scheduler.documents.styles import WrongCall
 
 EXPRESSION = re.compile(r"\{([^{}]+)\}")
 ABSOLUTE = re.compile(r"https?://", re.IGNORECASE)
