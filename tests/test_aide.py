@@ -1,6 +1,7 @@
 """Aides: the children in which documents are read, compiled and reviewed, and requests checked."""
 
 import asyncio
+import contextlib
 import json
 import os
 import resource
@@ -81,8 +82,13 @@ async def aides() -> AsyncIterator[Aides]:
 
 def children() -> dict[str, psutil.Process]:
     """The children of this process, by the last word of their modules."""
-    found = [each for each in psutil.Process().children() if "-P" in each.cmdline()]
-    return {each.cmdline()[-1].rsplit(".", 1)[-1]: each for each in found}
+    found: dict[str, psutil.Process] = {}
+    for each in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has ended
+            line = each.cmdline()
+            if "-P" in line:
+                found[line[-1].rsplit(".", 1)[-1]] = each
+    return found
 
 
 # What they do -------------------------------------------------------------------------------------
