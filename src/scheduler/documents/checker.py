@@ -26,12 +26,13 @@ class Memory:
     def answer(self, ask: Ask) -> Answer:
         """Learn a document, or check a request."""
         match ask:
-            case Check(document, endpoint, request):
-                found = self._known.get(document)
-                if found is None:
-                    return Unknown()
+            case Check(document, endpoint, request, source):
+                if document not in self._known:
+                    if source is None:
+                        return Unknown()
+                    self._learn(document, source)
                 self._known.move_to_end(document)
-                wrong = found[0].check(endpoint, request)
+                wrong = self._known[document][0].check(endpoint, request)
                 return Finding(wrong) if wrong else Fine()
             case Learn(name, document):
                 try:
