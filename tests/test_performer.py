@@ -16,8 +16,10 @@ from receiver import Receiver
 from scheduler.actions import Expected, Operation
 from scheduler.clock import database_ms
 from scheduler.run import run_id
-from scheduler.specs import changes
+from scheduler.specs import changes, model
 from scheduler.specs.aide import Aides
+from scheduler.specs.lookup import FRESH_S, Lookup
+from scheduler.specs.way import Way
 
 PREFIX = "Error executing API call: API call failed: "
 GONE = "The command could not be executed because the service requested (filmot) is not available."
@@ -183,6 +185,17 @@ async def test_what_was_changed_before_a_call_was_made_holds_for_it(bench, recei
         )  # fmt: skip
     assert (await bench.call()).succeeded
     assert receiver.last.header("x-key") == "new"
+
+
+async def test_what_is_too_old_to_be_used_is_not_kept(bench):
+    await bench.spec()
+    vault = bench.database.vault
+    async with bench.database.engine.connect() as conn:
+        called = await model.called(conn, vault, ALICE, "filmot", "GET /any")
+    lookup = Lookup(Way(bench.database))
+    for n in range(100):
+        lookup._learn((ALICE, "filmot", f"GET /{n}"), n * FRESH_S / 2, called)
+    assert [endpoint for _, _, endpoint in lookup._known] == ["GET /97", "GET /98", "GET /99"]
 
 
 async def test_calls_together_ask_for_their_spec_together(bench):
