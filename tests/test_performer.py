@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from sqlalchemy import event
 
-from calling import ALICE, BOB, Calling, calling, helped, of
+from calling import ALICE, BOB, Calling, calling, helped, of, query
 from conftest import eventually
 from receiver import Receiver
 from scheduler.actions import Expected, Operation
@@ -126,6 +126,18 @@ async def test_a_wrong_value_ends_the_call_before_anything_is_sent(bench, receiv
     assert got.error.startswith(PREFIX)
     assert "page" in got.error
     assert not got.retryable
+    assert receiver.requests == []
+
+
+async def test_a_reason_is_short_however_long_the_names_of_a_document_are(bench, receiver):
+    name = "n" * 5000
+    await bench.spec(endpoints=[of("/long", "GET", query(name, "integer", required=True))])
+    for given in ("{}", msgspec.json.encode({name: "x"}).decode()):
+        got = await bench.call("GET /long", query_params=given)
+        assert got.error.startswith(f"{PREFIX}nnnn")
+        assert len(got.error) < 1100
+    long = await bench.performer.check(ALICE, Operation("filmot", "/long"))
+    assert [len(reason) < 1100 for _, reason in long] == [True]
     assert receiver.requests == []
 
 

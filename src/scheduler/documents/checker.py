@@ -14,6 +14,8 @@ from scheduler.documents.messages import Answer, Ask, Check, Finding, Fine, Lear
 MEMORY_BYTES = 512 << 20
 REMEMBERED = 16 << 20
 """Bytes of JSON, of all documents that are remembered; as values they take many times that."""
+WRONG_MOST = 4000
+"""Characters of a finding: names and values in it are as long as the document has them."""
 
 
 class Memory:
@@ -33,7 +35,7 @@ class Memory:
                     self._learn(document, source)
                 self._known.move_to_end(document)
                 wrong = self._known[document][0].check(endpoint, request)
-                return Finding(wrong) if wrong else Fine()
+                return Finding(wrong[:WRONG_MOST]) if wrong else Fine()
             case Learn(name, document):
                 try:
                     return self._learn(name, document)

@@ -9,6 +9,7 @@ from scheduler.errors import Unavailable
 from scheduler.masking import MASK, is_secret
 from scheduler.specs import model
 from scheduler.specs.aide import Aides
+from scheduler.specs.asked import cut
 from scheduler.specs.model import Called
 from scheduler.specs.way import Way
 
@@ -112,4 +113,4 @@ def _masked(message: str, request: Request) -> str:
     for name, value in request.headers:
         if is_secret(name) and len(value) >= SHORT:
             message = message.replace(value, MASK)
-    return message
+    return cut(message)

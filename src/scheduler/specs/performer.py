@@ -20,6 +20,7 @@ from scheduler.specs.asked import (
     PREFIX,
     Asked,
     built,
+    cut,
     failed,
     field_of,
     handed,
@@ -131,7 +132,7 @@ class OperationPerformer:
             prepare(request.method, request.url, dict(request.headers), request.body)
             finding = await self._checks.finding(service_id, called, request, hash_of(request))
         except (WrongCall, ValueError) as e:
-            finding = str(e)
+            finding = cut(str(e))
         return [] if finding is None else [(field_of(called.operation, finding), finding)]
 
     # The call ------------------------------------------------------------------------------------
