@@ -15,9 +15,11 @@ from conftest import eventually
 from receiver import Receiver
 from scheduler.actions import Expected, Operation
 from scheduler.clock import database_ms
+from scheduler.documents.client import Operation as Endpoint
 from scheduler.run import run_id
 from scheduler.specs import changes
 from scheduler.specs.aide import Aides
+from scheduler.specs.asked import field_of
 
 PREFIX = "Error executing API call: API call failed: "
 GONE = "The command could not be executed because the service requested (filmot) is not available."
@@ -436,3 +438,18 @@ async def test_what_is_wrong_is_told_of_its_field(bench):
     wrong = await found(bench, "GET /search", query_params='{"term": "x", "page": "two"}')
     assert set(wrong) == {"query_params"}
     assert set(await found(bench, "POST /pets", req_body='{"name": 5}')) == {"req_body"}
+
+
+@pytest.mark.parametrize(
+    ("finding", "field"),
+    [
+        ("the document names no server; send `url`, such as https://example.com", "service"),
+        ("the server /v1 of the document is relative; send `url`", "service"),
+        ("url: a URL begins with http:// or https://", "service"),
+        ("headers: the value of a has a line break", "headers"),
+        ("query_params must be an object", "query_params"),
+        ("url_params must be an object", "url_params"),
+    ],
+)
+def test_what_is_wrong_with_no_parameter_is_told_of_what_it_is_about(finding, field):
+    assert field_of(Endpoint(method="GET", path="/"), finding) == field

@@ -323,7 +323,10 @@ def test_bodies_know_how_the_properties_of_forms_are_written():
         "multipart/form-data": {"schema": schema, "encoding": {"plain": {"contentType": "a/b"}}},
         "application/x-www-form-urlencoded": {
             "schema": schema,
-            "encoding": {"tags": {"style": "spaceDelimited", "explode": False}},
+            "encoding": {
+                "tags": {"style": "spaceDelimited", "explode": False},
+                "plain": {"style": "form"},
+            },
         },
         "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
         "image/png": {},
@@ -337,7 +340,7 @@ def test_bodies_know_how_the_properties_of_forms_are_written():
         Media(type="multipart/form-data", encoding={
             "file": binary, "files": binary, "plain": Encoding(content_type="a/b")}),
         Media(type="application/x-www-form-urlencoded", encoding={
-            "file": binary, "files": binary,
+            "file": binary, "files": binary, "plain": Encoding(),
             "tags": Encoding(style="spaceDelimited", explode=False)}),
         Media(type="application/octet-stream", encoding={"": binary}),
         Media(type="image/png", encoding={"": binary}),

@@ -291,7 +291,8 @@ def test_the_document_s_own_path_is_kept(template, sent):
 @pytest.mark.parametrize(
     ("servers", "given", "base", "sent"),
     [
-        ([SERVER, "https://b"], None, "https://c", "https://api.example.com/v1/pets"),
+        ([SERVER, "https://b"], None, None, "https://api.example.com/v1/pets"),
+        ([SERVER, "https://b"], None, "https://c", "https://c/pets"),
         ([SERVER], "https://d/x/", "https://c", "https://d/x/pets"),
         ([], None, "https://c/x", "https://c/x/pets"),
         (["/"], None, "https://c/x/", "https://c/x/pets"),
