@@ -575,6 +575,21 @@ async def test_an_api_shows_how_far_it_has_come_what_it_offers_and_which_tasks_i
     assert "Client code generated and reviewed" in page.text
 
 
+async def test_an_api_that_never_came_to_serve_has_a_page_too(visitor, alice):
+    spec = {"openapi": "3.0.3", "info": {"title": "t"}, "paths": {}}
+    new = {"name": "broken", "headers": {"x-key": "planted"}, "spec": in_base64(spec)}
+    trace = (await alice.post("/v1/api/spec", json=new)).json()["trace_id"]
+    assert (await visitor.get(f"/dashboard/apis/{trace}")).status_code == 200
+
+    async def failed() -> None:
+        assert (await alice.get(f"/v1/api/spec/{trace}/status")).json()["status"] == "ERROR"
+
+    await eventually(failed)
+    page = await visitor.get(f"/dashboard/apis/{trace}")
+    assert page.status_code == 200 and "info: has no version" in page.text
+    assert "x-key" in page.text and "planted" not in page.text
+
+
 async def test_an_api_of_another_service_has_no_page(visitor, bob):
     spec = {"openapi": "3.0.3", "info": {"title": "t", "version": "1"}, "paths": {}}
     new = {"name": "theirs", "headers": {}, "spec": in_base64(spec)}
