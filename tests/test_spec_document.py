@@ -519,4 +519,7 @@ def test_the_review_lists_what_no_call_can_satisfy():
     assert found["TRACE /a"] == "TRACE is not sent"
     assert found["GET /b"].startswith("a call made of the document itself does not fit it: q must")
     found = refused(document(paths=paths, servers=[{"url": "ftp://h.example"}]), None)
-    assert found["GET /a"] == "its server ftp://h.example is no address of http or https"
+    assert found["GET /a"] == (
+        "its server ftp://h.example is no address of http or https; "
+        "send url with the spec or the process"
+    )

@@ -11,6 +11,8 @@ from scheduler.documents.styles import WrongCall
 EXPRESSION = re.compile(r"\{([^{}]+)\}")
 ABSOLUTE = re.compile(r"https?://", re.IGNORECASE)
 LITERAL: Final = "%:@!$&'()*+,;="
+SEND_URL: Final = "send url with the spec or the process"
+"""How a reason ends for which an operation cannot be called without one."""
 
 
 def base(servers: list[str], *, given: str | None, url: str | None) -> str:
