@@ -465,11 +465,17 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     "least-properties": {"type": "object", "minProperties": 2,
                          "properties": {"a": {"type": "string"}, "b": {"type": "integer"}}},
     "nullable": {"type": "string", "nullable": True, "enum": [None, "x"]},
+    "read-only": {"type": "object", "required": ["id", "name", "kind"], "minProperties": 1,
+                  "properties": {"id": {"type": "integer", "readOnly": True},
+                                 "name": {"$ref": "#/components/schemas/Stamp"},
+                                 "kind": {"allOf": [{"type": "string"}, {"readOnly": True}]},
+                                 "note": {"type": "string"}}},
 }  # fmt: skip
 PARTS = {"schemas": {
     "Node": {"type": "object", "required": ["name"], "properties": {
         "name": {"type": "string"}, "next": {"$ref": "#/components/schemas/Node"},
         "other": {"type": "boolean"}}},
+    "Stamp": {"type": "string", "format": "date-time", "readOnly": True},
     "Dog": {"type": "object", "required": ["kind", "age"],
             "properties": {"kind": {"type": "string"}, "age": {"type": "integer"}}},
 }}  # fmt: skip

@@ -64,9 +64,26 @@ def _required(
     if not validator.is_type(instance, "object"):
         return
     for name in wanted:
-        own = schema.get("properties", {}).get(name)
-        if name not in instance and not (isinstance(own, dict) and own.get("readOnly")):
+        if name not in instance and not _only_read(validator, schema, name):
             yield ValidationError(f"{name!r} is a required property")
+
+
+def _only_read(validator: Validator, schema: Mapping[str, Any], name: str) -> bool:
+    own = schema.get("properties", {}).get(name)
+    resolver: Any = getattr(validator, "_resolver")  # noqa: B009 - as jsonschema's own `$ref` does
+    waiting, seen = [(own, resolver)], set[int]()
+    while waiting:
+        one, where = waiting.pop()
+        if not isinstance(one, Mapping) or id(one) in seen:
+            continue
+        seen.add(id(one))
+        if one.get("readOnly") is True:
+            return True
+        waiting += [(each, where) for each in one.get("allOf") or ()]
+        if isinstance(one.get("$ref"), str):
+            found = where.lookup(one["$ref"])
+            waiting.append((found.contents, found.resolver))
+    return False
 
 
 _EXACT: dict[str, Any] = {"multipleOf": _multiple_of, "pattern": _pattern, "required": _required}
