@@ -208,6 +208,31 @@ def test_an_array_in_the_style_of_objects_is_repeated():
     assert check(asked, "/pets?value=1&value=x") == 'value[1] must be an integer, is "x"'
 
 
+@BOTH
+def test_arrays_in_brackets_are_read_as_arrays(version):
+    number = {"type": "integer"}
+    line = {"type": "object", "required": ["n"], "properties": {"n": number}}
+    span = {"anyOf": [number, {"type": "object", "properties": {"gt": number}}]}
+    asked = [
+        parameter({"type": "array", "items": number, "maxItems": 2}, style="deepObject"),
+        parameter({"type": "array", "items": line}, name="lines", style="deepObject"),
+        parameter(span, name="span", style="deepObject", required=True),
+    ]
+
+    def said(query):
+        return check(asked, f"/pets?{query}", version=version)
+
+    assert said("span%5Bgt%5D=1&value%5B%5D=1&value%5B%5D=2&lines%5B0%5D%5Bn%5D=1") is None
+    assert said("span=1&value%5B%5D=1") is None
+    assert said("span=1&value%5B%5D=x") == 'value[0] must be an integer, is "x"'
+    assert said("span=1&value%5B0%5D=1&value%5B1%5D=2&value%5B2%5D=3") == (
+        "value must have at most 2 items, is an array"
+    )
+    assert said("span=1&lines%5B0%5D%5Bn%5D=1&lines%5B1%5D%5Bm%5D=1") == (
+        "lines[1].n is required and must be specified"
+    )
+
+
 def test_several_values_for_one_are_wrong():
     said = check([parameter({"type": "string"})], "/pets?value=1&value=2")
     assert said == "value must be a string, is an array"

@@ -13,6 +13,7 @@ from scheduler.documents.messages import Request
 from scheduler.documents.styles import (
     WrongCall,
     decoded,
+    deep,
     encoded,
     in_path,
     missing,
@@ -252,4 +253,6 @@ def _unnamed(name: str, value: Any) -> list[str]:
     shape = shaped(value)
     if shape is None:
         return []
-    return pairs(name, "deepObject", value, shape, encoded, explode=True)
+    if isinstance(value, dict):
+        return deep(encoded(name), value, encoded, repeated=True)
+    return pairs(name, "form", value, shape, encoded, explode=True)
