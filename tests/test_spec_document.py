@@ -218,6 +218,8 @@ def test_a_finding_in_a_document_says_what_would_be_right():
         {"type": "string", "pattern": r"^[\p{L}\p{Z}]*$"},
         {"type": "string", "pattern": r"^[\p{L}\p{Z}]*$", "default": "a"},
         {"type": "string", "pattern": "^(?<year>[0-9]+)$"},
+        {"type": "string", "pattern": r"^[\w-.]+@([\w-]+\.)+[a-\d]{2,4}$"},
+        {"type": "string", "pattern": r"\A[a-z]+\z"},
         {"type": "string", "default": None},
         {"type": "object", "required": ["nobody-describes-it"]},
     ],
