@@ -10,7 +10,6 @@ from scheduler.actions.http import named, refused
 from scheduler.config import Settings
 from scheduler.db import Database
 from scheduler.documents.operation import WrongCall
-from scheduler.engine import Chore
 from scheduler.errors import UserError
 from scheduler.outbound import NotNowError, Outbound, Response, SendError
 from scheduler.sealing import SealError
@@ -39,6 +38,7 @@ from scheduler.specs.sharing import Sharing
 from scheduler.specs.unpacking import PackedError, codings, unpack
 from scheduler.specs.way import Way
 from scheduler.target import prepare
+from scheduler.ticks import Chore
 
 WAIT_S = 0.2
 WAIT_MOST_S = 5.0
