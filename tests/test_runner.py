@@ -46,6 +46,7 @@ class Says:
 
     async def perform(self, _prepared: object, call: actions.Call) -> actions.Outcome:
         self.calls.append(call)
+        call.may_send()
         self.now += self.takes_ms / 1000
         said = self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0]
         if isinstance(said, BaseException):
