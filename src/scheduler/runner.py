@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 import structlog
 
-from scheduler import actions, config, exclusions, metrics, sources, task
+from scheduler import actions, config, exclusions, metrics, queue, sources, task
 from scheduler.actions import Action, Call, Command, Http, Performer
 from scheduler.clock import Clock
 from scheduler.db import Conn
@@ -380,9 +380,10 @@ def _failed(run: Run, reason: str, now: int) -> End:
 def _overlapped(run: Run, work: Work | None, until: int) -> tuple[UUID, int, int] | None:
     """Return the span in which the task's own instants are skipped, if there are any in it.
 
-    Since its own instant, for that is when it was to begin; where every missed one is to run, since
-    it began. Since it was replayed, where it was: between its end and then it stood in nobody's
-    way.
+    Since it began; where it was late, and not every missed one is to run, since its own instant, for
+    that is when it was to begin. Late is what the queue calls so: a busy machine skips nothing for
+    being a little behind. Since it was replayed, where it was: between its end and then it stood in
+    nobody's way.
     """
     if (
         work is None
@@ -393,8 +394,9 @@ def _overlapped(run: Run, work: Work | None, until: int) -> tuple[UUID, int, int
     ):
         return None
     since = next((a.started_at for a in run.tries if a.started_at is not None), until)
-    if run.kind == "task" and run.replayed_at is None and work.task.policy.misfire != "all":
-        since = min(since, run.scheduled_for)
+    late = since - run.scheduled_for > queue.LATE_S * 1000
+    if late and run.kind == "task" and not run.replayed_at and work.task.policy.misfire != "all":
+        since = run.scheduled_for
     trigger = work.task.due
     if trigger is None or not trigger.count(since, until):
         return None
