@@ -1,7 +1,6 @@
 """Asking a child process what is not to be worked out here: it has nothing of ours, and may end.
 
-Services take turns, and so many of their questions may wait; the loop that fires waits for none. A
-service whose question took long lets the others go first for a while.
+Services take turns, and so many of their questions may wait; the loop that fires waits for none.
 """
 
 import asyncio
@@ -23,10 +22,6 @@ from scheduler.errors import TooManyRequests, Unavailable
 log = structlog.get_logger()
 
 START_S = 30.0
-SLOW_S = 0.5
-"""A question that takes longer has its service rest,"""
-REST = 4.0
-"""for so many times as long, while others wait."""
 STOPS = "the scheduler stops; send this again"
 
 Q = TypeVar("Q")
@@ -105,7 +100,6 @@ async def _message(process: Process) -> bytes:
 class Waiting(msgspec.Struct, Generic[Q, A]):
     """A question, and where its answer is awaited."""
 
-    service_id: UUID
     question: Q
     answer: asyncio.Future[A]
 
@@ -138,8 +132,6 @@ class Asking(ABC, Generic[Q, A]):
         self._ending: asyncio.Task[None] | None = None
         self._waiting: dict[UUID, deque[Waiting[Q, A]]] = {}
         """By service, in the order of their turns."""
-        self._rests: dict[UUID, float] = {}
-        """Until when a service lets others go first, on the loop's clock."""
 
     @property
     def pid(self) -> int | None:
@@ -158,12 +150,11 @@ class Asking(ABC, Generic[Q, A]):
             raise Unavailable(
                 f"{self.in_all} {self.what} wait to be {self.done}; send this again later"
             )
-        answer: asyncio.Future[A] = asyncio.get_running_loop().create_future()
-        waiting = Waiting[Q, A](service_id, question, answer)
+        waiting = Waiting[Q, A](question, asyncio.get_running_loop().create_future())
         self._waiting.setdefault(service_id, deque()).append(waiting)
         if self._working is None:
             self._working = asyncio.create_task(self._work(), name=self._child_name)
-        return await answer
+        return await waiting.answer
 
     @property
     def _child_name(self) -> str:
@@ -187,10 +178,7 @@ class Asking(ABC, Generic[Q, A]):
 
     @abstractmethod
     async def _heard(self, questions: list[Q]) -> list[A]:
-        """Return the answers to questions that wait together, in their order.
-
-        There may be fewer, but one: the other questions wait on.
-        """
+        """Return the answers to questions that wait together."""
 
     async def _work(self) -> None:
         """Ask what waits, a question of each service in turn."""
@@ -209,8 +197,9 @@ class Asking(ABC, Generic[Q, A]):
 
     def _next(self) -> list[Waiting[Q, A]]:
         found: list[Waiting[Q, A]] = []
-        while len(found) < self.at_once and (service_id := self._turn(found)) is not None:
-            line = self._waiting.pop(service_id)
+        while self._waiting and len(found) < self.at_once:
+            service_id, line = next(iter(self._waiting.items()))
+            del self._waiting[service_id]
             one = line.popleft()
             if line:
                 self._waiting[service_id] = line  # behind all the others
@@ -218,18 +207,8 @@ class Asking(ABC, Generic[Q, A]):
                 found.append(one)
         return found
 
-    def _turn(self, beside: list[Waiting[Q, A]]) -> UUID | None:
-        """Return whose turn it is; one that rests has it alone, where nobody else waits."""
-        now = asyncio.get_running_loop().time()
-        self._rests = {key: until for key, until in self._rests.items() if until > now}
-        awake = (key for key in self._waiting if key not in self._rests)
-        return next(awake, None if beside else next(iter(self._waiting), None))
-
     async def _settle(self, together: list[Waiting[Q, A]]) -> None:
-        loop = asyncio.get_running_loop()
         try:
-            await self._child.start()
-            began = loop.time()
             answers = await self._heard([one.question for one in together])
         except Exception as e:  # it is told to whoever waits
             log.exception("a child cannot be asked", what=self.what)
@@ -241,23 +220,9 @@ class Asking(ABC, Generic[Q, A]):
                 one.fail(Unavailable(STOPS))
             raise
         else:
-            answered = together[: len(answers)]
-            for one, answer in zip(answered, answers, strict=True):
+            for one, answer in zip(together, answers, strict=True):
                 if not one.answer.done():
                     one.answer.set_result(answer)
-            took = loop.time() - began
-            if took > SLOW_S:  # all but the last were quick, or it would not have been asked
-                self._rests[answered[-1].service_id] = loop.time() + REST * took
-            self._wait_on(together[len(answers) :])
-
-    def _wait_on(self, left: list[Waiting[Q, A]]) -> None:
-        """Have questions wait that were not come to: before all others."""
-        lines = self._waiting
-        for one in reversed(left):
-            line = lines.pop(one.service_id, None) or deque()
-            line.appendleft(one)
-            lines = {one.service_id: line, **lines}
-        self._waiting = lines
 
     def _rest(self) -> None:
         if self._working is None:

@@ -2,7 +2,6 @@
 
 import os
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,6 @@ from scheduler.documents.notation import Wrong, quoted
 
 RECURSION = 3000
 """Frames: values may be nested 500 deep, and a validator takes a few for each level."""
-TOGETHER_S = 0.1
-"""After so long nothing more is begun of what was asked together: a slow one holds up no other."""
 NEVER = ("socket.", "subprocess.", "os.exec", "os.fork", "os.posix_spawn", "os.system", "urllib.")
 """Beginnings of the names of events (PEP 578) that have no business here."""
 ROOTS = tuple({str(Path(root)) for root in (sys.prefix, sys.base_prefix, *sys.path) if root})
@@ -31,12 +28,10 @@ def work(answer: Callable[[Ask], Answer], memory_bytes: int) -> None:
 
     def said(sent: bytes) -> bytes:
         answers: list[Answer] = []
-        last, began = False, time.monotonic()
+        last = False
         for found, whole in _answers(answer, decoder.decode(sent)):
             answers.append(found)
             last |= not whole
-            if last or time.monotonic() - began > TOGETHER_S:
-                break  # what is left is asked again
         return msgspec.msgpack.encode(Said(answers, last))
 
     serve(said, memory_bytes)

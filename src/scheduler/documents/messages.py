@@ -108,7 +108,7 @@ class Asked(msgspec.Struct, frozen=True):
 
 
 class Said(msgspec.Struct, frozen=True):
-    """The answers to a list of asks; where it took long, to the first of them."""
+    """The answers to a list of asks."""
 
     answers: list[Answer]
     last: bool = False

@@ -47,10 +47,10 @@ class _Aide(Asking[Asked, Answer]):
     async def _heard(self, questions: list[Asked]) -> list[Answer]:
         if len(questions) > 1:
             together = await self._exchange(questions)
-            if together:
+            if together is not None:
                 return together
         # Alone, whoever ends the child ends nobody else's question.
-        return [await self._one(questions[0])]
+        return [await self._one(question) for question in questions]
 
     async def _one(self, question: Asked) -> Answer:
         for _ in range(TRIES):
@@ -61,13 +61,10 @@ class _Aide(Asking[Asked, Answer]):
         return Finding(why, spent=True)
 
     async def _exchange(self, questions: list[Asked]) -> list[Answer] | None:
-        """Return the answers to the first of them, as many as were worked out in a short time.
-
-        None where the child had to be ended, or died.
-        """
+        """Return the answers; None where the child had to be ended, or died."""
         await self._child.start()
         body = msgspec.msgpack.encode(questions)
-        seconds = max(one.seconds for one in questions) * WALL + BIT_S
+        seconds = sum(one.seconds for one in questions) * WALL + BIT_S
         try:
             said = msgspec.msgpack.decode(await self._child.exchange(body, seconds), type=Said)
         except (TimeoutError, OSError, asyncio.IncompleteReadError) as e:
