@@ -380,10 +380,10 @@ def _failed(run: Run, reason: str, now: int) -> End:
 def _overlapped(run: Run, work: Work | None, until: int) -> tuple[UUID, int, int] | None:
     """Return the span in which the task's own instants are skipped, if there are any in it.
 
-    Since it began; where it was late, and not every missed one is to run, since its own instant, for
-    that is when it was to begin. Late is what the queue calls so: a busy machine skips nothing for
-    being a little behind. Since it was replayed, where it was: between its end and then it stood in
-    nobody's way.
+    Since it began; where it was late, and not every missed one is to run, since its own instant,
+    for that is when it was to begin. Late is what the queue calls so: a busy machine skips nothing
+    for being a little behind. Since it was replayed, where it was: between its end and then it
+    stood in nobody's way.
     """
     if (
         work is None

@@ -31,7 +31,7 @@ Verdict = tuple[UUID, int, str, bytes]
 """Spec, draft, endpoint, hash of the request."""
 
 
-class Replaced(Unavailable):
+class Replaced(Exception):  # no error: whoever catches it looks the spec up anew
     """Another document has taken the place of the one that a request was built from."""
 
 
@@ -99,7 +99,7 @@ class Checks:
         async with self._way.open() as conn:
             found = await model.document(conn, service_id, called.spec, called.serving or 0)
         if found is None:
-            raise Replaced("the document of the spec has just been replaced; send this again")
+            raise Replaced
         answer = await self._aides.ask(service_id, Learn(document, found), LEARN_S)
         if isinstance(answer, Finding):
             raise Unavailable(answer.message)

@@ -10,7 +10,7 @@ from scheduler.actions.http import named, refused
 from scheduler.config import Settings
 from scheduler.db import Database
 from scheduler.documents.operation import WrongCall
-from scheduler.errors import TooManyRequests, UserError
+from scheduler.errors import TooManyRequests, Unavailable, UserError
 from scheduler.outbound import NotNowError, Outbound, Response, SendError
 from scheduler.sealing import SealError
 from scheduler.specs import model, responses
@@ -132,6 +132,10 @@ class OperationPerformer:
             request = built(action, called)
             prepare(request.method, request.url, dict(request.headers), request.body)
             finding = await self._checks.finding(service_id, called, request, hash_of(request))
+        except Replaced:
+            raise Unavailable(
+                "the document of the spec has just been replaced; send this again"
+            ) from None
         except (WrongCall, ValueError) as e:
             finding = str(e)
         return [] if finding is None else [(field_of(called.operation, finding), finding)]
@@ -253,8 +257,6 @@ class OperationPerformer:
                 )
         except TimeoutError:
             return failed("no time was left to check the call, and to send it", retryable=True)
-        except Replaced:
-            raise
         except TooManyRequests as e:  # its service's others are checked first
             return Outcome(succeeded=False, later_s=e.retry_after or AWAY_S)
         except UserError as e:
