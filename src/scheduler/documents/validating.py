@@ -194,10 +194,10 @@ def _errors(validator: Any) -> Iterator[ValidationError]:
 
 
 def _is_pattern(error: ValidationError) -> bool:
-    """Tell whether it is only that a pattern (ECMA-262) is none of Python's.
+    r"""Tell whether it is only that a pattern (ECMA-262) is none of Python's.
 
     By its annex B, which everyone goes by, `-` beside a class and a letter that needs no escape
-    are themselves: `[\\w-.]`, and the `\\A` and `\\z` of other languages.
+    are themselves: `[\w-.]`, and the `\A` and `\z` of other languages.
     """
     if error.validator != "format" or error.validator_value != "regex":
         return False
