@@ -1,6 +1,7 @@
 """Aides: the children in which documents are read, compiled and reviewed, and requests checked."""
 
 import asyncio
+import contextlib
 import json
 import os
 import resource
@@ -81,8 +82,13 @@ async def aides() -> AsyncIterator[Aides]:
 
 def children() -> dict[str, psutil.Process]:
     """The children of this process, by the last word of their modules."""
-    found = [each for each in psutil.Process().children() if "-P" in each.cmdline()]
-    return {each.cmdline()[-1].rsplit(".", 1)[-1]: each for each in found}
+    found: dict[str, psutil.Process] = {}
+    for each in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has ended
+            line = each.cmdline()
+            if "-P" in line:
+                found[line[-1].rsplit(".", 1)[-1]] = each
+    return found
 
 
 # What they do -------------------------------------------------------------------------------------
@@ -185,6 +191,37 @@ async def test_what_takes_too_long_is_given_up_and_costs_nobody_else(aides):
     assert {type(answers[0]), type(answers[2])} <= {Fine, Unknown}
     assert await aides.ask(ALICE, check("limit=1"), 5) == Unknown(), "another child has its place"
     assert children()["checker"].pid != first
+
+
+async def test_a_service_whose_checks_take_long_holds_up_nobody_else(aides):
+    await aides.ask(BOB, Learn("b/1", DOCUMENT), 5)
+    await aides.ask(ALICE, Learn("a/1", DOCUMENT), 5)
+    slow = [
+        asyncio.create_task(aides.ask(ALICE, check(f"limit=1&slow={'a' * 60}!{n}"), 2))
+        for n in range(10)
+    ]
+    await asyncio.sleep(0)  # they wait before Bob's
+    answer = await aides.ask(BOB, check("limit=1", "b/1"), 2)
+    if isinstance(answer, Unknown):  # the child that knew it was in the middle of one of Alice's
+        await aides.ask(BOB, Learn("b/1", DOCUMENT), 5)
+        answer = await aides.ask(BOB, check("limit=1", "b/1"), 2)
+    assert answer == Fine()
+    ended = [each.result() for each in slow if each.done()]
+    assert set(ended) <= {Unknown()}, "Bob waits for no pattern of Alice's"
+
+    quick = await aides.ask(BOB, check("limit=2", "b/1"), 2)
+    assert quick == Fine(), "and her later ones do not end the child that knows his document"
+    for each in slow:
+        each.cancel()
+    await asyncio.gather(*slow, return_exceptions=True)
+
+
+async def test_a_check_that_takes_long_is_given_all_its_time_apart_from_others(aides):
+    await aides.ask(ALICE, Learn("a/1", DOCUMENT), 5)
+    assert await aides.ask(ALICE, SLOW, 1) == Unknown(), "the child apart does not know it yet"
+    await aides.ask(ALICE, Learn("a/1", DOCUMENT), 5)
+    answer = await aides.ask(ALICE, SLOW, 1)
+    assert isinstance(answer, Finding) and "takes more than 1 seconds" in answer.message
 
 
 async def test_a_child_that_is_killed_is_replaced_and_what_it_was_asked_is_asked_again(aides):

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from sqlalchemy import event
 
-from calling import ALICE, BOB, Calling, calling, helped, of
+from calling import ALICE, BOB, Calling, calling, helped, of, query
 from conftest import eventually
 from receiver import Receiver
 from scheduler.actions import Expected, Operation
@@ -453,3 +453,21 @@ async def test_what_is_wrong_is_told_of_its_field(bench):
 )
 def test_what_is_wrong_with_no_parameter_is_told_of_what_it_is_about(finding, field):
     assert field_of(Endpoint(method="GET", path="/"), finding) == field
+
+
+async def test_a_call_whose_document_was_replaced_meanwhile_goes_through_the_next_one(
+    bench, receiver
+):
+    """It was looked up a moment ago, and the child that checks has never heard of it."""
+    spec = await bench.spec(endpoints=[of("/any"), of("/pets", "POST")])
+    lookup = bench.performer._specs
+    await lookup.called((ALICE, "filmot", "POST /pets"), asyncio.get_running_loop().time())
+    async with bench.database.engine.begin() as conn:
+        sent = changes.Sent(b"{}", "0" * 64)
+        await changes.renew(conn, spec, sent, await database_ms(conn))
+        again = await changes.by_key(conn, ALICE, spec.key)
+    assert again is not None
+    await bench.serve(again, [of("/any"), of("/pets", "POST", query("page", "integer"))])
+    got = await bench.call("POST /pets", once=True, waited_s=1, query_params='{"page": 2}')
+    assert (got.succeeded, got.error) == (True, None)
+    assert receiver.last.path == "/pets?page=2"

@@ -11,12 +11,13 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import psutil
 import pytest
 
 from conftest import eventually
-from scheduler.errors import Unavailable
+from scheduler.errors import TooManyRequests, Unavailable
 from scheduler.specs import package
 from scheduler.specs.package import project_name, written
 
@@ -51,8 +52,11 @@ def document(**more: Any) -> dict[str, Any]:
     }
 
 
-async def zip_of(fields: dict[str, Any], name: str = "pets") -> bytes:
-    return await written(json.dumps(fields).encode(), name, 60)
+ALICE, BOB = UUID(int=1), UUID(int=2)
+
+
+async def zip_of(fields: dict[str, Any], name: str = "pets", service: UUID = ALICE) -> bytes:
+    return await written(service, json.dumps(fields).encode(), name, 60)
 
 
 @pytest.fixture(autouse=True)
@@ -155,7 +159,7 @@ async def test_a_refusal_says_why_and_names_nothing_of_this_machine(temporary):
 
 async def test_one_that_takes_too_long_is_killed_and_leaves_nothing(temporary):
     with pytest.raises(ValueError, match=r"took longer than 0\.01 s"):
-        await written(json.dumps(document()).encode(), "pets", 0.01)
+        await written(ALICE, json.dumps(document()).encode(), "pets", 0.01)
     assert not list(temporary.iterdir())
     assert not children()
 
@@ -188,6 +192,22 @@ async def test_packages_are_written_one_at_a_time_and_few_may_wait(monkeypatch):
         await zip_of(document())
     assert len(children()) == 1
     assert await first == await second
+
+
+async def test_services_take_turns_and_none_fills_the_line():
+    done: list[str] = []
+
+    async def wait(name: str, service: UUID) -> None:
+        await zip_of(document(), name, service)
+        done.append(name)
+
+    tasks = [asyncio.create_task(wait(f"alice{n}", ALICE)) for n in range(4)]
+    await eventually(lambda: children()[0])
+    with pytest.raises(TooManyRequests, match="3 packages of this service wait to be written"):
+        await zip_of(document())
+    tasks.append(asyncio.create_task(wait("bob", BOB)))
+    await asyncio.gather(*tasks)
+    assert done.index("bob") <= 2
 
 
 # Hostile documents --------------------------------------------------------------------------------

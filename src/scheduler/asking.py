@@ -97,6 +97,10 @@ async def _message(process: Process) -> bytes:
     return await process.stdout.readexactly(SIZE.unpack(head)[0])
 
 
+class Moved(Exception):  # no error: whoever catches it asks another child
+    """A question was taken out of its line."""
+
+
 class Waiting(msgspec.Struct, Generic[Q, A]):
     """A question, and where its answer is awaited."""
 
@@ -155,6 +159,11 @@ class Asking(ABC, Generic[Q, A]):
         if self._working is None:
             self._working = asyncio.create_task(self._work(), name=self._child_name)
         return await waiting.answer
+
+    def move(self, service_id: UUID) -> None:
+        """Take a service's questions out of the line; those who wait for them get Moved."""
+        for waiting in self._waiting.pop(service_id, ()):
+            waiting.fail(Moved())
 
     @property
     def _child_name(self) -> str:

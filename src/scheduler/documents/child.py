@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from scheduler.answering import Spent, limited, serve
-from scheduler.documents.messages import Answer, Ask, Asked, Finding, Said
+from scheduler.documents.messages import Answer, Ask, Asked, Finding, Said, Unasked
 from scheduler.documents.notation import Wrong, quoted
 
 RECURSION = 3000
@@ -29,9 +29,13 @@ def work(answer: Callable[[Ask], Answer], memory_bytes: int) -> None:
     def said(sent: bytes) -> bytes:
         answers: list[Answer] = []
         last = False
-        for found, whole in _answers(answer, decoder.decode(sent)):
+        asked = decoder.decode(sent)
+        for found, whole in _answers(answer, asked):
             answers.append(found)
-            last |= not whole
+            if not whole:  # what comes after it is for another child, and may be as long
+                answers += [Unasked()] * (len(asked) - len(answers))
+                last = True
+                break
         return msgspec.msgpack.encode(Said(answers, last))
 
     serve(said, memory_bytes)

@@ -97,7 +97,11 @@ class Unknown(msgspec.Struct, tag=True, frozen=True):
     """The child does not know the document: send it, and ask again."""
 
 
-Answer = Finding | Fine | Compiled | Reviewed | Unknown
+class Unasked(msgspec.Struct, tag=True, frozen=True):
+    """The child came to its end before this ask: it is to be asked again."""
+
+
+Answer = Finding | Fine | Compiled | Reviewed | Unknown | Unasked
 
 
 class Asked(msgspec.Struct, frozen=True):

@@ -4,13 +4,14 @@ The libraries that know OpenAPI are loaded there alone.
 """
 
 import asyncio
+from collections import OrderedDict
 from typing import Self
 from uuid import UUID
 
 import msgspec
 import structlog
 
-from scheduler.asking import Asking
+from scheduler.asking import Asking, Moved, Waiting
 from scheduler.config import Specs
 from scheduler.documents.messages import (
     Answer,
@@ -22,6 +23,7 @@ from scheduler.documents.messages import (
     Read,
     Review,
     Said,
+    Unasked,
 )
 
 log = structlog.get_logger()
@@ -33,6 +35,12 @@ BIT_S = 5.0
 TRIES = 2
 """A child may be killed for what another document, or the machine, did to it."""
 CHECKS_AT_ONCE = 64
+QUICK_S = 0.5
+"""CPU time that a check may take among those of others; most take a thousandth."""
+APART_S = 60.0
+"""How long a service whose check took more has its requests checked apart."""
+APART_MOST = 10_000
+"""Services."""
 
 
 class _Aide(Asking[Asked, Answer]):
@@ -51,6 +59,11 @@ class _Aide(Asking[Asked, Answer]):
                 return together
         # Alone, whoever ends the child ends nobody else's question.
         return [await self._one(question) for question in questions]
+
+    async def _settle(self, together: list[Waiting[Asked, Answer]]) -> None:
+        await super()._settle(together)
+        if self.pid is None:  # whoever hears that something took too long may move what waits
+            await asyncio.sleep(0)
 
     async def _one(self, question: Asked) -> Answer:
         for _ in range(TRIES):
@@ -86,12 +99,16 @@ class Aides:
         self._reader = _Aide("scheduler.documents.reader", "documents", "read")
         self._compiler = _Aide("scheduler.documents.compiler", "documents", "compiled")
         self._checker = _Aide("scheduler.documents.checker", "requests", "checked", CHECKS_AT_ONCE)
+        self._patient = _Aide("scheduler.documents.checker", "requests", "checked")
+        self._apart: OrderedDict[UUID, float] = OrderedDict()
+        """Services whose requests the patient child checks, and until when."""
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await asyncio.gather(self._reader.close(), self._compiler.close(), self._checker.close())
+        every = (self._reader, self._compiler, self._checker, self._patient)
+        await asyncio.gather(*(aide.close() for aide in every))
 
     async def ask(
         self, service_id: UUID, ask: Read | Compile | Review | Check | Learn, seconds: float
@@ -107,5 +124,40 @@ class Aides:
             case Compile() | Review():
                 aide = self._compiler
             case Check() | Learn():
-                aide = self._checker
+                return await self._checked(service_id, Asked(ask, seconds))
         return await aide.answer(service_id, Asked(ask, seconds))
+
+    async def _checked(self, service_id: UUID, asked: Asked) -> Answer:
+        """Have a request checked: among those of others, and what takes long apart from them.
+
+        A pattern may make a check as long as it likes, and the child that was in the middle of one
+        has to be ended: the others would wait, and have their documents learnt anew, each time.
+        """
+        quick = asked
+        if isinstance(asked.ask, Check) and asked.seconds > QUICK_S:
+            quick = Asked(asked.ask, QUICK_S)
+        while True:
+            if self._is_apart(service_id):
+                return await self._patient.answer(service_id, asked)
+            try:
+                answer = await self._checker.answer(service_id, quick)
+            except Moved:
+                continue
+            if isinstance(answer, Unasked):
+                continue
+            if not (isinstance(answer, Finding) and answer.spent):
+                return answer
+            self._set_apart(service_id)
+            if quick is asked:
+                return answer
+
+    def _is_apart(self, service_id: UUID) -> bool:
+        until = self._apart.get(service_id)
+        return until is not None and until > asyncio.get_running_loop().time()
+
+    def _set_apart(self, service_id: UUID) -> None:
+        self._apart.pop(service_id, None)
+        self._apart[service_id] = asyncio.get_running_loop().time() + APART_S
+        if len(self._apart) > APART_MOST:
+            self._apart.popitem(last=False)
+        self._checker.move(service_id)

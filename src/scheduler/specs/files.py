@@ -95,7 +95,8 @@ def _ended(key: tuple[UUID, int, str], done: asyncio.Task[bytes]) -> None:
 
 
 async def _write(engine: Engine, of: Stored, draft: int, document: bytes) -> bytes:
-    made = await package.written(document, of.name, engine.settings.specs.package_seconds)
+    seconds = engine.settings.specs.package_seconds
+    made = await package.written(of.service_id, document, of.name, seconds)
     async with engine.database.api.begin() as conn:
         await changes.pack(conn, of, draft, made)
     return made

@@ -10,52 +10,89 @@ import signal
 import sys
 import tempfile
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from contextlib import suppress
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from uuid import UUID
 
 import structlog
 
-from scheduler.errors import Unavailable
+from scheduler.errors import TooManyRequests, Unavailable
 
 log = structlog.get_logger()
 
 NAME_MOST = 60
 WAITING_MOST = 20
+WAITING_OF_SERVICE = 3
+AGAIN_S = 5
 REFUSED = 3
 """The child's exit code where it says why (packaging.py, which is not imported here)."""
 CLOSED = re.compile(r"[^a-z0-9]+")
 
 
 class Turns:
-    """One package at a time, and few who wait for theirs."""
+    """One package at a time, services in turn, and few who wait for theirs."""
 
     def __init__(self) -> None:
-        self._lock = asyncio.Lock()
-        self._waiting = 0
+        self._busy = False
+        self._waiting: dict[UUID, deque[asyncio.Future[None]]] = {}
+        """By service, in the order of their turns."""
 
-    async def __aenter__(self) -> None:
-        if self._waiting >= WAITING_MOST:
-            raise Unavailable(f"{WAITING_MOST} packages wait to be written; ask again later")
-        self._waiting += 1
+    @asynccontextmanager
+    async def of(self, service_id: UUID) -> AsyncIterator[None]:
+        """Wait for a service's turn. Raises TooManyRequests and Unavailable."""
+        if self._busy:
+            await self._turn(service_id)
+        self._busy = True
         try:
-            await self._lock.acquire()
+            yield
         finally:
-            self._waiting -= 1
+            self._next()
 
-    async def __aexit__(self, *_: object) -> None:
-        self._lock.release()
+    async def _turn(self, service_id: UUID) -> None:
+        """Wait until it is handed over."""
+        if sum(map(len, self._waiting.values())) >= WAITING_MOST:
+            raise Unavailable(f"{WAITING_MOST} packages wait to be written; ask again later")
+        if len(self._waiting.get(service_id, ())) >= WAITING_OF_SERVICE:
+            raise TooManyRequests(
+                f"{WAITING_OF_SERVICE} packages of this service wait to be written; "
+                "ask again later",
+                retry_after=AGAIN_S,
+            )
+        mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(service_id, deque()).append(mine)
+        try:
+            await mine
+        except asyncio.CancelledError:
+            if mine.done() and not mine.cancelled():  # it was handed over just now
+                self._next()
+            raise
+
+    def _next(self) -> None:
+        """Hand over to who waits next, if anybody does; it stays busy then."""
+        while self._waiting:
+            service_id = next(iter(self._waiting))
+            line = self._waiting.pop(service_id)
+            mine = line.popleft()
+            if line:
+                self._waiting[service_id] = line  # behind all the others
+            if not mine.done():
+                mine.set_result(None)
+                return
+        self._busy = False
 
 
 TURNS = Turns()
 
 
-async def written(document: bytes, name: str, seconds: float) -> bytes:
+async def written(service_id: UUID, document: bytes, name: str, seconds: float) -> bytes:
     """Return the package of a document (JSON) as a zip, called after a spec's name.
 
     The same document and name make the same zip. Raises ValueError with a sentence that says why
-    there is none, and Unavailable where too many wait.
+    there is none, and TooManyRequests and Unavailable where too many wait.
     """
-    async with TURNS:
+    async with TURNS.of(service_id):
         made = await asyncio.to_thread(tempfile.mkdtemp, prefix="scheduler-client-")
         try:
             return await _written(document, project_name(name), seconds, made)

@@ -10,7 +10,7 @@ from scheduler.actions.http import named, refused
 from scheduler.config import Settings
 from scheduler.db import Database
 from scheduler.documents.operation import WrongCall
-from scheduler.errors import UserError
+from scheduler.errors import TooManyRequests, UserError
 from scheduler.outbound import NotNowError, Outbound, Response, SendError
 from scheduler.sealing import SealError
 from scheduler.specs import model, responses
@@ -30,7 +30,7 @@ from scheduler.specs.asked import (
     spoiled,
     type_of,
 )
-from scheduler.specs.checks import Checks
+from scheduler.specs.checks import Checks, Replaced
 from scheduler.specs.lookup import Lookup
 from scheduler.specs.model import Called
 from scheduler.specs.responses import Key, Shared
@@ -46,6 +46,8 @@ WAIT_PART = 0.25
 """Of the time it has waited already, how long a call waits before it looks for its spec again."""
 AWAY_S = 1.0
 """When a call looks again that could not read its spec: the database is away."""
+LOOKS = 3
+"""A call whose document was replaced before it was checked is built anew, so often."""
 KEEP_MOST_S = 5.0
 """Between two tries to keep an answer."""
 KEPT_AT_ONCE = 1
@@ -138,6 +140,16 @@ class OperationPerformer:
 
     async def perform(self, prepared: tuple[Operation, Expected], call: Call) -> Outcome | None:
         """Make the call; None where it was not to be sent after all."""
+        action, _ = prepared
+        for _ in range(LOOKS):
+            try:
+                return await self._looked_up(prepared, call)
+            except Replaced:
+                self._specs.forget((call.service_id, action.service, action.name))
+        return failed("the document of the spec is replaced again and again", retryable=True)
+
+    async def _looked_up(self, prepared: tuple[Operation, Expected], call: Call) -> Outcome | None:
+        """Make the call through its spec as it stands. Raises Replaced."""
         action, expected = prepared
         try:
             wanted = call.service_id, action.service, action.name
@@ -241,7 +253,11 @@ class OperationPerformer:
                 )
         except TimeoutError:
             return failed("no time was left to check the call, and to send it", retryable=True)
-        except UserError as e:  # too many wait for the child
+        except Replaced:
+            raise
+        except TooManyRequests as e:  # its service's others are checked first
+            return Outcome(succeeded=False, later_s=e.retry_after or AWAY_S)
+        except UserError as e:
             return failed(f"the call could not be checked: {e.message}", retryable=True)
         if finding is not None:
             return failed(finding)
