@@ -209,6 +209,38 @@ def test_an_array_in_the_style_of_objects_is_repeated():
 
 
 @BOTH
+def test_what_is_listed_as_another_type_stands_for_its_text(version):
+    asked = [
+        parameter({"type": "string", "enum": [1, 2.5, True, "x"]}, name="s"),
+        parameter({"type": "integer", "enum": ["1", "2"]}, name="n"),
+    ]
+
+    def said(query):
+        return check(asked, f"/pets?{query}", version=version)
+
+    for query in ("s=1", "s=2.5", "s=true", "s=x", "n=1", "n=2"):
+        assert said(query) is None, query
+    assert said("s=2") == 's must be one of 1, 2.5, true, "x", is "2"'
+    assert said("n=3") == 'n must be one of "1", "2", is 3'
+    assert said("n=x") == 'n must be an integer, is "x"'
+
+
+def test_null_is_taken_where_it_is_said_beside_a_reference():
+    pet = {"allOf": [{"$ref": "#/components/schemas/Kind"}], "nullable": True}
+    pick = {"oneOf": [{"$ref": "#/components/schemas/Kind"}], "nullable": True}
+    schema = {"type": "object", "properties": {"pet": pet, "pick": pick, "no": pet["allOf"][0]}}
+    kinds = {"Kind": {"type": "string", "enum": ["cat"]}}
+
+    def said(**body):
+        return check_body(schema, body, version="3.0.3", schemas=kinds)
+
+    assert said(pet=None, pick=None) is None
+    assert said(pet="cat", pick="cat") is None
+    assert said(pet="cow") == 'req_body.pet must be "cat", is "cow"'
+    assert said(no=None) is not None
+
+
+@BOTH
 def test_arrays_in_brackets_are_read_as_arrays(version):
     number = {"type": "integer"}
     line = {"type": "object", "required": ["n"], "properties": {"n": number}}
