@@ -11,7 +11,7 @@ from scheduler.config import Settings
 from scheduler.db import Database
 from scheduler.documents.operation import WrongCall
 from scheduler.engine import Chore
-from scheduler.errors import TooManyRequests, UserError
+from scheduler.errors import TooManyRequests, Unavailable, UserError
 from scheduler.outbound import NotNowError, Outbound, Response, SendError
 from scheduler.sealing import SealError
 from scheduler.specs import model, responses
@@ -31,7 +31,7 @@ from scheduler.specs.asked import (
     spoiled,
     type_of,
 )
-from scheduler.specs.checks import Checks, Replaced
+from scheduler.specs.checks import Checks, ReplacedError
 from scheduler.specs.lookup import Lookup
 from scheduler.specs.model import Called
 from scheduler.specs.responses import Key, Shared
@@ -132,6 +132,9 @@ class OperationPerformer:
             request = built(action, called)
             prepare(request.method, request.url, dict(request.headers), request.body)
             finding = await self._checks.finding(service_id, called, request, hash_of(request))
+        except ReplacedError:
+            why = "the document of the spec has just been replaced; send this again"
+            raise Unavailable(why) from None
         except (WrongCall, ValueError) as e:
             finding = str(e)
         return [] if finding is None else [(field_of(called.operation, finding), finding)]
@@ -144,12 +147,12 @@ class OperationPerformer:
         for _ in range(LOOKS):
             try:
                 return await self._looked_up(prepared, call)
-            except Replaced:
+            except ReplacedError:
                 self._specs.forget((call.service_id, action.service, action.name))
         return failed("the document of the spec is replaced again and again", retryable=True)
 
     async def _looked_up(self, prepared: tuple[Operation, Expected], call: Call) -> Outcome | None:
-        """Make the call through its spec as it stands. Raises Replaced."""
+        """Make the call through its spec as it stands. Raises ReplacedError."""
         action, expected = prepared
         try:
             wanted = call.service_id, action.service, action.name
@@ -253,8 +256,6 @@ class OperationPerformer:
                 )
         except TimeoutError:
             return failed("no time was left to check the call, and to send it", retryable=True)
-        except Replaced:
-            raise
         except TooManyRequests as e:  # its service's others are checked first
             return Outcome(succeeded=False, later_s=e.retry_after or AWAY_S)
         except UserError as e:
