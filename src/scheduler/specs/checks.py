@@ -50,8 +50,8 @@ class Checks:
     ) -> str | None:
         """Return what is wrong with a request, None where nothing is.
 
-        Raises ReplacedError where the document is gone, TooManyRequests and Unavailable where the child
-        cannot be asked.
+        Raises ReplacedError where the document is gone, TooManyRequests and Unavailable where the
+        child cannot be asked.
         """
         if called.serving is None or called.operation is None:
             raise ValueError("there is nothing to check it against")
