@@ -12,7 +12,7 @@ import msgspec
 import structlog
 
 from scheduler import actions, config, exclusions, metrics, queue, sources, task
-from scheduler.actions import Action, Call, Command, Http, Performer
+from scheduler.actions import Action, Call, Command, Http, Leave, Performer
 from scheduler.clock import Clock
 from scheduler.db import Conn
 from scheduler.definition import Backoff, Definition, Policy
@@ -55,20 +55,6 @@ class Work(msgspec.Struct, gc=False):
     def slotted(self) -> bool:
         """Say whether only so many like it may be under way here."""
         return isinstance(self.task.action, Command)
-
-
-class Leave:
-    """The leave of one attempt to send; it knows whether it was given."""
-
-    def __init__(self, may_send: Callable[[], bool]) -> None:
-        self._may_send = may_send
-        self.given = False
-
-    def __call__(self) -> bool:
-        """Say whether something may be sent now."""
-        may = self._may_send()
-        self.given = self.given or may
-        return may
 
 
 class Runner:
@@ -238,7 +224,7 @@ class Runner:
             return End(run, "expired", f"it could not start within {age:g} s", None, now)
         return None
 
-    async def _attempt(self, run: Run, work: Work, started: int, leave: "Leave") -> Outcome | None:
+    async def _attempt(self, run: Run, work: Work, started: int, leave: Leave) -> Outcome | None:
         if not run.attempts:
             metrics.LAG.observe(max(started - run.due, 0) / 1000)
         call = Call(
@@ -380,10 +366,10 @@ def _failed(run: Run, reason: str, now: int) -> End:
 def _overlapped(run: Run, work: Work | None, until: int) -> tuple[UUID, int, int] | None:
     """Return the span in which the task's own instants are skipped, if there are any in it.
 
-    Since it began; where it was late, and not every missed one is to run, since its own instant,
-    for that is when it was to begin. Late is what the queue calls so: a busy machine skips nothing
-    for being a little behind. Since it was replayed, where it was: between its end and then it
-    stood in nobody's way.
+    Since it began; where it was late, and not every missed one is to run, since its own instant:
+    that is when it was to begin. Late is what the queue calls so: a busy machine skips nothing for
+    being a little behind. Since it was replayed, where it was: between its end and then it stood
+    in nobody's way.
     """
     if (
         work is None

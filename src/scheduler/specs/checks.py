@@ -31,7 +31,7 @@ Verdict = tuple[UUID, int, str, bytes]
 """Spec, draft, endpoint, hash of the request."""
 
 
-class Replaced(Exception):  # no error: whoever catches it looks the spec up anew
+class ReplacedError(Exception):
     """Another document has taken the place of the one that a request was built from."""
 
 
@@ -50,8 +50,8 @@ class Checks:
     ) -> str | None:
         """Return what is wrong with a request, None where nothing is.
 
-        Raises Replaced where the document is gone, TooManyRequests and Unavailable where the child
-        cannot be asked.
+        Raises ReplacedError where the document is gone, TooManyRequests and Unavailable where the
+        child cannot be asked.
         """
         if called.serving is None or called.operation is None:
             raise ValueError("there is nothing to check it against")
@@ -99,7 +99,7 @@ class Checks:
         async with self._way.open() as conn:
             found = await model.document(conn, service_id, called.spec, called.serving or 0)
         if found is None:
-            raise Replaced
+            raise ReplacedError
         answer = await self._aides.ask(service_id, Learn(document, found), LEARN_S)
         if isinstance(answer, Finding):
             raise Unavailable(answer.message)

@@ -30,7 +30,7 @@ from scheduler.specs.asked import (
     spoiled,
     type_of,
 )
-from scheduler.specs.checks import Checks, Replaced
+from scheduler.specs.checks import Checks, ReplacedError
 from scheduler.specs.lookup import Lookup
 from scheduler.specs.model import Called
 from scheduler.specs.responses import Key, Shared
@@ -132,10 +132,9 @@ class OperationPerformer:
             request = built(action, called)
             prepare(request.method, request.url, dict(request.headers), request.body)
             finding = await self._checks.finding(service_id, called, request, hash_of(request))
-        except Replaced:
-            raise Unavailable(
-                "the document of the spec has just been replaced; send this again"
-            ) from None
+        except ReplacedError:
+            why = "the document of the spec has just been replaced; send this again"
+            raise Unavailable(why) from None
         except (WrongCall, ValueError) as e:
             finding = str(e)
         return [] if finding is None else [(field_of(called.operation, finding), finding)]
@@ -148,12 +147,12 @@ class OperationPerformer:
         for _ in range(LOOKS):
             try:
                 return await self._looked_up(prepared, call)
-            except Replaced:
+            except ReplacedError:
                 self._specs.forget((call.service_id, action.service, action.name))
         return failed("the document of the spec is replaced again and again", retryable=True)
 
     async def _looked_up(self, prepared: tuple[Operation, Expected], call: Call) -> Outcome | None:
-        """Make the call through its spec as it stands. Raises Replaced."""
+        """Make the call through its spec as it stands. Raises ReplacedError."""
         action, expected = prepared
         try:
             wanted = call.service_id, action.service, action.name
