@@ -53,7 +53,9 @@ class Room:
         self.of: dict[UUID, Definition] = {}
         self.calls: list[actions.Call] = []
         self.held: asyncio.Event | None = None
-        """Calls hang until it is set."""
+        """Calls hang until it is set,"""
+        self.sends = True
+        """with what they send on its way; else before that."""
         self.broken: UUID | None = None
         """Of the run that cannot even be read."""
 
@@ -71,6 +73,7 @@ class Room:
 
     async def perform(self, _prepared: object, call: actions.Call) -> actions.Outcome:
         self.calls.append(call)
+        assert not self.sends or call.may_send()
         if self.held is not None:
             await self.held.wait()
         return self.says.pop(0) if len(self.says) > 1 else self.says[0]
@@ -658,3 +661,28 @@ async def test_a_call_cut_at_the_deadline_of_a_stop_ends_where_it_is_not_safe_to
     assert [(r["id"], r["state"]) for r in rows] == [(runs[0].id, "failed")]
     assert rows[0]["reason"] == "cut short; the call may have arrived"
     assert await conn.fetchval("SELECT id FROM run") == runs[1].id
+
+
+async def test_a_call_that_a_stop_cuts_before_anything_was_sent_goes_back_to_the_queue(
+    run_app, conn
+):
+    room = Room()
+    room.held, room.sends = asyncio.Event(), False
+    async with run_app(WORKER_DRAIN_SECONDS="0.1") as app, app.client("alice") as client:
+        room.enter(app.engine)
+        run = await one(app, room, once=True)
+        await ends(client, run.id, "running")
+    rows = await conn.fetch("SELECT id, claimed_by, attempts_n, due = scheduled_for FROM run")
+    assert [tuple(row) for row in rows] == [(run.id, None, 0, True)]
+    assert await conn.fetchval("SELECT count(*) FROM history") == 0
+
+
+async def test_a_cancel_before_anything_was_sent_does_not_say_that_it_may_have_arrived(
+    app, alice, room
+):
+    room.held, room.sends = asyncio.Event(), False
+    run = await one(app, room, once=True)
+    await ends(alice, run.id, "running")
+    assert (await alice.post(f"/runs/{run.id}/cancel")).status_code == 202
+    ended = await ends(alice, run.id, "cancelled")
+    assert (ended["reason"], ended["attempts"]) == ("someone cancelled it", [])

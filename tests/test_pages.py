@@ -1,6 +1,8 @@
 """What a browser sees: signing in, tasks and runs, hostile text, and pages that ask nobody else."""
 
 import asyncio
+import base64
+import json
 import re
 import sys
 import unicodedata
@@ -539,6 +541,70 @@ async def test_what_others_wrote_is_text_and_nothing_else(visitor, alice, receiv
     sought = await visitor.get("/dashboard", params={"q": HOSTILE})
     harmless(re.sub(r'value="[^"]*"', "", sought.text))
     assert '"><script' not in sought.text
+
+
+async def test_an_api_shows_how_far_it_has_come_what_it_offers_and_which_tasks_it_breaks(
+    visitor, alice, app: App
+):
+    assert "scheduler specs add" in (await visitor.get("/dashboard/apis")).text
+    get = {"summary": HOSTILE, "responses": {"200": {"description": "ok"}}}
+    document = {
+        "openapi": "3.0.3",
+        "info": {"title": HOSTILE, "version": "1"},
+        "servers": [{"url": "http://127.0.0.1:9"}],
+        "paths": {"/kept": {"get": get}, "/gone": {"get": get}},
+    }
+    new = {"name": f"n{HOSTILE}", "headers": {"x-key": "planted"}, "spec": in_base64(document)}
+    trace = (await alice.post("/v1/api/spec", json=new)).json()["trace_id"]
+    await eventually(lambda: reached(alice, trace))
+    called = {"service": new["name"], "name": f"t{HOSTILE}", "cron": "0 0 1 1 *"}
+    for path in ("/kept", "/gone"):
+        sent = await alice.post("/tasks", json={**called, "endpoint": path})
+        assert sent.status_code == 201, sent.text
+    del document["paths"]["/gone"]
+    await alice.put(f"/v1/api/spec/{trace}", json={"spec": in_base64(document)})
+    await eventually(lambda: reached(alice, trace))
+
+    listed = await visitor.get("/dashboard/apis")
+    page = await visitor.get(f"/dashboard/apis/{trace}")
+    for answer in (listed, page):
+        assert answer.status_code == 200 and "planted" not in answer.text
+        harmless(answer.text)
+        assert trace in answer.text and "success" in answer.text
+    assert "GET /kept" in page.text and page.text.count("GET /gone is not an endpoint") == 1
+    assert "Client code generated and reviewed" in page.text
+
+
+async def test_an_api_that_never_came_to_serve_has_a_page_too(visitor, alice):
+    spec = {"openapi": "3.0.3", "info": {"title": "t"}, "paths": {}}
+    new = {"name": "broken", "headers": {"x-key": "planted"}, "spec": in_base64(spec)}
+    trace = (await alice.post("/v1/api/spec", json=new)).json()["trace_id"]
+    assert (await visitor.get(f"/dashboard/apis/{trace}")).status_code == 200
+
+    async def failed() -> None:
+        assert (await alice.get(f"/v1/api/spec/{trace}/status")).json()["status"] == "ERROR"
+
+    await eventually(failed)
+    page = await visitor.get(f"/dashboard/apis/{trace}")
+    assert page.status_code == 200 and "info: has no version" in page.text
+    assert "x-key" in page.text and "planted" not in page.text
+
+
+async def test_an_api_of_another_service_has_no_page(visitor, bob):
+    spec = {"openapi": "3.0.3", "info": {"title": "t", "version": "1"}, "paths": {}}
+    new = {"name": "theirs", "headers": {}, "spec": in_base64(spec)}
+    trace = (await bob.post("/v1/api/spec", json=new)).json()["trace_id"]
+    assert (await visitor.get(f"/dashboard/apis/{trace}")).status_code == 404
+    assert "theirs" not in (await visitor.get("/dashboard/apis")).text
+
+
+def in_base64(document: dict[str, Any]) -> str:
+    return base64.b64encode(json.dumps(document).encode()).decode()
+
+
+async def reached(client: httpx.AsyncClient, trace: str) -> None:
+    status = (await client.get(f"/v1/api/spec/{trace}/status")).json()
+    assert status["status"] == "SUCCESS", status
 
 
 @given(st.text(max_size=60))

@@ -15,9 +15,11 @@ from conftest import eventually
 from receiver import Receiver
 from scheduler.actions import Expected, Operation
 from scheduler.clock import database_ms
+from scheduler.documents.client import Operation as Endpoint
 from scheduler.run import run_id
 from scheduler.specs import changes, model
 from scheduler.specs.aide import Aides
+from scheduler.specs.asked import field_of
 from scheduler.specs.lookup import FRESH_S, Lookup
 from scheduler.specs.way import Way
 
@@ -461,3 +463,36 @@ async def test_what_is_wrong_is_told_of_its_field(bench):
     wrong = await found(bench, "GET /search", query_params='{"term": "x", "page": "two"}')
     assert set(wrong) == {"query_params"}
     assert set(await found(bench, "POST /pets", req_body='{"name": 5}')) == {"req_body"}
+
+
+@pytest.mark.parametrize(
+    ("finding", "field"),
+    [
+        ("the document names no server; send `url`, such as https://example.com", "service"),
+        ("the server /v1 of the document is relative; send `url`", "service"),
+        ("url: a URL begins with http:// or https://", "service"),
+        ("headers: the value of a has a line break", "headers"),
+        ("query_params must be an object", "query_params"),
+        ("url_params must be an object", "url_params"),
+    ],
+)
+def test_what_is_wrong_with_no_parameter_is_told_of_what_it_is_about(finding, field):
+    assert field_of(Endpoint(method="GET", path="/"), finding) == field
+
+
+async def test_a_call_whose_document_was_replaced_meanwhile_goes_through_the_next_one(
+    bench, receiver
+):
+    """It was looked up a moment ago, and the child that checks has never heard of it."""
+    spec = await bench.spec(endpoints=[of("/any"), of("/pets", "POST")])
+    lookup = bench.performer._specs
+    await lookup.called((ALICE, "filmot", "POST /pets"), asyncio.get_running_loop().time())
+    async with bench.database.engine.begin() as conn:
+        sent = changes.Sent(b"{}", "0" * 64)
+        await changes.renew(conn, spec, sent, await database_ms(conn))
+        again = await changes.by_key(conn, ALICE, spec.key)
+    assert again is not None
+    await bench.serve(again, [of("/any"), of("/pets", "POST", query("page", "integer"))])
+    got = await bench.call("POST /pets", once=True, waited_s=1, query_params='{"page": 2}')
+    assert (got.succeeded, got.error) == (True, None)
+    assert receiver.last.path == "/pets?page=2"

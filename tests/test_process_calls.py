@@ -37,9 +37,10 @@ class Caller:
         self.target = target
         self.name = f"Filmot-{next(NUMBERS)}"
 
-    async def add(self) -> None:
-        """Add the spec."""
-        document = {**DOCUMENT, "servers": [{"url": self.target.url}]}
+    async def add(self, *servers: str) -> None:
+        """Add the spec, with these servers in place of the target."""
+        urls = servers or (self.target.url,)
+        document = {**DOCUMENT, "servers": [{"url": each} for each in urls]}
         source = base64.b64encode(json.dumps(document).encode()).decode()
         body = {"name": self.name, "headers": {"X-Key": "abc"}, "spec": source}
         answer = await self.client.post("/v1/api/spec", json=body)
@@ -105,6 +106,15 @@ async def test_a_process_without_a_spec_ends_in_the_words_of_an_older_program(ca
         "The command could not be executed because the service requested "
         f"({caller.name.lower()}) is not available."
     )
+
+
+@pytest.mark.parametrize("server", ["/v1", "ftp://files.example.com"])
+async def test_a_process_may_say_where_the_api_is_where_its_spec_does_not(caller, receiver, server):
+    await caller.add(server)
+    found = await caller.ended(await caller.call())
+    assert found["error"].endswith("send url with the spec or the process")
+    answer = await caller.answered(await caller.call(url=f"{receiver.url}/base"))
+    assert (answer.content, receiver.last.path) == (b"ok", "/base/any")
 
 
 async def test_what_is_missing_ends_a_process_before_anything_is_sent(caller, receiver):

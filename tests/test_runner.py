@@ -46,6 +46,7 @@ class Says:
 
     async def perform(self, _prepared: object, call: actions.Call) -> actions.Outcome:
         self.calls.append(call)
+        call.may_send()
         self.now += self.takes_ms / 1000
         said = self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0]
         if isinstance(said, BaseException):
@@ -383,6 +384,20 @@ async def test_a_long_run_names_the_span_in_which_its_own_instants_are_skipped(
     of = definition(trigger=Interval(1, "second", NOW), overlap=overlap)
     outcome = await perform(Says(OK, takes_ms=takes_ms), of)
     assert outcome.overlapped == ((of.key, NOW, NOW + takes_ms) if overlapped else None)
+
+
+@pytest.mark.parametrize(
+    ("late_ms", "misfire", "since"),
+    [(1500, "latest", None), (2000, "latest", None), (2500, "latest", NOW - 2500),
+     (2500, "skip", NOW - 2500), (2500, "all", None)],
+)  # fmt: skip
+async def test_a_run_that_begins_a_little_late_skips_nothing_and_a_late_one_all_since_its_instant(
+    late_ms, misfire, since
+):
+    of = definition(trigger=Interval(1, "second", NOW - 20_500), misfire=misfire)
+    run = run_of(of, NOW - late_ms)
+    outcome = await perform(Says(OK, takes_ms=200), of, run)
+    assert outcome.overlapped == (since and (of.key, since, NOW + 200))
 
 
 # Tasks as they stand at the claim ----------------------------------------------------------------

@@ -208,6 +208,63 @@ def test_an_array_in_the_style_of_objects_is_repeated():
     assert check(asked, "/pets?value=1&value=x") == 'value[1] must be an integer, is "x"'
 
 
+@BOTH
+def test_what_is_listed_as_another_type_stands_for_its_text(version):
+    asked = [
+        parameter({"type": "string", "enum": [1, 2.5, True, "x"]}, name="s"),
+        parameter({"type": "integer", "enum": ["1", "2"]}, name="n"),
+    ]
+
+    def said(query):
+        return check(asked, f"/pets?{query}", version=version)
+
+    for query in ("s=1", "s=2.5", "s=true", "s=x", "n=1", "n=2"):
+        assert said(query) is None, query
+    assert said("s=2") == 's must be one of 1, 2.5, true, "x", is "2"'
+    assert said("n=3") == 'n must be one of "1", "2", is 3'
+    assert said("n=x") == 'n must be an integer, is "x"'
+
+
+def test_null_is_taken_where_it_is_said_beside_a_reference():
+    pet = {"allOf": [{"$ref": "#/components/schemas/Kind"}], "nullable": True}
+    pick = {"oneOf": [{"$ref": "#/components/schemas/Kind"}], "nullable": True}
+    schema = {"type": "object", "properties": {"pet": pet, "pick": pick, "no": pet["allOf"][0]}}
+    kinds = {"Kind": {"type": "string", "enum": ["cat"]}}
+
+    def said(**body):
+        return check_body(schema, body, version="3.0.3", schemas=kinds)
+
+    assert said(pet=None, pick=None) is None
+    assert said(pet="cat", pick="cat") is None
+    assert said(pet="cow") == 'req_body.pet must be "cat", is "cow"'
+    assert said(no=None) is not None
+
+
+@BOTH
+def test_arrays_in_brackets_are_read_as_arrays(version):
+    number = {"type": "integer"}
+    line = {"type": "object", "required": ["n"], "properties": {"n": number}}
+    span = {"anyOf": [number, {"type": "object", "properties": {"gt": number}}]}
+    asked = [
+        parameter({"type": "array", "items": number, "maxItems": 2}, style="deepObject"),
+        parameter({"type": "array", "items": line}, name="lines", style="deepObject"),
+        parameter(span, name="span", style="deepObject", required=True),
+    ]
+
+    def said(query):
+        return check(asked, f"/pets?{query}", version=version)
+
+    assert said("span%5Bgt%5D=1&value%5B%5D=1&value%5B%5D=2&lines%5B0%5D%5Bn%5D=1") is None
+    assert said("span=1&value%5B%5D=1") is None
+    assert said("span=1&value%5B%5D=x") == 'value[0] must be an integer, is "x"'
+    assert said("span=1&value%5B0%5D=1&value%5B1%5D=2&value%5B2%5D=3") == (
+        "value must have at most 2 items, is an array"
+    )
+    assert said("span=1&lines%5B0%5D%5Bn%5D=1&lines%5B1%5D%5Bm%5D=1") == (
+        "lines[1].n is required and must be specified"
+    )
+
+
 def test_several_values_for_one_are_wrong():
     said = check([parameter({"type": "string"})], "/pets?value=1&value=2")
     assert said == "value must be a string, is an array"

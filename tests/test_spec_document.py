@@ -218,6 +218,8 @@ def test_a_finding_in_a_document_says_what_would_be_right():
         {"type": "string", "pattern": r"^[\p{L}\p{Z}]*$"},
         {"type": "string", "pattern": r"^[\p{L}\p{Z}]*$", "default": "a"},
         {"type": "string", "pattern": "^(?<year>[0-9]+)$"},
+        {"type": "string", "pattern": r"^[\w-.]+@([\w-]+\.)+[a-\d]{2,4}$"},
+        {"type": "string", "pattern": r"\A[a-z]+\z"},
         {"type": "string", "default": None},
         {"type": "object", "required": ["nobody-describes-it"]},
     ],
@@ -323,7 +325,10 @@ def test_bodies_know_how_the_properties_of_forms_are_written():
         "multipart/form-data": {"schema": schema, "encoding": {"plain": {"contentType": "a/b"}}},
         "application/x-www-form-urlencoded": {
             "schema": schema,
-            "encoding": {"tags": {"style": "spaceDelimited", "explode": False}},
+            "encoding": {
+                "tags": {"style": "spaceDelimited", "explode": False},
+                "plain": {"style": "form"},
+            },
         },
         "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
         "image/png": {},
@@ -337,7 +342,7 @@ def test_bodies_know_how_the_properties_of_forms_are_written():
         Media(type="multipart/form-data", encoding={
             "file": binary, "files": binary, "plain": Encoding(content_type="a/b")}),
         Media(type="application/x-www-form-urlencoded", encoding={
-            "file": binary, "files": binary,
+            "file": binary, "files": binary, "plain": Encoding(),
             "tags": Encoding(style="spaceDelimited", explode=False)}),
         Media(type="application/octet-stream", encoding={"": binary}),
         Media(type="image/png", encoding={"": binary}),
@@ -462,11 +467,17 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     "least-properties": {"type": "object", "minProperties": 2,
                          "properties": {"a": {"type": "string"}, "b": {"type": "integer"}}},
     "nullable": {"type": "string", "nullable": True, "enum": [None, "x"]},
+    "read-only": {"type": "object", "required": ["id", "name", "kind"], "minProperties": 1,
+                  "properties": {"id": {"type": "integer", "readOnly": True},
+                                 "name": {"$ref": "#/components/schemas/Stamp"},
+                                 "kind": {"allOf": [{"type": "string"}, {"readOnly": True}]},
+                                 "note": {"type": "string"}}},
 }  # fmt: skip
 PARTS = {"schemas": {
     "Node": {"type": "object", "required": ["name"], "properties": {
         "name": {"type": "string"}, "next": {"$ref": "#/components/schemas/Node"},
         "other": {"type": "boolean"}}},
+    "Stamp": {"type": "string", "format": "date-time", "readOnly": True},
     "Dog": {"type": "object", "required": ["kind", "age"],
             "properties": {"kind": {"type": "string"}, "age": {"type": "integer"}}},
 }}  # fmt: skip
@@ -516,4 +527,7 @@ def test_the_review_lists_what_no_call_can_satisfy():
     assert found["TRACE /a"] == "TRACE is not sent"
     assert found["GET /b"].startswith("a call made of the document itself does not fit it: q must")
     found = refused(document(paths=paths, servers=[{"url": "ftp://h.example"}]), None)
-    assert found["GET /a"] == "its server ftp://h.example is no address of http or https"
+    assert found["GET /a"] == (
+        "its server ftp://h.example is no address of http or https; "
+        "send url with the spec or the process"
+    )

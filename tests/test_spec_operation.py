@@ -92,6 +92,7 @@ QUERIES = [
     ("pipeDelimited", False, COLORS, "color=blue%7Cblack%7Cbrown"),
     ("pipeDelimited", False, COLOR, "color=R%7C100%7CG%7C200%7CB%7C150"),
     ("deepObject", True, COLOR, "color%5BR%5D=100&color%5BG%5D=200&color%5BB%5D=150"),
+    ("deepObject", True, COLORS, "color%5B%5D=blue&color%5B%5D=black&color%5B%5D=brown"),
 ]  # fmt: skip
 
 
@@ -291,7 +292,8 @@ def test_the_document_s_own_path_is_kept(template, sent):
 @pytest.mark.parametrize(
     ("servers", "given", "base", "sent"),
     [
-        ([SERVER, "https://b"], None, "https://c", "https://api.example.com/v1/pets"),
+        ([SERVER, "https://b"], None, None, "https://api.example.com/v1/pets"),
+        ([SERVER, "https://b"], None, "https://c", "https://c/pets"),
         ([SERVER], "https://d/x/", "https://c", "https://d/x/pets"),
         ([], None, "https://c/x", "https://c/x/pets"),
         (["/"], None, "https://c/x/", "https://c/x/pets"),
@@ -478,6 +480,21 @@ def test_a_form_has_its_values_in_their_encodings():
     assert parse_qsl(others) == [
         ("a b", "c d&"), ("n", "1.5"), ("csv", "1,2"), ("many", "1"), ("many", "2"),
         ("deep[x][y]", "1"), ("json", "[1]"), ("object", '{"z":1}'),
+    ]  # fmt: skip
+
+
+def test_a_form_of_deep_objects_has_arrays_at_any_depth():
+    media = Media(
+        type="application/x-www-form-urlencoded",
+        encoding={name: Encoding(style="deepObject") for name in ("expand", "lines", "more")},
+    )
+    lines = [{"price": "p", "tiers": [{"to": "inf"}, {"to": 5}]}, {"price": "q"}]
+    body = {"expand": ["a b", "c"], "lines": lines, "more": {"ids": [1, None, 2], "no": []}}
+    assert parse_qsl(posted(media, body).body.decode()) == [
+        ("expand[]", "a b"), ("expand[]", "c"),
+        ("lines[0][price]", "p"), ("lines[0][tiers][0][to]", "inf"),
+        ("lines[0][tiers][1][to]", "5"), ("lines[1][price]", "q"),
+        ("more[ids][]", "1"), ("more[ids][]", "2"),
     ]  # fmt: skip
 
 

@@ -261,9 +261,12 @@ class Dispatcher:
         except TimeoutError:
             log.warning("calls cut at the deadline", calls=self.crew.in_flight)
         await self.crew.cut()
+        await self._give_back()  # what was about to be sent
 
     async def _give_back(self) -> None:
         runs = self._returns.withdraw_all()
+        if not runs:
+            return
         try:
             async with self._database.auto.connect() as conn:
                 await self._returns.release(conn, runs)

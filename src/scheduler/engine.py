@@ -3,13 +3,12 @@
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
 import msgspec
 import structlog
-from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from scheduler import (
     config,
@@ -40,6 +39,7 @@ from scheduler.signals import Signals
 from scheduler.sources import Sources
 from scheduler.standing import Standing
 from scheduler.sweep import Sweep
+from scheduler.ticks import Chore, Ticks
 from scheduler.wipe import Remove, Strays
 
 log = structlog.get_logger()
@@ -48,7 +48,6 @@ CLOCK_READINGS = 5
 ORPHANS_S = 10.0
 REPAIR_MS = 60_000
 """How long around its last beat a replica may have settled what it did not add up."""
-RESTART_S = 1.0
 PRUNE_S = 3600.0
 PRUNE_LOG_S = 300.0
 PRUNE_AGAIN_S = 60.0
@@ -58,7 +57,6 @@ ZONES_S = 5.0
 PASSES = 200
 """Planning passes a tick, at most."""
 RESUME_AHEAD_S = 86_400.0
-TICKS = {"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
 LOOK_S = 1.0
 SEAL_S = 5.0
 BEAT_TIMEOUT_S = 3.0
@@ -67,16 +65,6 @@ BEAT_TIMEOUT_S = 3.0
 
 OWN_PACE = random.SystemRandom()
 """Two replicas in step, one looking always just before the other, would leave it all to the one."""
-
-
-class Chore(msgspec.Struct):
-    """Something that a room wants done every so often, by every replica."""
-
-    name: str
-    seconds: float
-    work: Callable[[], Awaitable[None]]
-    due: asyncio.Event | None = None
-    """Set it to have it done now."""
 
 
 class Rooms(msgspec.Struct):
@@ -133,8 +121,7 @@ class Engine:
         self._chores, self._ended = rooms.chores, rooms.ended
         self._sweep = Sweep(database, self.window_ms, settings.worker.queue_most)
         self._orphans_at, self._repairs = 0.0, list[tuple[int, int]]()
-        self._tasks: list[asyncio.Task[None]] = []
-        self._ticks = AsyncIOScheduler(timezone="UTC", job_defaults=TICKS)
+        self._ticks = Ticks()
         self.planning, self.pruning = asyncio.Event(), asyncio.Event()
         """Set it to plan, or to prune, now."""
         database.on_missing_week, database.on_lost = self.pruning.set, self.dispatcher.doubt
@@ -244,29 +231,35 @@ class Engine:
         if self.paused is None:
             await self._sweep_all()
         self.dispatcher.crew.start()
-        self._loop(self.dispatcher.run, "claim")
-        self._loop(self.settler.run, "settle")
-        self._loop(self.signals.listen, "listen")
-        worker, ticker = self.settings.worker, self.settings.prequeuer
-        self._tick("plan", ticker.ticker_interval_seconds, self._plan, self.planning)
-        self._tick("beat", BEAT_S, self._beat)
-        self._tick("look", LOOK_S, self.caretaker.look)
-        self._tick("seal", SEAL_S, self.caretaker.seal, self.caretaker.due)
-        self._tick("state", 1.0, self._stand)
-        self._tick("sweep", 5.0, self._sweep_step)
-        self._tick("prune", PRUNE_S, self._prune, self.pruning)
-        self._tick("log", PRUNE_LOG_S, self._prune_log)
-        self._tick("zones", ZONES_S, self.retiming.step, self.retiming.wanted)
-        self._tick("measure", 10.0, self._measure)
-        self._tick("strays", STRAYS_S, self._strays)
-        for chore in self._chores:
-            self._tick(chore.name, chore.seconds, chore.work, chore.due)
-        self._pulse(worker.poll_seconds * OWN_PACE.uniform(0.75, 1), self.dispatcher.wake)
+        self._ticks.keep(self.dispatcher.run, "claim")
+        self._ticks.keep(self.settler.run, "settle")
+        self._ticks.keep(self.signals.listen, "listen")
+        for chore in (*self._own_chores(), *self._chores):
+            self._ticks.add(chore)
+        pace = self.settings.worker.poll_seconds
+        self._ticks.pulse(pace * OWN_PACE.uniform(0.75, 1), self.dispatcher.wake)
         self._ticks.start()
         self.retiming.wanted.set()
         self.planning.set()
         self.pruning.set()  # a process that never lives for an hour prunes too
         self.dispatcher.wake()
+
+    def _own_chores(self) -> list[Chore]:
+        """Return what the machine itself wants done every so often."""
+        seconds = self.settings.prequeuer.ticker_interval_seconds
+        return [
+            Chore("plan", seconds, self._plan, self.planning),
+            Chore("beat", BEAT_S, self._beat),
+            Chore("look", LOOK_S, self.caretaker.look),
+            Chore("seal", SEAL_S, self.caretaker.seal, self.caretaker.due),
+            Chore("state", 1.0, self._stand),
+            Chore("sweep", 5.0, self._sweep_step),
+            Chore("prune", PRUNE_S, self._prune, self.pruning),
+            Chore("log", PRUNE_LOG_S, self._prune_log),
+            Chore("zones", ZONES_S, self.retiming.step, self.retiming.wanted),
+            Chore("measure", 10.0, self._measure),
+            Chore("strays", STRAYS_S, self._strays),
+        ]
 
     def begin_stop(self) -> None:
         """Claim and send no more, at once."""
@@ -281,10 +274,7 @@ class Engine:
         except TimeoutError:
             log.warning("stopped with unwritten outcomes", unsettled=self.settler.unsettled)
         await self.judge.close()
-        for running in self._tasks:
-            running.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._ticks.shutdown(wait=False)
+        await self._ticks.end()
         await self._leave()
 
     async def _leave(self) -> None:
@@ -298,56 +288,6 @@ class Engine:
             if not db.is_away(e):
                 raise
             log.warning("the database is away; the others will notice that this replica is gone")
-
-    def _loop(self, work: Callable[[], Awaitable[None]], name: str) -> None:
-        """Keep a part of the engine going."""
-
-        async def guarded() -> None:
-            ended = False
-            while not ended:
-                try:
-                    await work()
-                    ended = True
-                except Exception:
-                    metrics.ERRORS.labels(name).inc()
-                    log.exception("a part of the engine broke, and starts again", part=name)
-                    await asyncio.sleep(RESTART_S)
-
-        self._tasks.append(asyncio.create_task(guarded(), name=name))
-
-    def _pulse(self, seconds: float, wake: Callable[[], None]) -> None:
-        async def pulse() -> None:
-            wake()
-
-        self._ticks.add_job(pulse, "interval", seconds=seconds)
-
-    def _tick(
-        self,
-        name: str,
-        seconds: float,
-        work: Callable[[], Awaitable[None]],
-        event: asyncio.Event | None = None,
-    ) -> None:
-        """Run `work` whenever its tick wakes it; what goes wrong is logged, and tried again."""
-        due = event or asyncio.Event()
-
-        async def loop() -> None:
-            while True:
-                await due.wait()
-                due.clear()
-                try:
-                    await work()
-                except Exception as e:
-                    metrics.ERRORS.labels(name).inc()
-                    if db.is_away(e):
-                        log.warning("the database is away", part=name, error=type(e).__name__)
-                    elif db.lacks_partition(e):
-                        log.warning("history lacks a week, which is being made", part=name)
-                    else:
-                        log.exception("a tick failed", part=name)
-
-        self._loop(loop, name)
-        self._pulse(seconds, due.set)
 
     # Ticks ---------------------------------------------------------------------------------------
 

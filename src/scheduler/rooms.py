@@ -9,7 +9,7 @@ from scheduler.actions.step import Step
 from scheduler.admin import acts
 from scheduler.config import Settings
 from scheduler.db import Database
-from scheduler.engine import Chore, Rooms
+from scheduler.engine import Rooms
 from scheduler.outbound import Outbound
 from scheduler.processes import callback
 from scheduler.processes.callback import Callback, CallbackPerformer, Callbacks
@@ -20,6 +20,7 @@ from scheduler.sources import Sources
 from scheduler.specs.aide import Aides
 from scheduler.specs.performer import OperationPerformer
 from scheduler.specs.steps import Overseer, StepPerformer, StepSource
+from scheduler.ticks import Chore
 
 
 class Furnished(Rooms):

@@ -11,8 +11,8 @@ from uuid import UUID
 import msgspec
 import structlog
 
-from scheduler import actions, config, exclusions, metrics, sources, task
-from scheduler.actions import Action, Call, Command, Http, Performer
+from scheduler import actions, config, exclusions, metrics, queue, sources, task
+from scheduler.actions import Action, Call, Command, Http, Leave, Performer
 from scheduler.clock import Clock
 from scheduler.db import Conn
 from scheduler.definition import Backoff, Definition, Policy
@@ -173,16 +173,19 @@ class Runner:
     async def perform(self, run: Run) -> Outcome | None:
         """Perform one run; None where nothing was sent, because this process may not any more.
 
-        Never raises; when cancelled, the outcome is unknown.
+        Never raises; when cancelled once something may have been sent, the outcome is unknown.
         """
         started = self._clock.now_ms()
         work: Work | None = run.work
+        leave = Leave(partial(self._may_send, run.claimed_by))
         try:
             refusal = self._refusal(run, work, started)
             if refusal is not None or work is None:
                 return Outcome(refusal or _failed(run, "its task is gone", started))
-            return await self._attempt(run, work, started)
+            return await self._attempt(run, work, started, leave)
         except asyncio.CancelledError:
+            if not leave.given:
+                return self._unsent(run, work, started)
             cut = actions.Outcome(succeeded=False, unknown=True)
             return self._decide(run, work, cut, started)
         except Exception:
@@ -221,7 +224,7 @@ class Runner:
             return End(run, "expired", f"it could not start within {age:g} s", None, now)
         return None
 
-    async def _attempt(self, run: Run, work: Work, started: int) -> Outcome | None:
+    async def _attempt(self, run: Run, work: Work, started: int, leave: Leave) -> Outcome | None:
         if not run.attempts:
             metrics.LAG.observe(max(started - run.due, 0) / 1000)
         call = Call(
@@ -230,7 +233,7 @@ class Runner:
             attempt=len(run.attempts) + 1,
             scheduled_for=run.scheduled_for,
             deadline=asyncio.get_running_loop().time() + work.task.timeout_s,
-            may_send=partial(self._may_send, run.claimed_by),
+            may_send=leave,
             at=started,
             secret=self.secrets.of(run.service_id),
             service_id=run.service_id,
@@ -244,7 +247,10 @@ class Runner:
             return Outcome(Later(run, max(due, run.due + 1)))
         if outcome is not None:
             return self._decide(run, work, outcome, started)
-        refusal = self._refusal(run, work, started) if run.cancelled else None
+        return self._unsent(run, work, started)
+
+    def _unsent(self, run: Run, work: Work | None, now: int) -> Outcome | None:
+        refusal = self._refusal(run, work, now) if run.cancelled else None
         return Outcome(refusal) if refusal else None
 
     def _decide(
@@ -360,9 +366,10 @@ def _failed(run: Run, reason: str, now: int) -> End:
 def _overlapped(run: Run, work: Work | None, until: int) -> tuple[UUID, int, int] | None:
     """Return the span in which the task's own instants are skipped, if there are any in it.
 
-    Since its own instant, for that is when it was to begin; where every missed one is to run, since
-    it began. Since it was replayed, where it was: between its end and then it stood in nobody's
-    way.
+    Since it began; where it was late, and not every missed one is to run, since its own instant:
+    that is when it was to begin. Late is what the queue calls so: a busy machine skips nothing for
+    being a little behind. Since it was replayed, where it was: between its end and then it stood
+    in nobody's way.
     """
     if (
         work is None
@@ -373,8 +380,9 @@ def _overlapped(run: Run, work: Work | None, until: int) -> tuple[UUID, int, int
     ):
         return None
     since = next((a.started_at for a in run.tries if a.started_at is not None), until)
-    if run.kind == "task" and run.replayed_at is None and work.task.policy.misfire != "all":
-        since = min(since, run.scheduled_for)
+    late = since - run.scheduled_for > queue.LATE_S * 1000
+    if late and run.kind == "task" and not run.replayed_at and work.task.policy.misfire != "all":
+        since = run.scheduled_for
     trigger = work.task.due
     if trigger is None or not trigger.count(since, until):
         return None

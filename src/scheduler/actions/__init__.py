@@ -5,8 +5,18 @@ arguments in, an outcome out. No tables, no web framework.
 from scheduler.actions.command import Command
 from scheduler.actions.http import Http
 from scheduler.actions.operation import Operation
-from scheduler.actions.outcome import Call, Expected, Outcome, Performer
+from scheduler.actions.outcome import Call, Expected, Leave, Outcome, Performer
 
 Action = Http | Command | Operation
 
-__all__ = ["Action", "Call", "Command", "Expected", "Http", "Operation", "Outcome", "Performer"]
+__all__ = [
+    "Action",
+    "Call",
+    "Command",
+    "Expected",
+    "Http",
+    "Leave",
+    "Operation",
+    "Outcome",
+    "Performer",
+]

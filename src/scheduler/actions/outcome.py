@@ -30,6 +30,20 @@ class Call(msgspec.Struct, gc=False):
     """It is a retry, or a replay."""
 
 
+class Leave:
+    """The leave of one attempt to send; it knows whether it was given."""
+
+    def __init__(self, may_send: Callable[[], bool]) -> None:
+        self._may_send = may_send
+        self.given = False
+
+    def __call__(self) -> bool:
+        """Say whether something may be sent now."""
+        may = self._may_send()
+        self.given = self.given or may
+        return may
+
+
 class Outcome(msgspec.Struct, gc=False):
     """What came of one attempt."""
 

@@ -16,6 +16,7 @@ from scheduler.dashboard.tasks import show_tasks
 from scheduler.dashboard.tries import Tries
 from scheduler.engine import Engine
 from scheduler.errors import UserError
+from scheduler.specs.performer import OperationPerformer
 
 AnyRequest = Request[Any, Any, Any]
 Explained = Callable[[AnyRequest, Exception], UserError | None]
@@ -42,6 +43,11 @@ async def show_nothing(visitor: NamedDependency[Visitor]) -> Response[Any]:
 
 def _engine(state: State) -> Engine:
     found: Engine = state.engine
+    return found
+
+
+def _operations(state: State) -> OperationPerformer:
+    found: OperationPerformer = state.rooms.operations
     return found
 
 
@@ -82,6 +88,7 @@ def router(explained: Explained) -> Router:
         dependencies={
             "visitor": Provide(door.visitor),
             "engine": Provide(_engine, sync_to_thread=False),
+            "operations": Provide(_operations, sync_to_thread=False),
             "failures": Provide(lambda: failures, sync_to_thread=False),
         },
         exception_handlers={Stranger: door.turn_away, Exception: answer_error},

@@ -12,6 +12,8 @@ from scheduler.dashboard.door import Visitor
 from scheduler.engine import Engine
 from scheduler.errors import NotFound
 from scheduler.specs import listing, model, shown
+from scheduler.specs.performer import OperationPerformer
+from scheduler.tasks.impact import impact_of
 
 COUNT = 50
 DEEPEST = 10_000
@@ -42,8 +44,13 @@ async def show_apis(request: AnyRequest, visitor: Who, engine: Machine) -> Respo
 
 
 @get("/dashboard/apis/{trace_id:str}", include_in_schema=False)
-async def show_api(trace_id: FromPath[str], visitor: Who, engine: Machine) -> Response[Any]:
-    """Return a spec: how far it has come, what it can be called for, and what cannot be."""
+async def show_api(
+    trace_id: FromPath[str],
+    visitor: Who,
+    engine: Machine,
+    operations: NamedDependency[OperationPerformer],
+) -> Response[Any]:
+    """Return a spec: how far it has come, its operations, and the tasks that it does not fit."""
     service_id = visitor.service.id
     async with engine.database.api.connect() as connection:
         conn = await connection.execution_options(isolation_level="REPEATABLE READ")
@@ -51,6 +58,7 @@ async def show_api(trace_id: FromPath[str], visitor: Who, engine: Machine) -> Re
         if of is None:
             raise NotFound(f"there is no spec {trace_id}")
         [found] = await listing.whole(conn, service_id, [of], source=False, client=True)
+    impact = await impact_of(engine.database, service_id, trace_id, operations)
     return await page.large(
         "api.html",
         visitor=visitor,
@@ -59,5 +67,5 @@ async def show_api(trace_id: FromPath[str], visitor: Who, engine: Machine) -> Re
         stands=shown.status_of(of),
         steps=list(shown.STEPS.values()),
         serving=found.serving,
-        misfits=[],
+        impact=impact,
     )

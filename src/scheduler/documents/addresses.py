@@ -11,20 +11,23 @@ from scheduler.documents.styles import WrongCall
 EXPRESSION = re.compile(r"\{([^{}]+)\}")
 ABSOLUTE = re.compile(r"https?://", re.IGNORECASE)
 LITERAL: Final = "%:@!$&'()*+,;="
+SEND_URL: Final = "send url with the spec or the process"
+"""How a reason ends for which an operation cannot be called without one."""
 
 
 def base(servers: list[str], *, given: str | None, url: str | None) -> str:
     """Return the URL that paths are appended to. Raises WrongCall.
 
-    `given` with the call wins. Else it is the first server of the document, a relative one joined
-    with `url` (RFC 3986, 5); `/` is what a document without servers means (OpenAPI 3.1, 4.8.1), so
-    it leaves a path in `url` as it is.
+    `given` with the call wins, and then `url`, that of its spec: whoever names one knows better
+    than the document, of which the first server counts. A relative one is joined with `url` (RFC
+    3986, 5); `/` is what a document without servers means (OpenAPI 3.1, 4.8.1), so it leaves a
+    path in `url` as it is.
     """
     if given:
         return given
     server = servers[0] if servers else "/"
     if ABSOLUTE.match(server):
-        return server
+        return url or server
     if not url:
         raise WrongCall(
             f"the server {server} of the document is relative; send `url`, such as https://example.com"

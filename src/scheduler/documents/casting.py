@@ -9,7 +9,7 @@ from urllib.parse import unquote
 from jsonschema.protocols import Validator
 from openapi_core.util import BOOLEAN_FALSE_VALUES, BOOLEAN_TRUE_VALUES
 
-from scheduler.documents.reading import Form, Text
+from scheduler.documents.reading import Form, Text, listed
 
 Schema = Any
 """An object; from 3.1 on also true or false."""
@@ -114,6 +114,8 @@ class Schemas:
 
         Where it can mean several things, it is the first that is valid.
         """
+        if isinstance(text, dict) and "array" in self.kinds(schema):
+            text = self._listed(schema, text)
         if isinstance(text, list):
             items = enumerate(text)
             return [self.cast(self._item(schema, at), each, validator) for at, each in items]
@@ -127,6 +129,12 @@ class Schemas:
             judge = validator.evolve(schema=schema)
             return next((each for each in meanings if judge.is_valid(each)), meanings[0])
         return meanings[0] if meanings else text
+
+    def _listed(self, schema: Schema, found: dict[str, Text]) -> Text:
+        """Return an array that is written in brackets as one."""
+        as_array = listed(found)
+        sure = as_array is not None and ("" in found or "object" not in self.kinds(schema))
+        return as_array if sure else found
 
     def _additional(self, schema: Schema) -> Schema:
         found = [each.get("additionalProperties") for each in self._parts(schema)]

@@ -251,7 +251,8 @@ class _Compiler:
                 allow_reserved=node.get("allowReserved") is True,
                 binary=schemas.is_binary(self.document, properties.get(name)),
             )
-            if one != Encoding():
+            # For an object, a style that is said differs from none at all (OpenAPI 3.1, 4.8.15).
+            if one != Encoding() or node.keys() & {"style", "explode", "allowReserved"}:
                 found[name] = one
         return found
 

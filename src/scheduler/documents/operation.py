@@ -6,13 +6,14 @@ from typing import Any, Self
 
 import msgspec
 
-from scheduler.documents.addresses import address, base, expressions
+from scheduler.documents.addresses import SEND_URL, address, base, expressions
 from scheduler.documents.bodies import body
 from scheduler.documents.client import Operation, Parameter, Scheme
 from scheduler.documents.messages import Request
 from scheduler.documents.styles import (
     WrongCall,
     decoded,
+    deep,
     encoded,
     in_path,
     missing,
@@ -84,7 +85,7 @@ def build(
     A default is sent where a required parameter is not given; the others are the server's business.
     In `query`, what the document does not name is sent as it is; in `path` it has no place.
     """
-    if operation.refused:
+    if operation.refused and not (arguments.url and operation.refused.endswith(SEND_URL)):
         raise WrongCall(operation.refused)
     call = _Call(operation, arguments, merged(headers, arguments.headers))
     try:
@@ -252,4 +253,6 @@ def _unnamed(name: str, value: Any) -> list[str]:
     shape = shaped(value)
     if shape is None:
         return []
-    return pairs(name, "deepObject", value, shape, encoded, explode=True)
+    if isinstance(value, dict):
+        return deep(encoded(name), value, encoded, repeated=True)
+    return pairs(name, "form", value, shape, encoded, explode=True)

@@ -49,7 +49,7 @@ def in_pairs(
     `properties` are those of its schema: an exploded object has no other mark. Raises Unread for
     one that names none.
     """
-    if style == "deepObject" and form == "object":
+    if style == "deepObject" and (form == "object" or _is_deep(sent, name)):
         return _deep(sent, name)
     if form == "object" and explode:
         return _exploded(sent, name, properties)
@@ -73,6 +73,10 @@ def _exploded(sent: Pairs, name: str, properties: set[str]) -> Text:
     if not found:
         raise Missing(name)
     return found
+
+
+def _is_deep(sent: Pairs, name: str) -> bool:
+    return any(each.startswith(f"{name}[") for each, _ in sent)
 
 
 def _deep(sent: Pairs, name: str) -> Text:
@@ -99,6 +103,14 @@ def gather(found: dict[str, Text], key: str, text: str) -> None:
         found[key].append(text)
     else:
         found[key] = [found[key], text]
+
+
+def listed(found: dict[str, Text]) -> list[Text] | None:
+    """Return the items of an array in brackets, `[]` or numbered; None where it is none."""
+    if found.keys() == {""}:
+        return found[""] if isinstance(found[""], list) else [found[""]]
+    numbers = [str(index) for index in range(len(found))]
+    return [found[each] for each in numbers] if found.keys() == set(numbers) else None
 
 
 def _alternating(parts: list[str]) -> Text:

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from scheduler.answering import Spent, limited
-from scheduler.documents.addresses import ABSOLUTE
+from scheduler.documents.addresses import ABSOLUTE, SEND_URL
 from scheduler.documents.checking import Checker
 from scheduler.documents.client import Operation
 from scheduler.documents.messages import Review, Reviewed
@@ -15,7 +15,7 @@ from scheduler.documents.references import resolved
 from scheduler.documents.samples import FORMATS, Sampler
 from scheduler.documents.styles import JSON
 
-NO_SERVER = "names no server; send url with the spec or the process"
+NO_SERVER = f"names no server; {SEND_URL}"
 SLOW_S = 0.5
 """CPU time for one operation."""
 SLOW_MOST = 10
@@ -54,8 +54,8 @@ def _no_address(operation: Operation, url: str | None) -> str | None:
     if ABSOLUTE.match(server):
         return None
     if "://" in server:
-        return f"its server {quoted(server)} is no address of http or https"
-    return f"its server {quoted(server)} is relative; send url with the spec or the process"
+        return f"its server {quoted(server)} is no address of http or https; {SEND_URL}"
+    return f"its server {quoted(server)} is relative; {SEND_URL}"
 
 
 def _misfit(

@@ -154,17 +154,22 @@ class Sampler:
                 named = {**part["properties"], **named}
             if isinstance(part.get("required"), list):
                 required.update(dict.fromkeys(part["required"]))
-        found = {name: self.of(named.get(name), above) for name in required}
+        sent = [name for name in required if not self._only_read(named.get(name))]
+        found = {name: self.of(named.get(name), above) for name in sent}
         least = max((part.get("minProperties", 0) for part in parts), default=0)
         for name in named:
             if len(found) >= least:
                 break
-            if name not in found:
+            if name not in found and not self._only_read(named[name]):
                 found[name] = self.of(named[name], above)
         for index in range(len(found), min(least, LONGEST)):
             found[f"example{index}"] = "example"
             self.sure = False
         return found
+
+    def _only_read(self, schema: Any) -> bool:
+        """Tell whether a property is answered, and not sent."""
+        return schemas.said(self._document, schema, "readOnly") is True
 
     def _array(
         self, parts: list[dict[str, Any]], limits: dict[str, Any], above: tuple[int, ...]

@@ -160,11 +160,11 @@ def pairs(
     `value` is what `shape` was made of: `deepObject` goes down into it as far as it reaches.
     """
     name = encoded(name)
-    if style == "deepObject" and isinstance(value, dict):
-        return deep(name, value, encode)
+    if style == "deepObject" and not isinstance(shape, str):
+        return deep(name, value if isinstance(value, dict | list) else shape, encode)
     if isinstance(shape, str):
         return [f"{name}={encode(shape)}"]
-    if explode or style == "deepObject":
+    if explode:
         if isinstance(shape, list):
             return [f"{name}={encode(each)}" for each in shape]
         return [f"{encoded(key)}={encode(each)}" for key, each in shape.items()]
@@ -184,15 +184,23 @@ def _refuse(name: str, shape: Shape, separator: str) -> None:
         raise WrongCall(f"{name} must hold no {separator!r} in a value: it separates values")
 
 
-def deep(name: str, value: Any, encode: Callable[[str], str]) -> list[str]:
-    """Return the pairs of an object in brackets, like `color%5BR%5D=100`, at any depth."""
+def deep(
+    name: str, value: Any, encode: Callable[[str], str], *, repeated: bool = False
+) -> list[str]:
+    """Return the pairs of an object in brackets, like `color%5BR%5D=100`, at any depth.
+
+    OpenAPI leaves it open how an array is written. Most read `ids%5B%5D=1`, and `lines%5B0%5D`
+    where it holds objects; `repeated` writes `ids=1`, and objects in it as JSON.
+    """
     if isinstance(value, dict):
-        inside = [deep(f"{name}%5B{encoded(key)}%5D", each, encode) for key, each in value.items()]
+        named = [(f"%5B{encoded(key)}%5D", each) for key, each in value.items()]
     elif isinstance(value, list):
-        inside = [deep(name, each, encode) for each in value if not isinstance(each, dict | list)]
-        inside += [
-            [f"{name}={encode(as_json(each))}"] for each in value if isinstance(each, dict | list)
-        ]
+        kept = [each for each in value if each is not None]
+        deeper = any(isinstance(each, dict | list) for each in kept)
+        if repeated:
+            return [f"{name}={encode(as_text(each))}" for each in kept]
+        named = [(f"%5B{at if deeper else ''}%5D", each) for at, each in enumerate(kept)]
     else:
         return [] if value is None else [f"{name}={encode(as_text(value))}"]
+    inside = [deep(name + key, each, encode, repeated=repeated) for key, each in named]
     return [pair for each in inside for pair in each]

@@ -101,6 +101,8 @@ def _ready(schema: Any, registry: Any, **options: Any) -> Any:
 
 
 PATTERNS = jsonschema_rs.validator_for({"format": "regex"}, validate_formats=True)
+CLASS_AND_HYPHEN = re.compile(r"\\[dDsSwW]-(?!\])|-\\[dDsSwW]")
+IDENTITY = re.compile(r"((?:^|[^\\])(?:\\\\)*)\\([AGZhz])")
 RULES_30 = _Rules(schema_v30, SPECIFICATIONS)
 RULES_31 = _Rules(schema_v31, SPECIFICATIONS)
 RULES_31_SCHEMA = _Rules(
@@ -192,9 +194,15 @@ def _errors(validator: Any) -> Iterator[ValidationError]:
 
 
 def _is_pattern(error: ValidationError) -> bool:
-    """Tell whether it is only that a pattern (ECMA-262) is none of Python's."""
-    named = error.validator == "format" and error.validator_value == "regex"
-    return named and bool(PATTERNS.is_valid(error.instance))
+    r"""Tell whether it is only that a pattern (ECMA-262) is none of Python's.
+
+    By its annex B, which everyone goes by, `-` beside a class and a letter that needs no escape
+    are themselves: `[\w-.]`, and the `\A` and `\z` of other languages.
+    """
+    if error.validator != "format" or error.validator_value != "regex":
+        return False
+    strict = CLASS_AND_HYPHEN.sub(lambda found: found[0].replace("-", r"\-"), str(error.instance))
+    return any(map(PATTERNS.is_valid, (error.instance, IDENTITY.sub(r"\1\2", strict))))
 
 
 def _wrong(error: ValidationError) -> Wrong:

@@ -1,5 +1,6 @@
 """What openapi-core checks values with, made exact where it judges wrongly."""
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from decimal import Decimal, InvalidOperation
@@ -64,21 +65,77 @@ def _required(
     if not validator.is_type(instance, "object"):
         return
     for name in wanted:
-        own = schema.get("properties", {}).get(name)
-        if name not in instance and not (isinstance(own, dict) and own.get("readOnly")):
+        if name not in instance and not _only_read(validator, schema, name):
             yield ValidationError(f"{name!r} is a required property")
 
 
+def _only_read(validator: Validator, schema: Mapping[str, Any], name: str) -> bool:
+    own = schema.get("properties", {}).get(name)
+    resolver: Any = getattr(validator, "_resolver")  # noqa: B009 - as jsonschema's own `$ref` does
+    waiting, seen = [(own, resolver)], set[int]()
+    while waiting:
+        one, where = waiting.pop()
+        if not isinstance(one, Mapping) or id(one) in seen:
+            continue
+        seen.add(id(one))
+        if one.get("readOnly") is True:
+            return True
+        waiting += [(each, where) for each in one.get("allOf") or ()]
+        if isinstance(one.get("$ref"), str):
+            found = where.lookup(one["$ref"])
+            waiting.append((found.contents, found.resolver))
+    return False
+
+
+def _listed(rule: Any) -> Any:
+    """Have what is listed, and its own type rules out, like 1 for a string, stand for its text."""
+
+    def held(
+        validator: Validator, wanted: list[Any], instance: Any, schema: Mapping[str, Any]
+    ) -> Iterator[ValidationError]:
+        wrong = list(rule(validator, wanted, instance, schema))
+        kinds = schema.get("type") or ()
+        kinds = [kinds] if isinstance(kinds, str) else kinds
+        if not wrong or not kinds or isinstance(instance, dict | list | None):
+            yield from wrong
+            return
+        odd = [each for each in wanted if not any(validator.is_type(each, kind) for kind in kinds)]
+        if not any(each is not None and _text(each) == _text(instance) for each in odd):
+            yield from wrong
+
+    return held
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _null_or(rule: Any) -> Any:
+    """Have `nullable` hold for what is combined, too: so most write it beside a reference."""
+
+    def held(
+        validator: Validator, wanted: Any, instance: Any, schema: Mapping[str, Any]
+    ) -> Iterator[ValidationError]:
+        if instance is not None or schema.get("nullable") is not True:
+            yield from rule(validator, wanted, instance, schema) or ()
+
+    return held
+
+
 _EXACT: dict[str, Any] = {"multipleOf": _multiple_of, "pattern": _pattern, "required": _required}
+COMBINED = ("allOf", "anyOf", "oneOf")
 
 
 class _Exact(SchemaValidatorsFactory):
     """Makes exact validators; a schema of another dialect is checked as that asks."""
 
-    def __init__(self, original: SchemaValidatorsFactory) -> None:
+    def __init__(self, original: SchemaValidatorsFactory, *, nullable: bool) -> None:
         super().__init__(original.schema_validator_cls, original.format_checker)
         self._original = original
-        self._exact = extend(original.schema_validator_cls, _EXACT)
+        rules = original.schema_validator_cls.VALIDATORS
+        exact = _EXACT | {"enum": _listed(rules["enum"])}
+        exact |= {word: _null_or(rules[word]) for word in COMBINED if nullable}
+        self._exact = extend(original.schema_validator_cls, exact)
 
     def get_validator_cls(self, spec: SchemaPath, schema: SchemaPath) -> type[Validator]:
         asked = self._original.get_validator_cls(spec, schema)
@@ -90,6 +147,6 @@ class _Exact(SchemaValidatorsFactory):
 
 
 _FACTORIES = {
-    "3.0": _Exact(oas30_write_schema_validators_factory),
-    "3.1": _Exact(oas31_schema_validators_factory),
+    "3.0": _Exact(oas30_write_schema_validators_factory, nullable=True),
+    "3.1": _Exact(oas31_schema_validators_factory, nullable=False),
 }

@@ -23,6 +23,16 @@ REASON_MOST = 1000
 """Characters of why a call was not made."""
 TYPE_MOST = 255
 """Characters of a Content-Type."""
+BEGINNINGS = {
+    "url: ": "service",
+    "the server ": "service",
+    "the document names no server": "service",
+    "headers: ": "headers",
+    "query_params": "query_params",
+    "url_params": "url_params",
+    "req_body": "req_body",
+}
+"""The field of a finding that names no parameter: where its API is, is a matter of the spec."""
 FIELDS = {"path": "url_params", "query": "query_params", "header": "headers", "cookie": "headers"}
 
 
@@ -144,5 +154,8 @@ def field_of(of: Endpoint, finding: str) -> str:
     """Return the field that a finding is about: it begins with the name of what is wrong."""
     if of.refused is not None:
         return "endpoint"
+    said = [field for beginning, field in BEGINNINGS.items() if finding.startswith(beginning)]
+    if said:
+        return said[0]
     named = [each for each in of.parameters if re.match(rf"{re.escape(each.name)}\b", finding)]
     return FIELDS[max(named, key=lambda each: len(each.name)).in_] if named else "req_body"

@@ -32,6 +32,10 @@ Verdict = tuple[UUID, int, str, bytes]
 """Spec, draft, endpoint, hash of the request."""
 
 
+class ReplacedError(Exception):
+    """Another document has taken the place of the one that a request was built from."""
+
+
 class Checks:
     """Asks the child, once for each request."""
 
@@ -47,7 +51,8 @@ class Checks:
     ) -> str | None:
         """Return what is wrong with a request, None where nothing is.
 
-        Raises TooManyRequests and Unavailable where the child cannot be asked.
+        Raises ReplacedError where the document is gone, TooManyRequests and Unavailable where the
+        child cannot be asked.
         """
         if called.serving is None or called.operation is None:
             raise ValueError("there is nothing to check it against")
@@ -104,7 +109,7 @@ class Checks:
         async with self._way.open() as conn:
             found = await model.document(conn, service_id, called.spec, called.serving or 0)
         if found is None:
-            raise Unavailable("the document of the spec has just been replaced")
+            raise ReplacedError
         return found
 
 

@@ -46,6 +46,10 @@ class Lookup:
             raise found
         return found
 
+    def forget(self, wanted: Wanted) -> None:
+        """Have an endpoint be read anew: what was known of it holds no more."""
+        self._known.pop(wanted, None)
+
     async def _read(self, wanted: Sequence[Wanted]) -> Mapping[Wanted, Found]:
         began = asyncio.get_running_loop().time()
         found: dict[Wanted, Found] = {}

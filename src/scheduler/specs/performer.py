@@ -10,8 +10,7 @@ from scheduler.actions.http import named, refused
 from scheduler.config import Settings
 from scheduler.db import Database
 from scheduler.documents.operation import WrongCall
-from scheduler.engine import Chore
-from scheduler.errors import UserError
+from scheduler.errors import TooManyRequests, Unavailable, UserError
 from scheduler.outbound import NotNowError, Outbound, Response, SendError
 from scheduler.sealing import SealError
 from scheduler.specs import model, responses
@@ -32,7 +31,7 @@ from scheduler.specs.asked import (
     spoiled,
     type_of,
 )
-from scheduler.specs.checks import Checks
+from scheduler.specs.checks import Checks, ReplacedError
 from scheduler.specs.lookup import Lookup
 from scheduler.specs.model import Called
 from scheduler.specs.responses import Key, Shared
@@ -40,6 +39,7 @@ from scheduler.specs.sharing import Sharing
 from scheduler.specs.unpacking import PackedError, codings, unpack
 from scheduler.specs.way import Way
 from scheduler.target import prepare
+from scheduler.ticks import Chore
 
 WAIT_S = 0.2
 WAIT_MOST_S = 5.0
@@ -47,6 +47,8 @@ WAIT_PART = 0.25
 """Of the time it has waited already, how long a call waits before it looks for its spec again."""
 AWAY_S = 1.0
 """When a call looks again that could not read its spec: the database is away."""
+LOOKS = 3
+"""A call whose document was replaced before it was checked is built anew, so often."""
 KEEP_MOST_S = 5.0
 """Between two tries to keep an answer."""
 KEPT_AT_ONCE = 1
@@ -131,6 +133,9 @@ class OperationPerformer:
             request = built(action, called)
             prepare(request.method, request.url, dict(request.headers), request.body)
             finding = await self._checks.finding(service_id, called, request, hash_of(request))
+        except ReplacedError:
+            why = "the document of the spec has just been replaced; send this again"
+            raise Unavailable(why) from None
         except (WrongCall, ValueError) as e:
             finding = cut(str(e))
         return [] if finding is None else [(field_of(called.operation, finding), finding)]
@@ -139,6 +144,16 @@ class OperationPerformer:
 
     async def perform(self, prepared: tuple[Operation, Expected], call: Call) -> Outcome | None:
         """Make the call; None where it was not to be sent after all."""
+        action, _ = prepared
+        for _ in range(LOOKS):
+            try:
+                return await self._looked_up(prepared, call)
+            except ReplacedError:
+                self._specs.forget((call.service_id, action.service, action.name))
+        return failed("the document of the spec is replaced again and again", retryable=True)
+
+    async def _looked_up(self, prepared: tuple[Operation, Expected], call: Call) -> Outcome | None:
+        """Make the call through its spec as it stands. Raises ReplacedError."""
         action, expected = prepared
         try:
             wanted = call.service_id, action.service, action.name
@@ -242,7 +257,9 @@ class OperationPerformer:
                 )
         except TimeoutError:
             return failed("no time was left to check the call, and to send it", retryable=True)
-        except UserError as e:  # too many wait for the child
+        except TooManyRequests as e:  # its service's others are checked first
+            return Outcome(succeeded=False, later_s=e.retry_after or AWAY_S)
+        except UserError as e:
             return failed(f"the call could not be checked: {e.message}", retryable=True)
         if finding is not None:
             return failed(finding)

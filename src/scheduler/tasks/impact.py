@@ -84,13 +84,23 @@ async def get_spec_impact(
     """
     sent = request.query_params.get("cursor")
     after = read_cursor(sent) if sent else START
-    database = engine.database
+    return await impact_of(engine.database, service.id, trace_id, operations, after)
+
+
+async def impact_of(
+    database: Database,
+    service_id: UUID,
+    trace_id: str,
+    operations: OperationPerformer,
+    after: Place = START,
+) -> Impact:
+    """Return the tasks from a place on that a spec does not fit. Raises NotFound."""
     async with database.api.connect() as conn:
-        of = await model.of_trace(conn, service.id, trace_id)
+        of = await model.of_trace(conn, service_id, trace_id)
         if of is None:
             raise NotFound(f"there is no spec {trace_id}")
         number = of.draft if of.status in COMPILED else of.serving
-        found = [] if number is None else await model.operations(conn, service.id, of.key, number)
+        found = [] if number is None else await model.operations(conn, service_id, of.key, number)
     impact = Impact(of.trace_id, of.name, of.status, of.draft, number, 0, [], None)
     if number is None:
         return impact
