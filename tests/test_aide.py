@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import psutil
 import pytest
 
@@ -125,6 +126,16 @@ def test_documents_that_were_not_asked_for_lately_are_forgotten():
     for _ in range(9):
         assert memory.answer(Learn("a", large)) == Fine()
     assert memory.answer(check("limit=1", "c")) == Fine(), "one that is learnt again counts once"
+
+
+def test_a_check_that_brings_its_document_needs_none_to_be_remembered():
+    memory = Memory()
+    large = DOCUMENT + b" " * REMEMBERED
+    assert memory.answer(Learn("a", DOCUMENT)) == Fine()
+    assert memory.answer(Learn("b", large)) == Fine()
+    asked = check("limit=1", "a")
+    assert memory.answer(asked) == Unknown()
+    assert memory.answer(msgspec.structs.replace(asked, source=DOCUMENT)) == Fine()
 
 
 async def test_requests_that_wait_are_checked_together(aides):

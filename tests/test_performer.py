@@ -17,9 +17,11 @@ from scheduler.actions import Expected, Operation
 from scheduler.clock import database_ms
 from scheduler.documents.client import Operation as Endpoint
 from scheduler.run import run_id
-from scheduler.specs import changes
+from scheduler.specs import changes, model
 from scheduler.specs.aide import Aides
 from scheduler.specs.asked import field_of
+from scheduler.specs.lookup import FRESH_S, Lookup
+from scheduler.specs.way import Way
 
 PREFIX = "Error executing API call: API call failed: "
 GONE = "The command could not be executed because the service requested (filmot) is not available."
@@ -129,6 +131,18 @@ async def test_a_wrong_value_ends_the_call_before_anything_is_sent(bench, receiv
     assert receiver.requests == []
 
 
+async def test_a_reason_is_short_however_long_the_names_of_a_document_are(bench, receiver):
+    name = "n" * 5000
+    await bench.spec(endpoints=[of("/long", "GET", query(name, "integer", required=True))])
+    for given in ("{}", msgspec.json.encode({name: "x"}).decode()):
+        got = await bench.call("GET /long", query_params=given)
+        assert got.error.startswith(f"{PREFIX}nnnn")
+        assert len(got.error) < 1100
+    long = await bench.performer.check(ALICE, Operation("filmot", "/long"))
+    assert [len(reason) < 1100 for _, reason in long] == [True]
+    assert receiver.requests == []
+
+
 async def test_an_endpoint_that_the_review_refused_says_why(bench, receiver):
     refused = msgspec.structs.replace(of("/odd"), refused="it has no server")
     await bench.spec(endpoints=[refused])
@@ -185,6 +199,17 @@ async def test_what_was_changed_before_a_call_was_made_holds_for_it(bench, recei
         )  # fmt: skip
     assert (await bench.call()).succeeded
     assert receiver.last.header("x-key") == "new"
+
+
+async def test_what_is_too_old_to_be_used_is_not_kept(bench):
+    await bench.spec()
+    vault = bench.database.vault
+    async with bench.database.engine.connect() as conn:
+        called = await model.called(conn, vault, ALICE, "filmot", "GET /any")
+    lookup = Lookup(Way(bench.database))
+    for n in range(100):
+        lookup._learn((ALICE, "filmot", f"GET /{n}"), n * FRESH_S / 2, called)
+    assert [endpoint for _, _, endpoint in lookup._known] == ["GET /97", "GET /98", "GET /99"]
 
 
 async def test_calls_together_ask_for_their_spec_together(bench):

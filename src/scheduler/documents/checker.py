@@ -14,6 +14,8 @@ from scheduler.documents.messages import Answer, Ask, Check, Finding, Fine, Lear
 MEMORY_BYTES = 512 << 20
 REMEMBERED = 16 << 20
 """Bytes of JSON, of all documents that are remembered; as values they take many times that."""
+WRONG_MOST = 4000
+"""Characters of a finding: names and values in it are as long as the document has them."""
 
 
 class Memory:
@@ -26,13 +28,14 @@ class Memory:
     def answer(self, ask: Ask) -> Answer:
         """Learn a document, or check a request."""
         match ask:
-            case Check(document, endpoint, request):
-                found = self._known.get(document)
-                if found is None:
-                    return Unknown()
+            case Check(document, endpoint, request, source):
+                if document not in self._known:
+                    if source is None:
+                        return Unknown()
+                    self._learn(document, source)
                 self._known.move_to_end(document)
-                wrong = found[0].check(endpoint, request)
-                return Finding(wrong) if wrong else Fine()
+                wrong = self._known[document][0].check(endpoint, request)
+                return Finding(wrong[:WRONG_MOST]) if wrong else Fine()
             case Learn(name, document):
                 try:
                     return self._learn(name, document)

@@ -93,5 +93,7 @@ class Client(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
     servers: list[str] = msgspec.field(default_factory=list)
     headers: list[str] = msgspec.field(default_factory=list)
     """Headers that operations or security schemes name, as they are written first."""
+    size: int = 0
+    """Of its operations: bytes of what they are sent with, about."""
     operations: list[Operation] = msgspec.field(default_factory=list)
     """In the order of the document."""

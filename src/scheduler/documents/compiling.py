@@ -19,7 +19,7 @@ NOT_SENT = {"TRACE"}
 MAX_PATH = 1000
 MAX_TEXT = 1000
 """Characters of a summary or an id."""
-WRITTEN_OUT = 8
+WRITTEN_OUT = 2
 """Operations may take so many times `max_bytes` with their references written out."""
 STYLES: dict[Place, tuple[Style, ...]] = {
     "path": ("simple", "label", "matrix"),
@@ -83,6 +83,7 @@ class _Compiler:
             servers=servers(self.document.get("servers"), (TOP, "servers")),
             headers=list(self.headers.values()),
             operations=operations,
+            size=self.size,
         )
 
     def operations(self, path: str, item: Any) -> list[Operation]:

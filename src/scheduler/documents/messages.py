@@ -56,6 +56,8 @@ class Check(msgspec.Struct, tag=True, frozen=True):
     """What the document is called, for ever: a key and the number of a draft."""
     endpoint: str
     request: Request
+    source: bytes | None = None
+    """The document, as in Learn, for a child that was asked for too many others meanwhile."""
 
 
 class Learn(msgspec.Struct, tag=True, frozen=True):

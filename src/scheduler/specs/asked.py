@@ -19,6 +19,8 @@ from scheduler.target import Target, prepare
 PREFIX = "Error executing API call: API call failed: "
 NAMED_MOST = 20
 """Endpoints listed in a message."""
+REASON_MOST = 1000
+"""Characters of why a call was not made."""
 TYPE_MOST = 255
 """Characters of a Content-Type."""
 BEGINNINGS = {
@@ -112,7 +114,12 @@ def handed(asked: Asked, shared: Shared | None) -> Outcome | None:
 
 def failed(why: str, *, retryable: bool = False) -> Outcome:
     """Return that a call failed, in the words of an older program."""
-    return Outcome(succeeded=False, error=PREFIX + why, retryable=retryable)
+    return Outcome(succeeded=False, error=PREFIX + cut(why), retryable=retryable)
+
+
+def cut(why: str) -> str:
+    """Return a reason as it is kept: a document may have names and values of any length."""
+    return why if len(why) <= REASON_MOST else f"{why[:REASON_MOST]}…"
 
 
 def spoiled(outcome: Outcome, why: str, *, retryable: bool = False) -> Outcome:

@@ -9,6 +9,7 @@ from scheduler.errors import Unavailable
 from scheduler.masking import MASK, is_secret
 from scheduler.specs import model
 from scheduler.specs.aide import Aides
+from scheduler.specs.asked import cut
 from scheduler.specs.model import Called
 from scheduler.specs.way import Way
 
@@ -73,17 +74,20 @@ class Checks:
     async def _ask(
         self, service_id: UUID, called: Called, endpoint: str, request: Request
     ) -> str | None:
-        document = f"{called.spec}/{called.serving}"
-        for _ in range(TRIES):
-            answer = await self._aides.ask(service_id, Check(document, endpoint, request), CHECK_S)
+        document, source = f"{called.spec}/{called.serving}", None
+        for number in range(TRIES):
+            check = Check(document, endpoint, request, source)
+            answer = await self._aides.ask(service_id, check, CHECK_S)
             if isinstance(answer, Fine):
                 return None
             if isinstance(answer, Finding) and answer.spent:
                 raise Unavailable(f"to check it {answer.message.partition(';')[0]}")
             if isinstance(answer, Finding):
                 return _masked(answer.message, request)
-            if isinstance(answer, Unknown):
+            if isinstance(answer, Unknown) and not number:
                 await self._learn(service_id, called, document)
+            elif isinstance(answer, Unknown):  # what was learnt is forgotten: too much else was
+                source = await self._document(service_id, called)
         raise Unavailable("the child process that checks requests does not answer; see the log")
 
     async def _learn(self, service_id: UUID, called: Called, document: str) -> None:
@@ -96,13 +100,17 @@ class Checks:
         await asyncio.shield(learning)
 
     async def _taught(self, service_id: UUID, called: Called, document: str) -> None:
+        found = await self._document(service_id, called)
+        answer = await self._aides.ask(service_id, Learn(document, found), LEARN_S)
+        if isinstance(answer, Finding):
+            raise Unavailable(answer.message)
+
+    async def _document(self, service_id: UUID, called: Called) -> bytes:
         async with self._way.open() as conn:
             found = await model.document(conn, service_id, called.spec, called.serving or 0)
         if found is None:
             raise ReplacedError
-        answer = await self._aides.ask(service_id, Learn(document, found), LEARN_S)
-        if isinstance(answer, Finding):
-            raise Unavailable(answer.message)
+        return found
 
 
 def _masked(message: str, request: Request) -> str:
@@ -110,4 +118,4 @@ def _masked(message: str, request: Request) -> str:
     for name, value in request.headers:
         if is_secret(name) and len(value) >= SHORT:
             message = message.replace(value, MASK)
-    return message
+    return cut(message)

@@ -17,8 +17,12 @@ PAGE_BYTES = 8 << 20
 SIZE = "octet_length(d.source)"
 CLIENT_SIZE = """(SELECT coalesce(sum(pg_column_size(o.operation)), 0) FROM spec_operation o
     WHERE o.bucket = s.bucket AND o.service_id = s.service_id AND o.spec_key = s.key
-        AND o.draft = s.serving)"""
-# octet_length and pg_column_size read no value that lies outside of its row.
+        AND o.draft = s.serving)
+    + coalesce((SELECT CAST(c.client ->> 'size' AS bigint) FROM spec_document c
+    WHERE c.bucket = s.bucket AND c.service_id = s.service_id AND c.spec_key = s.key
+        AND c.draft = s.serving), 0)"""
+# octet_length and pg_column_size read no value that lies outside of its row. Compressed, though, an
+# operation may be a hundredth of what it takes.
 SIZES = text(f"""
 SELECT s.key, {SIZE} AS source, {CLIENT_SIZE} AS client
 FROM spec s JOIN spec_document d

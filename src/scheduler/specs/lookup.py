@@ -1,6 +1,7 @@
 """Looking specs up for the calls that go through them."""
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from uuid import UUID
 
@@ -25,8 +26,8 @@ class Lookup:
 
     def __init__(self, way: Way) -> None:
         self._way = way
-        self._known: dict[Wanted, tuple[float, Called]] = {}
-        """With when the reading began, on the loop's clock."""
+        self._known: OrderedDict[Wanted, tuple[float, Called]] = OrderedDict()
+        """With when reading began, on the loop's clock; what is too old goes: it may be large."""
         self._gathered = Gathered(self._read)
 
     async def called(self, wanted: Wanted, since: float) -> Called | None:
@@ -68,6 +69,11 @@ class Lookup:
         if called is None or called.serving is None or called.operation is None:
             self._known.pop(wanted, None)
             return
-        if len(self._known) >= REMEMBERED and wanted not in self._known:
-            self._known.clear()
+        self._known.pop(wanted, None)
         self._known[wanted] = began, called
+        while len(self._known) > REMEMBERED or self._oldest() < began - FRESH_S:
+            self._known.popitem(last=False)
+
+    def _oldest(self) -> float:
+        """Return when that was read which has been known for longest."""
+        return next(iter(self._known.values()))[0]

@@ -19,6 +19,7 @@ from scheduler.specs.asked import (
     PREFIX,
     Asked,
     built,
+    cut,
     failed,
     field_of,
     handed,
@@ -136,7 +137,7 @@ class OperationPerformer:
             why = "the document of the spec has just been replaced; send this again"
             raise Unavailable(why) from None
         except (WrongCall, ValueError) as e:
-            finding = str(e)
+            finding = cut(str(e))
         return [] if finding is None else [(field_of(called.operation, finding), finding)]
 
     # The call ------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ NAME_MOST = 200
 HEADERS_MOST = 100
 HEADERS_BYTES = 16 << 10
 """Of all headers of a spec, names and values."""
-SPACE = re.compile(r"[ \t\r\n]+")
+SPACE = b" \t\r\n"
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 LARGE = 256 << 10
 """What is longer is decoded and hashed beside the loop."""
@@ -131,13 +131,13 @@ async def _spec(sent: str, settings: Specs, wrong: list[Detail]) -> Sent | None:
 
 def _decoded(sent: str, most: int) -> Sent:
     """Return a document that came in base64 (RFC 4648, 4). Raises ValueError."""
-    plain = SPACE.sub("", sent)
+    plain = sent.encode(errors="replace").translate(None, SPACE)
     if not plain:
         raise ValueError("must be an OpenAPI document in base64, is empty")
     try:
-        source = base64.b64decode(plain.encode(), validate=True)
+        source = base64.b64decode(plain, validate=True)
     except (binascii.Error, ValueError) as e:
-        if {"-", "_"} & set(plain[:LARGE]):
+        if b"-" in plain[:LARGE] or b"_" in plain[:LARGE]:
             raise ValueError("is base64url, it seems: send base64 with + and / instead") from None
         why = (
             "it ends too early" if "padding" in str(e) else "it has a character that is none of it"
