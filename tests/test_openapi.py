@@ -182,6 +182,21 @@ def test_every_reference_leads_somewhere_and_every_schema_is_one():
         assert jsonschema_rs.meta.is_valid(schema), at
 
 
+def test_an_array_says_what_it_holds():
+    """Generators of clients leave out whatever uses one that does not."""
+    for at, schema in EVERY_SCHEMA:
+        for each in json_objects(schema):
+            if "array" in (each.get("type") or ()):
+                assert "items" in each or "prefixItems" in each, at
+
+
+def json_objects(node: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(node, dict):
+        yield node
+    for each in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        yield from json_objects(each)
+
+
 def fits(example: Any, schema: dict[str, Any]) -> None:
     whole = {**schema, "components": DOCUMENT["components"]}
     jsonschema_rs.Draft202012Validator(whole, validate_formats=True).validate(example)

@@ -212,6 +212,17 @@ async def test_what_is_too_old_to_be_used_is_not_kept(bench):
     assert [endpoint for _, _, endpoint in lookup._known] == ["GET /97", "GET /98", "GET /99"]
 
 
+async def test_a_spec_whose_row_somebody_broke_breaks_no_other_call(bench, conn):
+    broken = await bench.spec("broken")
+    await bench.spec(service=BOB)
+    await conn.execute("UPDATE spec_operation SET operation = '7' WHERE spec_key = $1", broken.key)
+    got = await asyncio.gather(
+        bench.call(service="broken"), bench.call(of=BOB), return_exceptions=True
+    )
+    assert isinstance(got[0], msgspec.ValidationError)
+    assert got[1].succeeded
+
+
 async def test_calls_together_ask_for_their_spec_together(bench):
     await bench.spec()
     await bench.call(cache=False)

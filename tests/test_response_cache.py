@@ -45,6 +45,33 @@ async def test_an_answer_is_at_hand_where_it_was_put(database):
     assert cache.at_hand(key(2)) is None
 
 
+async def test_replicas_that_share_the_same_answers_wait_for_each_other_in_no_ring(database, conn):
+    first, second = key(1), key(2)
+    answers = {second: (ANSWER, 60.0), first: (ANSWER, 60.0)}
+    async with database.auto.connect() as one:
+        await responses.share(one, answers)
+    again = dict.fromkeys(answers, (ANSWER, 90.0))
+    touch = "UPDATE response_cache SET size = size WHERE key = $1"
+
+    async def blocked() -> None:
+        waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        assert await conn.fetchval(f"{waits} AND datname = current_database()") == 1
+
+    async def share() -> None:
+        async with database.auto.connect() as one:
+            await responses.share(one, again)
+
+    async with conn.transaction():
+        await conn.execute(touch, first[1])
+        sharing_again = asyncio.create_task(share())
+        await eventually(blocked)
+        await conn.execute("SET LOCAL lock_timeout = '2s'")
+        await conn.execute(touch, second[1])
+    await sharing_again
+    async with database.auto.connect() as one:
+        assert (await responses.find(one, [first]))[first][1] > 60
+
+
 async def test_another_replica_finds_it(database):
     here, there = Sharing(Cache(), Way(database)), Sharing(Cache(), Way(database))
     kept = Shared(203, None, b"\x00\xff", uuid4())

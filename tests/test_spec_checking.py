@@ -399,6 +399,7 @@ PET = {
     ("body", "said"),
     [
         ({"pets": [{"name": "x", "age": 1}]}, None),
+        ({"pets": [{"id": 7, "name": "x"}]}, None),
         ({"pets": [{"name": "x"}, {"name": 5}]}, "req_body.pets[1].name must be a string, is 5"),
         ({"pets": [{}]}, "req_body.pets[0].name is required and must be specified"),
         ({"pets": [{"name": "x", "age": -1}]}, "req_body.pets[0].age must be at least 0, is -1"),

@@ -100,6 +100,27 @@ async def test_the_package_is_imported_and_calls_what_the_document_describes(rec
     assert [(call.method, call.path) for call in receiver.requests] == [("GET", "/pets/a%20b")]
 
 
+async def test_a_package_of_what_the_generator_writes_wrongly_is_imported_too(tmp_path):
+    patch = {"type": "object", "properties": {"seven": {"type": "integer", "const": 7}}}
+    kinds = ("application/json-patch+json", "application/merge-patch+json")
+    content = {kind: {"schema": {"$ref": "#/components/schemas/Patch"}} for kind in kinds}
+    fields = document(components={"schemas": {"Patch": patch}}, openapi="3.1.0")
+    fields["paths"]["/pets"] = {
+        "patch": {
+            "operationId": "patchPets",
+            "requestBody": {"required": True, "content": content},
+            "responses": {"200": {"description": "ok"}},
+        }
+    }
+    folder = unpacked(await zip_of(fields), tmp_path / "out") / "pets-client"
+    code = (
+        "import warnings; warnings.simplefilter('error')\n"
+        "from pets_client.api.default import patch_pets; from pets_client.models import Patch\n"
+        "print(patch_pets.sync_detailed.__name__, Patch(seven=7).to_dict())"
+    )
+    assert await asyncio.to_thread(python, code, folder, tmp_path) == "sync_detailed {'seven': 7}\n"
+
+
 async def test_the_same_document_is_the_same_zip_and_nothing_is_left_behind(temporary):
     bodies = await asyncio.gather(*(zip_of(document()) for _ in range(3)))
     assert len(set(bodies)) == 1

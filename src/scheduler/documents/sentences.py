@@ -136,8 +136,6 @@ def _other(word: str, wanted: Any, error: ValidationError) -> str:
             known = error.schema.get("properties", {}) if isinstance(error.schema, dict) else {}
             names = ", ".join(list(known)[:20])
             return f"must have no other properties{f' than {names}' if names else ''}"
-        case "readOnly":
-            return "is read only and must be left out"
         case "oneOf" | "anyOf" | "allOf":
             return f"must fit {'exactly one' if word == 'oneOf' else 'one'} of its schemas"
         case _:

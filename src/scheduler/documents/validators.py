@@ -69,6 +69,13 @@ def _required(
             yield ValidationError(f"{name!r} is a required property")
 
 
+def _read_only(*_: Any) -> Iterator[ValidationError]:
+    """Let what is read only be sent: who changes what a GET answered sends it back. It should not
+    be sent, and a target that minds says so (OpenAPI 3.0.3, 4.7.24.2).
+    """
+    yield from ()
+
+
 def _only_read(validator: Validator, schema: Mapping[str, Any], name: str) -> bool:
     own = schema.get("properties", {}).get(name)
     resolver: Any = getattr(validator, "_resolver")  # noqa: B009 - as jsonschema's own `$ref` does
@@ -122,7 +129,12 @@ def _null_or(rule: Any) -> Any:
     return held
 
 
-_EXACT: dict[str, Any] = {"multipleOf": _multiple_of, "pattern": _pattern, "required": _required}
+_EXACT: dict[str, Any] = {
+    "multipleOf": _multiple_of,
+    "pattern": _pattern,
+    "readOnly": _read_only,
+    "required": _required,
+}
 COMBINED = ("allOf", "anyOf", "oneOf")
 
 

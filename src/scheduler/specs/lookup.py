@@ -5,7 +5,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from uuid import UUID
 
-from scheduler.sealing import SealError
+from scheduler import db
 from scheduler.specs import model
 from scheduler.specs.gathering import Gathered
 from scheduler.specs.model import Called
@@ -18,7 +18,7 @@ REMEMBERED = 2000
 
 Wanted = tuple[UUID, str, str]
 """Service, name of the spec, endpoint."""
-Found = Called | SealError
+Found = Called | Exception
 
 
 class Lookup:
@@ -34,15 +34,15 @@ class Lookup:
         """Return what stands behind an endpoint: as it was `since` then, or later.
 
         On the loop's clock; a second ago at the earliest. None where there is no such spec. What
-        cannot be called is read anew each time: it may be there now. Raises SealError, and what
-        `db.is_away` knows.
+        cannot be called is read anew each time: it may be there now. Raises SealError, what
+        `db.is_away` knows, and what comes of a row that somebody broke.
         """
         known = self._known.get(wanted)
         now = asyncio.get_running_loop().time()
         if known is not None and known[0] >= max(since, now - FRESH_S):
             return known[1]
         found = await self._gathered.get(wanted)
-        if isinstance(found, SealError):
+        if isinstance(found, Exception):
             raise found
         return found
 
@@ -57,7 +57,9 @@ class Lookup:
             for each in wanted:
                 try:
                     called = await model.called(conn, self._way.vault, *each)
-                except SealError as e:
+                except Exception as e:  # of the one whose row is broken, and of no other
+                    if db.is_away(e):
+                        raise
                     found[each] = e
                     continue
                 self._learn(each, began, called)

@@ -44,6 +44,8 @@ EPOCH = (1980, 1, 1, 0, 0, 0)
 LEFT_OUT = "LEFT_OUT.txt"
 NOISE = re.compile(r"For further information visit \S+|<[\w.]+ object at 0x[0-9a-f]+>")
 """In what the generator says."""
+TYPES = re.compile(rb"^from (\.+)types import ([\w, ]+)$", re.MULTILINE)
+JOINED = re.compile(rb"^(\s+if \w+ != -?[\d.]+)and", re.MULTILINE)
 FORBIDDEN = ("socket.", "subprocess.", "os.exec", "os.fork", "os.posix_spawn", "os.system",
              "os.symlink", "os.link", "os.chmod", "os.chown", "os.kill", "os.putenv", "ctypes.",
              "os.truncate", "shutil.", "pty.", "signal.", "webbrowser.", "urllib.")  # fmt: skip
@@ -118,9 +120,8 @@ def zipped(document: bytes, name: str, here: Path) -> bytes:
     kept = io.BytesIO()
     with zipfile.ZipFile(kept, "w", zipfile.ZIP_DEFLATED) as archive:
         for path in _files(project):
-            body = path.read_bytes()
             shown = path.relative_to(here).as_posix()
-            _check(shown, body)
+            body = _checked(shown, path.read_bytes())
             entry = zipfile.ZipInfo(shown, EPOCH)
             entry.external_attr, entry.create_system = 0o644 << 16, 3
             archive.writestr(entry, body, zipfile.ZIP_DEFLATED)
@@ -134,16 +135,29 @@ def _files(project: Path) -> Iterator[Path]:
             yield path
 
 
-def _check(shown: str, body: bytes) -> None:
-    """Look whether a file is what its name says. Raises Unwritten."""
+def _checked(shown: str, body: bytes) -> bytes:
+    """Return a file that is what its name says. Raises Unwritten."""
     try:
         if shown.endswith(".py"):
-            ast.parse(body)
-        elif shown.endswith(".toml"):
+            return _mended(body)
+        if shown.endswith(".toml"):
             tomllib.loads(body.decode())
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         wrong = "the generator made a file of this document that cannot be read"
         raise Unwritten(f"{wrong}: {shown[:200]}") from None
+    return body
+
+
+def _mended(body: bytes) -> bytes:
+    """Return a module with what the generator forgets: a space after a number, and one import."""
+    body = JOINED.sub(rb"\1 and", body)
+    names = {each.id for each in ast.walk(ast.parse(body)) if isinstance(each, ast.Name)}
+    if "Unset" not in names:
+        return body
+    taken = TYPES.search(body)
+    if taken and b"Unset" not in taken[2].replace(b",", b" ").split():
+        return body[: taken.end()] + b", Unset" + body[taken.end() :]
+    return body
 
 
 def _told(errors: Sequence[GeneratorError], here: Path) -> str:

@@ -118,7 +118,10 @@ SELECT max(expires_at) AS until, sum(size) AS size FROM (
           ORDER BY expires_at, key LIMIT :most) AS oldest) AS counted
 WHERE before < :excess
 """)
-DROP = text("DELETE FROM response_cache WHERE expires_at <= :until")
+DROP = text("""
+DELETE FROM response_cache WHERE expires_at <= :until AND key = ANY(ARRAY(
+    SELECT key FROM response_cache WHERE expires_at <= :until FOR UPDATE SKIP LOCKED))
+""")
 SIZE = text("SELECT coalesce(sum(size), 0) FROM response_cache")
 
 OF_SERVICE = "WHERE service_id = :service_id LIMIT :most"
@@ -220,7 +223,11 @@ async def find(conn: Conn, keys: Sequence[Key]) -> Mapping[Key, tuple[Shared, fl
 
 
 async def share(conn: Conn, answers: Mapping[Key, tuple[Shared, float]]) -> None:
-    """Share answers, each for so many seconds from now."""
+    """Share answers, each for so many seconds from now.
+
+    In the order of their keys: replicas that share the same ones wait for each other in no ring.
+    """
+    answers = dict(sorted(answers.items(), key=lambda item: item[0][1]))
     shared = [answer for answer, _ in answers.values()]
     values = {
         "keys": [key for _, key in answers],

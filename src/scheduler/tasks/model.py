@@ -20,7 +20,7 @@ Maybe = UnsetType
 Text = str | Maybe | None
 Payload = Annotated[
     msgspec.Raw,
-    msgspec.Meta(extra_json_schema={"type": ["string", "object", "array", "null"]}),
+    msgspec.Meta(extra_json_schema={"type": ["string", "object", "array", "null"], "items": {}}),
 ]
 """Kept as it is written: to read a number of 20 digits and write it again would change it."""
 
