@@ -1,6 +1,7 @@
 """The pictures of docs/tour.md, taken of the real thing: `make screenshots`."""
 
 import asyncio
+import base64
 import contextlib
 import json
 import os
@@ -99,6 +100,36 @@ async def furnish(client: httpx.AsyncClient, target: Receiver) -> str:
     return str(failed.json()["run_id"])
 
 
+async def register(client: httpx.AsyncClient, target: Receiver) -> str:
+    """Register the API that the pictures show; return its trace id."""
+    ok = {"responses": {"200": {"description": "as it is"}}}
+    number = {"name": "number", "in": "path", "required": True, "schema": {"type": "integer"}}
+    month = {"name": "month", "in": "query", "schema": {"type": "string", "format": "date"}}
+    of = {"content": {"application/json": {"schema": {"type": "object"}}}}
+    document = {
+        "openapi": "3.1.0",
+        "info": {"title": "Billing", "version": "2.3"},
+        "servers": [{"url": target.url}],
+        "paths": {
+            "/invoices": {
+                "get": {"summary": "The invoices of a month", "parameters": [month], **ok},
+                "post": {"summary": "Write an invoice", "requestBody": of, **ok},
+            },
+            "/invoices/{number}": {
+                "parameters": [number],
+                "get": {"summary": "One invoice", **ok},
+                "delete": {"summary": "Take an invoice back", **ok},
+            },
+        },
+    }
+    source = base64.b64encode(json.dumps(document).encode()).decode()
+    new = {"name": "billing", "headers": {"x-api-key": "of-good-news"}, "spec": source}
+    trace = str((await client.post("/v1/api/spec", json=new)).json()["trace_id"])
+    while (await client.get(f"/v1/api/spec/{trace}/status")).json()["status"] != "SUCCESS":
+        await asyncio.sleep(0.1)
+    return trace
+
+
 async def main() -> None:
     """Take the pictures."""
     IMAGES.mkdir(exist_ok=True)
@@ -114,12 +145,14 @@ async def main() -> None:
                 base_url=known["url"], headers=headers, timeout=30
             ) as client:
                 run = await furnish(client, target)
+                trace = await register(client, target)
             dark = await chrome.new_page(viewport=WIDE, color_scheme="dark")
             phone = await chrome.new_page(viewport=PHONE)
             for page, at, name in (
                 (light, "/dashboard", "tasks"),
                 (dark, "/dashboard/tasks/invoices", "task"),
                 (light, f"/dashboard/runs/{run}", "run"),
+                (light, f"/dashboard/apis/{trace}", "spec"),
                 (phone, "/dashboard", "phone"),
                 (light, "/docs", "api"),
             ):
