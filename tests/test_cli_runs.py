@@ -339,12 +339,29 @@ END:VCALENDAR
 """
 
 
+PETS = """openapi: 3.1.0
+info: {title: Pets, version: "1"}
+servers: [{url: TARGET}]
+paths:
+  /pets: {get: {responses: {"200": {description: all of them}}}}
+  /pets/{id}:
+    put:
+      parameters: [{name: id, in: path, required: true, schema: {type: integer}}]
+      requestBody: {content: {application/json: {schema: {type: object}}}}
+      responses: {"200": {description: changed}}
+"""
+CALL = {"service": "pets", "method": "GET", "endpoint": "/pets"}
+
+
 async def test_every_command_line_of_the_page_does_what_it_says(
     run_app, commands_on, receiver, tmp_path, monkeypatch
 ):
     """In their order, as they stand there; a tail is begun only: it has no end."""
     monkeypatch.chdir(tmp_path)
     Path("holidays.ics").write_text(HOLIDAYS)
+    Path("openapi.yaml").write_text(PETS.replace("TARGET", receiver.url))
+    Path("tom.json").write_text('{"name": "Tom"}')
+    Path("call.json").write_text(json.dumps({"spec": {}, "scheduler_process": CALL}))
     async with run_app(**commands_on) as app, app.client("alice") as alice:
         await follow_the_page(app, alice, receiver)
 
@@ -360,13 +377,27 @@ async def follow_the_page(app: App, alice: httpx.AsyncClient, receiver: Receiver
         if "$RUN" in words:
             ended = (await alice.get("/runs", params={"state": "succeeded"})).json()["runs"]
             words[words.index("$RUN")] = ended[-1]["id"]
+        if "$TRACE" in words:
+            state = "scheduled" if "cancel" in words else "succeeded"
+            asked = {"state": state, "kind": "process"}
+            found = (await alice.get("/runs", params=asked)).json()["runs"]
+            words[words.index("$TRACE")] = found[0]["trace_id"]
+        told, to = None, None
+        if "<" in words:
+            *words, _, name = words
+            told = Path(name).read_text()
+        elif ">" in words:
+            *words, _, name = words
+            to = Path(name)
         if "tail" in words:
             group = cli.get_command(click.Context(cli), "runs")
             tail = group.get_command(click.Context(group), "tail")
             assert tail.make_context("tail", words[2:]) is not None
             continue
-        done = await run(*words)
+        done = await run(*words, stdin=told)
         assert done.exit_code == 0, (line, done.output)
+        if to is not None:
+            to.write_bytes(done.stdout_bytes)
         assert "verify" not in words or "None is missing, none is doubled" in done.stdout
     left = (await alice.get("/tasks")).json()
     assert {task["id"] for task in left} == {"hello", "report", "tidy", "standup"}
