@@ -224,13 +224,15 @@ async def test_an_outcome_that_is_not_written_yet_stands(app, alice, conn, datab
 async def test_a_retry_that_is_not_written_yet_does_not_wait_for_its_time(
     app, alice, conn, database_url, receiver
 ):
-    receiver.then(503, headers={"Retry-After": "600"})
+    marked = asyncio.Event()
+    receiver.then(503, headers={"Retry-After": "600"}, after=marked)
     await create(alice, receiver, max_retries=3)
     other = await asyncpg.connect(database_url)
     block = other.transaction()
     await block.start()
     run = UUID((await alice.post("/tasks/t/execute?async=true&retry=true")).json()["id"])
     await other.execute("UPDATE run SET cancelled = true WHERE id = $1", run)
+    marked.set()
 
     def performed() -> None:
         assert app.engine.settler.unsettled
