@@ -29,7 +29,7 @@ from scheduler.sweep import Sweep
 from test_cancel import create, ends, shown
 from test_dispatcher import no_run_left
 from test_pages import signed_in
-from test_queue import ALICE, ME, claim, claim_late, database, now_ms
+from test_queue import ALICE, ME, claim, claim_late, database, ended, now_ms, tried
 from test_quotas import limit
 from test_settler import settle
 
@@ -582,7 +582,6 @@ async def test_waits_ends_and_retries_are_written_in_one_group(settle, conn):
         await queue.enqueue(c, runs, utc(now))
     held = {run.id: run for run in await claim(database, now)}
     from_queue = [held[run.id] for run in runs]
-    from test_queue import ended, tried
 
     await at_work.all_of(
         [
