@@ -185,6 +185,20 @@ async def test_one_that_takes_too_long_is_killed_and_leaves_nothing(temporary):
     assert not children()
 
 
+@pytest.mark.parametrize("yields", range(12))
+async def test_one_that_is_given_up_before_it_has_begun_leaves_nothing(temporary, yields):
+    asked = asyncio.create_task(zip_of(document()))
+    while not any(temporary.iterdir()):
+        await asyncio.sleep(0)
+    for _ in range(yields):
+        await asyncio.sleep(0)
+    asked.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asked
+    assert not list(temporary.iterdir())
+    assert not children()
+
+
 async def test_one_that_nobody_waits_for_any_more_is_killed_and_leaves_nothing(temporary):
     asked = asyncio.create_task(zip_of(document()))
     await eventually(lambda: children()[0])

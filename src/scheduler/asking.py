@@ -4,13 +4,15 @@ Services take turns, and so many of their questions may wait; the loop that fire
 """
 
 import asyncio
+import os
+import signal
 import sys
 from abc import ABC, abstractmethod
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections import deque
 from contextlib import suppress
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -45,10 +47,10 @@ class Child:
         if self._process is not None:
             return
         environment = {"PYTHONPATH": str(Path(__file__).parents[1]), "LC_ALL": "C.UTF-8"}
-        self._process = await asyncio.create_subprocess_exec(
+        self._process = await begun(
             sys.executable, "-s", "-P", "-m", self._module,
             stdin=PIPE, stdout=PIPE, stderr=DEVNULL,
-            cwd="/", env=environment, start_new_session=True,
+            cwd="/", env=environment,
         )  # fmt: skip
         try:
             async with asyncio.timeout(START_S):
@@ -77,9 +79,29 @@ class Child:
         process, self._process = self._process, None
         if process is None:
             return
-        with suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
+        await ended(process)
+
+
+async def begun(*command: str, **options: Any) -> Process:
+    """Start a process, as `asyncio.create_subprocess_exec` does, in a session of its own.
+
+    Whoever is cancelled meanwhile leaves none behind: it is waited for, and ended.
+    """
+    starting = asyncio.ensure_future(
+        asyncio.create_subprocess_exec(*command, **options, start_new_session=True)
+    )
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        await ended(await starting)
+        raise
+
+
+async def ended(process: Process) -> None:
+    """Kill a process of `begun`, and all that it started."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    await process.wait()
 
 
 async def _exchange(process: Process, body: bytes) -> bytes:

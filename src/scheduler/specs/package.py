@@ -3,21 +3,20 @@ child process of its own that ends with it.
 """
 
 import asyncio
-import os
 import re
 import shutil
-import signal
 import sys
 import tempfile
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import UUID
 
 import structlog
 
+from scheduler import asking
 from scheduler.errors import TooManyRequests, Unavailable
 
 log = structlog.get_logger()
@@ -93,7 +92,7 @@ async def written(service_id: UUID, document: bytes, name: str, seconds: float) 
     there is none, and TooManyRequests and Unavailable where too many wait.
     """
     async with TURNS.of(service_id):
-        made = await asyncio.to_thread(tempfile.mkdtemp, prefix="scheduler-client-")
+        made = tempfile.mkdtemp(prefix="scheduler-client-")  # at once: who is cancelled leaves none
         try:
             return await _written(document, project_name(name), seconds, made)
         finally:
@@ -117,9 +116,7 @@ async def _written(document: bytes, name: str, seconds: float, folder: str) -> b
             f"writing the Python client took longer than {seconds:g} s (specs.package_seconds)"
         ) from None
     finally:
-        with suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
-        await child.wait()
+        await asking.ended(child)
     if child.returncode == REFUSED:
         raise ValueError(said.decode(errors="replace"))
     if child.returncode != 0:
@@ -137,9 +134,9 @@ async def _start(name: str, seconds: float, folder: str) -> Process:
         "HOME": folder,
         "TMPDIR": folder,
     }
-    return await asyncio.create_subprocess_exec(
+    return await asking.begun(
         sys.executable, "-s", "-P", "-B", "-m", "scheduler.specs.packaging",
         name, str(int(seconds) + 1),
         stdin=PIPE, stdout=PIPE, stderr=DEVNULL,
-        cwd=folder, env=environment, start_new_session=True,
+        cwd=folder, env=environment,
     )  # fmt: skip
