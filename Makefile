@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help install run test check bench docs openapi screenshots migrate revision pins clean
+.PHONY: help install run test browser check bench docs openapi screenshots migrate revision pins clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -24,9 +24,17 @@ install: .venv/installed ## Make .venv with the pinned dependencies and the proj
 run: install ## Start everything on 127.0.0.1:8080
 	@exec $(BIN)/scheduler serve
 
-test: .venv/developed ## Run all tests
+test: .venv/developed browser ## Run all tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not alone"
 	$(BIN)/python -m pytest -m "alone"
+
+browser: # Debian's Chromium, where root may install it; elsewhere the tests that need one are skipped
+	@for name in chromium chromium-browser google-chrome google-chrome-stable; do \
+	  command -v $$name >/dev/null && exit 0; \
+	done; \
+	test "$$(id -u)" = 0 && command -v apt-get >/dev/null || exit 0; \
+	apt-get update -q && apt-get install -qy --no-install-recommends chromium fonts-dejavu-core \
+	  || test "$$BROWSER" != required
 
 check: .venv/developed ## Lint, format, types, import contracts
 	$(BIN)/ruff check $(SOURCES)

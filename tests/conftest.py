@@ -12,6 +12,9 @@
     line           a way to the database that can be cut: `run_app(DATABASE_URL=line.url)`
     alice, bob, anonymous
                    httpx clients of `app`
+    visitor        an httpx client in which alice is signed in to the pages
+    chrome         a real Chromium, for the session (browsing.py)
+    browse         `async with browse(app) as page:`: a page of it, in which alice is signed in
     replica        `engine = await replica(WORKER_COUNT="1")`: another engine on the same database
 
 Nothing is patched, and nothing sleeps: `await eventually(assertion)` tries an assertion again.
@@ -19,6 +22,7 @@ Nothing is patched, and nothing sleeps: `await eventually(assertion)` tries an a
 
 import asyncio
 import contextlib
+import functools
 import inspect
 import itertools
 import logging
@@ -465,3 +469,28 @@ async def replica(database_url: str) -> AsyncIterator[Callable[..., Awaitable[En
             return engine
 
         yield start
+
+
+@pytest.fixture
+async def visitor(app: App) -> AsyncIterator[httpx.AsyncClient]:
+    from pages import signed_in
+
+    async with signed_in(app) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+async def chrome() -> AsyncIterator[Any]:
+    from browsing import there
+    from screenshots import browser
+
+    there()
+    async with browser() as made:
+        yield made
+
+
+@pytest.fixture
+def browse(chrome: Any) -> Any:
+    from browsing import browsing
+
+    return functools.partial(browsing, chrome)

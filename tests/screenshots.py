@@ -46,7 +46,7 @@ async def sign_in(page: Page, url: str, service: str, token: str) -> None:
     await page.fill("[name=service]", service)
     await page.fill("[name=token]", token)
     await page.click("main button")
-    await page.wait_for_selector("main h1:has-text('Tasks')")
+    await page.wait_for_selector("main h1:has-text('Overview')")
 
 
 @asynccontextmanager
@@ -149,11 +149,11 @@ async def main() -> None:
             dark = await chrome.new_page(viewport=WIDE, color_scheme="dark")
             phone = await chrome.new_page(viewport=PHONE)
             for page, at, name in (
-                (light, "/dashboard", "tasks"),
+                (light, "/dashboard/tasks", "tasks"),
                 (dark, "/dashboard/tasks/invoices", "task"),
                 (light, f"/dashboard/runs/{run}", "run"),
                 (light, f"/dashboard/apis/{trace}", "spec"),
-                (phone, "/dashboard", "phone"),
+                (phone, "/dashboard/tasks", "phone"),
                 (light, "/docs", "api"),
             ):
                 if page is not light:

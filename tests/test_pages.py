@@ -7,8 +7,6 @@ import re
 import sys
 import unicodedata
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,59 +15,24 @@ import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import event
 
 from conftest import TOKENS, App, RunApp, eventually
+from pages import SIGN_IN, enter, field, safe, signed_in, statements
 from scheduler import services
 from scheduler.dashboard import door, sessions, shown, tries
 from scheduler.errors import TooManyRequests
 from screenshots import browser, chromium, sign_in
 
-SIGN_IN = "/dashboard/sign-in"
-PAGES = ["/", "/dashboard", SIGN_IN, "/dashboard/tasks/none", "/dashboard/nothing/here"]
+PAGES = [
+    "/",
+    "/dashboard",
+    "/dashboard/tasks",
+    SIGN_IN,
+    "/dashboard/tasks/none",
+    "/dashboard/nothing/here",
+]
 MANUALS = ["/docs", "/swagger-ui", "/swagger/index.html", "/v1/apidoc/swagger/index.html"]
 EVERY = {"name": "Every hour", "url": "http://127.0.0.1:9/", "frequency": 1, "unit": "hour"}
-
-
-def field(text: str, name: str) -> str:
-    """The value of a hidden field."""
-    found = re.search(rf'name="{name}" value="([^"]*)"', text)
-    assert found, text
-    return found[1]
-
-
-async def enter(
-    client: httpx.AsyncClient, service: str = "alice", token: str | None = None, **fields: str
-) -> httpx.Response:
-    """Send the form to sign in."""
-    asked = await client.get(SIGN_IN)
-    sent = {"form": field(asked.text, "form"), "service": service, "next": "/dashboard"}
-    sent["token"] = TOKENS["alice"] if token is None else token
-    return await client.post(SIGN_IN, data={**sent, **fields})
-
-
-@asynccontextmanager
-async def signed_in(app: App, service: str = "alice") -> AsyncIterator[httpx.AsyncClient]:
-    async with app.client() as client:
-        answer = await enter(client, service, TOKENS[service])
-        assert (answer.status_code, answer.headers["Location"]) == (303, "/dashboard")
-        yield client
-
-
-@pytest.fixture
-async def visitor(app: App) -> AsyncIterator[httpx.AsyncClient]:
-    """A browser in which alice is signed in."""
-    async with signed_in(app) as client:
-        yield client
-
-
-def safe(answer: httpx.Response) -> None:
-    """The headers that every page has."""
-    policy = answer.headers["Content-Security-Policy"]
-    assert "default-src 'none'" in policy and "unsafe" not in policy
-    assert "frame-ancestors 'none'" in policy and "base-uri 'none'" in policy
-    assert answer.headers["X-Content-Type-Options"] == "nosniff"
-    assert answer.headers["Referrer-Policy"] in ("same-origin", "no-referrer")
 
 
 # Signing in and out ------------------------------------------------------------------------------
@@ -97,7 +60,7 @@ async def test_who_signs_in_gets_a_cookie_that_no_script_reads(app: App, conn):
         flags = {part.strip().lower() for part in cookie.split(";")[1:]}
         assert flags >= {"httponly", "samesite=strict", "path=/", f"max-age={12 * 3600}"}
         assert "secure" not in flags
-        page = await client.get("/dashboard")
+        page = await client.get("/dashboard/tasks")
         assert "No tasks yet" in page.text and page.headers["Cache-Control"] == "no-store"
         held = client.cookies[door.SESSION]
     rows = await conn.fetch("SELECT *, expires_at - created_at AS lasts FROM session")
@@ -286,7 +249,7 @@ async def test_signing_in_leads_to_no_place_but_ours(anonymous):
 
 async def test_a_session_ends_with_sign_out_with_its_token_and_in_time(app: App, conn):
     async def opens(client: httpx.AsyncClient) -> bool:
-        return "No tasks yet" in (await client.get("/dashboard")).text
+        return "No tasks yet" in (await client.get("/dashboard/tasks")).text
 
     async with signed_in(app) as one, signed_in(app) as two, signed_in(app, "bob") as three:
         held = one.cookies[door.SESSION]
@@ -339,7 +302,7 @@ async def test_a_token_that_a_browser_uses_is_noted(app: App, visitor, conn):
 
 
 async def test_an_empty_page_teaches_the_first_command(visitor, app: App):
-    text = (await visitor.get("/")).text
+    text = (await visitor.get("/dashboard/tasks")).text
     assert f"curl {app.url}/tasks" in text and app.ids["alice"] in text
     assert "scheduler tasks create" in text
     assert TOKENS["alice"] not in text
@@ -349,25 +312,25 @@ async def test_the_list_shows_what_the_api_lists(visitor, alice, app: App):
     for n in range(53):
         await alice.post("/tasks", json={**EVERY, "id": f"t{n}", "name": f"Task {n} of many"})
     await alice.patch("/tasks/t3", json={"status": "paused"})
-    first = (await visitor.get("/dashboard")).text
+    first = (await visitor.get("/dashboard/tasks")).text
     assert first.count('data-name="Task"') == 50 and "Every hour" in first
     assert "Task 52 of many" in first and "Task 2 of many" not in first
-    second = (await visitor.get("/dashboard", params={"page": 1})).text
+    second = (await visitor.get("/dashboard/tasks", params={"page": 1})).text
     assert re.findall(r'href="/dashboard/tasks/(\w+)"', second) == ["t2", "t1", "t0"]
-    assert 'href="/dashboard?page=1"' in first and 'href="/dashboard?page=0"' in second
+    assert 'href="/dashboard/tasks?page=1"' in first and 'href="/dashboard/tasks?page=0"' in second
     for query, names in (
         ({"q": "task 17"}, ["t17"]), ({"status": "paused"}, ["t3"]),
         ({"status": "failed"}, []), ({"q": "' OR 1=1 --"}, []),
     ):  # fmt: skip
-        text = (await visitor.get("/dashboard", params=query)).text
+        text = (await visitor.get("/dashboard/tasks", params=query)).text
         assert re.findall(r'href="/dashboard/tasks/(\w+)"', text) == names
         assert bool(names) or "No task fits" in text
     for query in ({"page": "-1"}, {"page": "x"}, {"status": "nope"}, {"q": "\x00"}):
-        wrong = await visitor.get("/dashboard", params=query)
+        wrong = await visitor.get("/dashboard/tasks", params=query)
         assert wrong.status_code == 400 and "<h1>" in wrong.text
         safe(wrong)
     async with signed_in(app, "bob") as bobs:
-        assert "No tasks yet" in (await bobs.get("/dashboard")).text
+        assert "No tasks yet" in (await bobs.get("/dashboard/tasks")).text
         other = await bobs.get("/dashboard/tasks/t3")
         assert other.status_code == 404 and "Task 3" not in other.text
         safe(other)
@@ -416,7 +379,7 @@ async def test_a_task_shows_its_next_instants_and_its_runs(visitor, alice, recei
     assert one.index("Attempt 2") < one.index("later") < one.index("Attempt 1")
     assert "answered 503" in one and ">no</bdi>" in one and "hello" in one
     assert "planted" not in text + one
-    listed = (await visitor.get("/dashboard")).text
+    listed = (await visitor.get("/dashboard/tasks")).text
     assert 'class="state succeeded"' in listed and "planted" not in listed
     for path in ("/dashboard/runs/none", f"/dashboard/runs/{'0' * 32}", "/dashboard/tasks/none"):
         assert (await visitor.get(path)).status_code == 404
@@ -470,25 +433,10 @@ def assert_length(things: list[Any], length: int) -> None:
     assert len(things) == length
 
 
-@contextmanager
-def statements(app: App) -> Iterator[list[str]]:
-    """The statements on tables that the API's connections send."""
-    seen: list[str] = []
-
-    def note(_conn: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        if re.search(r"\b(FROM|INTO|UPDATE)\b", statement):
-            seen.append(statement)
-
-    engine = app.database.api.sync_engine
-    event.listen(engine, "before_cursor_execute", note)
-    yield seen
-    event.remove(engine, "before_cursor_execute", note)
-
-
 async def test_a_page_asks_the_database_five_times_at_most(visitor, alice, app: App, receiver):
     await alice.post("/tasks", json={**EVERY, "id": "t", "url": receiver.url})
     run = (await alice.post("/tasks/t/execute")).json()["run_id"]
-    for path in ("/dashboard", "/dashboard/tasks/t", f"/dashboard/runs/{run}"):
+    for path in ("/dashboard/tasks", "/dashboard/tasks/t", f"/dashboard/runs/{run}"):
         with statements(app) as seen:
             assert (await visitor.get(path)).status_code == 200
         assert 1 < len(seen) <= 5, (path, seen)
@@ -496,7 +444,7 @@ async def test_a_page_asks_the_database_five_times_at_most(visitor, alice, app: 
 
 async def test_where_the_database_is_away_a_page_says_so(visitor, conn):
     await conn.execute("ALTER TABLE session RENAME TO away")
-    broken = await visitor.get("/dashboard")
+    broken = await visitor.get("/dashboard/tasks")
     assert broken.status_code == 500 and "went wrong here" in broken.text
     assert "session" not in broken.text and "<h1>" in broken.text
     safe(broken)
@@ -532,13 +480,13 @@ async def test_what_others_wrote_is_text_and_nothing_else(visitor, alice, receiv
     }  # fmt: skip
     assert (await alice.post("/tasks", json=task)).status_code == 201
     run = (await alice.post("/tasks/t/execute")).json()["run_id"]
-    for path in ("/dashboard", "/dashboard/tasks/t", f"/dashboard/runs/{run}"):
+    for path in ("/dashboard/tasks", "/dashboard/tasks/t", f"/dashboard/runs/{run}"):
         answer = await visitor.get(path)
         assert answer.status_code == 200 and len(answer.content) < 80_000
         harmless(answer.text)
         assert "U+202E" in answer.text or path.startswith("/dashboard/runs")
     assert "U+001B" in answer.text and re.search(r"… [\d,]+ characters more", answer.text)
-    sought = await visitor.get("/dashboard", params={"q": HOSTILE})
+    sought = await visitor.get("/dashboard/tasks", params={"q": HOSTILE})
     harmless(re.sub(r'value="[^"]*"', "", sought.text))
     assert '"><script' not in sought.text
 
@@ -719,6 +667,7 @@ async def test_a_browser_shows_it_all_and_complains_of_nothing(run_app: RunApp, 
         async with app.client("alice") as alice:
             await alice.post("/tasks", json={"id": "t", "name": HOSTILE, "url": receiver.url})
         await sign_in(page, app.url, "alice", TOKENS["alice"])
+        await page.click("text=Tasks")
         await page.click("tbody a")
         await page.click("text=Run now")
         await page.wait_for_selector(".said:has-text('started by hand')")
@@ -727,7 +676,7 @@ async def test_a_browser_shows_it_all_and_complains_of_nothing(run_app: RunApp, 
         await page.click("tbody a")
         await page.wait_for_selector("h1:has-text('Run')")
         await page.set_viewport_size({"width": 360, "height": 640})
-        for path in ("/dashboard", "/dashboard/tasks/t"):
+        for path in ("/dashboard/tasks", "/dashboard/tasks/t"):
             await page.goto(app.url + path)
             wide = await page.evaluate("document.documentElement.scrollWidth")
             assert wide <= 360, path

@@ -1,3 +1,3 @@
 """A self-hosted scheduler for a team's HTTP calls: one process, one Postgres."""
 
-__version__ = "0.4.0"
+__version__ = "0.5.0"

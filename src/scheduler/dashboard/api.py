@@ -9,10 +9,15 @@ from litestar.di import NamedDependency, Provide
 
 from scheduler.dashboard import door, page, static
 from scheduler.dashboard.apis import show_api, show_apis
+from scheduler.dashboard.calendars import show_calendars
 from scheduler.dashboard.door import Stranger, Visitor
+from scheduler.dashboard.overview import show_overview
 from scheduler.dashboard.run import show_run
+from scheduler.dashboard.runs import show_runs
+from scheduler.dashboard.system import show_system
 from scheduler.dashboard.task import act_on_task, show_task
 from scheduler.dashboard.tasks import show_tasks
+from scheduler.dashboard.timeline import show_timeline
 from scheduler.dashboard.tries import Tries
 from scheduler.engine import Engine
 from scheduler.errors import UserError
@@ -73,12 +78,17 @@ def router(explained: Explained) -> Router:
     return Router(
         "/",
         route_handlers=[
+            show_overview,
             show_tasks,
             show_task,
             act_on_task,
+            show_runs,
             show_run,
+            show_timeline,
             show_apis,
             show_api,
+            show_calendars,
+            show_system,
             show_nothing,
             door.show_sign_in,
             door.sign_in,

@@ -1,4 +1,4 @@
-"""Files that pages need: style, icon, Swagger UI. All come from here, none from another host.
+"""Files that pages need: style, script, icon, Swagger UI. All come from here, no other host.
 
 An address holds a stamp of the content, so that a browser may keep a file for ever, and asks for
 another address once the program is another.
@@ -24,7 +24,9 @@ TYPES = {
     ".svg": "image/svg+xml",
 }
 """The framework adds the charset to text."""
-OURS = ("style.css", "icon.svg", "manual.css", "manual.js")
+OURS = ("icon.svg", "manual.css", "manual.js")
+JOINED = {"style.css": "css", "script.js": "js"}
+"""Files that are put together of those in a folder, in the order of their names."""
 SWAGGER = ("swagger-ui.css", "swagger-ui-bundle.js", "favicon-32x32.png")
 """What is served of the package that ships Swagger UI; it holds 25 MB of other things."""
 FOR_EVER = "public, max-age=31536000, immutable"
@@ -54,15 +56,17 @@ def swagger_folder() -> Path:
 @lru_cache
 def file(name: str) -> File:
     """Return one of our files, read once. Raises NotFound for any other name."""
-    if name in OURS:
-        path = HERE / name
+    if name in JOINED:
+        parts = sorted((HERE / JOINED[name]).glob(f"*{Path(name).suffix}"))
+    elif name in OURS:
+        parts = [HERE / name]
     elif name in SWAGGER:
-        path = swagger_folder() / name
+        parts = [swagger_folder() / name]
     else:
         raise NotFound(f"there is no file {name[:100]}")
-    content = path.read_bytes()
+    content = b"".join(part.read_bytes() for part in parts)
     stamp = hashlib.sha256(content).hexdigest()[:16]
-    return File(name, content, TYPES[path.suffix], stamp)
+    return File(name, content, TYPES[Path(name).suffix], stamp)
 
 
 def address(name: str) -> str:

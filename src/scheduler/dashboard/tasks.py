@@ -52,7 +52,7 @@ class Listed(msgspec.Struct, frozen=True):
     total: int | None
 
 
-@get(["/", "/dashboard"], include_in_schema=False)
+@get("/dashboard/tasks", include_in_schema=False)
 async def show_tasks(request: AnyRequest, visitor: Who, engine: Machine) -> Response[Any]:
     """Return the list of tasks, by `q`, `status` and pages, as `GET /tasks` does."""
     sent = request.query_params
@@ -78,7 +78,7 @@ async def show_tasks(request: AnyRequest, visitor: Who, engine: Machine) -> Resp
 
 def _link(wanted: dict[str, str], number: int) -> str:
     sent = {name: value for name, value in wanted.items() if value}
-    return f"/dashboard?{urlencode({**sent, 'page': number})}"
+    return f"/dashboard/tasks?{urlencode({**sent, 'page': number})}"
 
 
 async def _listed(

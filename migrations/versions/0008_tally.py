@@ -1,0 +1,26 @@
+"""What ended, counted by the minute."""
+
+from alembic import op
+
+revision = "0008"
+down_revision = "0007"
+
+UP = """
+"""
+
+DOWN = """
+"""
+
+
+def upgrade() -> None:
+    _each(UP)
+
+
+def downgrade() -> None:
+    _each(DOWN)
+
+
+def _each(script: str) -> None:
+    for statement in script.split(";\n"):
+        if statement.strip():
+            op.execute(statement)
