@@ -71,7 +71,7 @@ def router(explained: Explained) -> Router:
             headers=headers,
             title=TITLES.get(status, "Something went wrong here"),
             said=refused.message if refused else "The log knows more.",
-            visitor=None,
+            visitor=getattr(request.state, "visitor", None),
         )
 
     failures = Tries()
