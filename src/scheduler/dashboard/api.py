@@ -12,7 +12,7 @@ from scheduler.dashboard.apis import show_api, show_apis
 from scheduler.dashboard.calendars import show_calendars
 from scheduler.dashboard.door import Stranger, Visitor
 from scheduler.dashboard.overview import show_overview
-from scheduler.dashboard.run import show_run
+from scheduler.dashboard.run import act_on_run, send_body, show_process, show_run
 from scheduler.dashboard.runs import show_runs
 from scheduler.dashboard.system import show_system
 from scheduler.dashboard.task import act_on_task, show_task
@@ -84,6 +84,9 @@ def router(explained: Explained) -> Router:
             act_on_task,
             show_runs,
             show_run,
+            send_body,
+            act_on_run,
+            show_process,
             show_timeline,
             show_apis,
             show_api,
