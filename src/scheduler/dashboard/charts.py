@@ -182,7 +182,8 @@ def _patterns(mark: str) -> str:
     made = [
         f'<pattern id="hatch-{word}-{mark}" width="5" height="5" patternUnits="userSpaceOnUse"'
         f' patternTransform="rotate({turn})">'
-        f'<rect width="5" height="5" class="{_class(word)} soft"></rect><rect width="3" height="5" class="{_class(word)}"></rect></pattern>'
+        f'<rect width="5" height="5" class="{_class(word)} soft"></rect>'
+        f'<rect width="3" height="5" class="{_class(word)}"></rect></pattern>'
         for word, turn in HATCHES.items()
     ]
     made += [
