@@ -18,6 +18,7 @@ import scheduler
 from scheduler import (
     actions,
     app,
+    audit,
     backfills,
     config,
     errors,
@@ -255,6 +256,7 @@ OWNERS = {
     "service_usage": {"quotas.py"},
     "task_state": {"state.py"},
     "task_version": {"versions.py"},
+    "audit": {"audit.py"},
 }
 """`services.py` asks who is calling, also by a session, and writes none.
 `queue.py`, `lines.py`, `replays.py` and `skips.py` make the moves between `run` and `history`; `signing.py` has a column
@@ -350,6 +352,7 @@ MACHINE = {
     "sessions.PRUNE": "goes by when sessions expire, for every service",
     "versions.OLDEST": "goes by when history ends, for every service",
     "versions.PRUNE": "goes by when history ends, for every service",
+    "audit.PRUNE": "goes by when history ends, for every service",
     "specs/responses.OLDEST": "goes by when history ends, for every service",
     "specs/responses.PRUNE": "goes by when history ends, for every service",
     "specs/responses.FIND": "asks for many services at once, by keys that hold the service",
@@ -385,6 +388,7 @@ MODULES = {
     "schedules/events": events,
     "tasklist": tasklist,
     "versions": versions,
+    "audit": audit,
     "sessions": sessions,
     "exclusions": exclusions,
     "specs/responses": responses,
@@ -397,6 +401,7 @@ THEIRS = {
     "task_plan",
     "task_state",
     "task_version",
+    "audit",
     "run",
     "history",
     "service_usage",

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from conftest import RunApp, running
 from scheduler import (
+    audit,
     db,
     exclusions,
     history,
@@ -34,6 +35,7 @@ from scheduler.specs import model as specs
 from scheduler.specs import responses
 
 OWNERS = (
+    audit,
     exclusions,
     history,
     installation,
