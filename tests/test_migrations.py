@@ -27,13 +27,14 @@ from scheduler import (
     task,
     versions,
 )
-from scheduler.dashboard import sessions
+from scheduler.dashboard import admin_sessions, sessions
 from scheduler.errors import StartupError
 from scheduler.processes import model as processes
 from scheduler.specs import model as specs
 from scheduler.specs import responses
 
 OWNERS = (
+    admin_sessions,
     exclusions,
     history,
     installation,

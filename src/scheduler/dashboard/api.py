@@ -7,7 +7,8 @@ from litestar import Request, Response, Router, get
 from litestar.datastructures import State
 from litestar.di import NamedDependency, Provide
 
-from scheduler.dashboard import door, page, static
+from scheduler.dashboard import admin, admin_door, door, page, static
+from scheduler.dashboard.admin_door import AdminWanted
 from scheduler.dashboard.apis import show_api, show_apis
 from scheduler.dashboard.calendars import show_calendars
 from scheduler.dashboard.door import Stranger, Visitor
@@ -56,8 +57,8 @@ def _operations(state: State) -> OperationPerformer:
     return found
 
 
-def router(explained: Explained) -> Router:
-    """Return the pages; what goes wrong on them is a page, too."""
+def _refusing(explained: Explained) -> Callable[[AnyRequest, Exception], Response[Any]]:
+    """Return what answers an error: a page, too."""
 
     def answer_error(request: AnyRequest, error: Exception) -> Response[Any]:
         refused = explained(request, error)
@@ -74,6 +75,11 @@ def router(explained: Explained) -> Router:
             visitor=None,
         )
 
+    return answer_error
+
+
+def router(explained: Explained) -> Router:
+    """Return the pages; what goes wrong on them is a page, too."""
     failures = Tries()
     return Router(
         "/",
@@ -89,6 +95,7 @@ def router(explained: Explained) -> Router:
             show_api,
             show_calendars,
             show_system,
+            *admin.HANDLERS,
             show_nothing,
             door.show_sign_in,
             door.sign_in,
@@ -97,11 +104,16 @@ def router(explained: Explained) -> Router:
         ],
         dependencies={
             "visitor": Provide(door.visitor),
+            "admin": Provide(admin_door.admin),
             "engine": Provide(_engine, sync_to_thread=False),
             "operations": Provide(_operations, sync_to_thread=False),
             "failures": Provide(lambda: failures, sync_to_thread=False),
         },
-        exception_handlers={Stranger: door.turn_away, Exception: answer_error},
+        exception_handlers={
+            Stranger: door.turn_away,
+            AdminWanted: admin_door.turn_away,
+            Exception: _refusing(explained),
+        },
         request_max_body_size=door.FORM_MOST,
         include_in_schema=False,
     )
