@@ -15,6 +15,7 @@ from scheduler.dashboard.door import Stranger, Visitor
 from scheduler.dashboard.overview import show_overview
 from scheduler.dashboard.run import show_run
 from scheduler.dashboard.runs import show_runs
+from scheduler.dashboard.settings import act_on_settings, show_settings
 from scheduler.dashboard.system import show_system
 from scheduler.dashboard.task import act_on_task, show_task
 from scheduler.dashboard.tasks import show_tasks
@@ -95,6 +96,8 @@ def router(explained: Explained) -> Router:
             show_api,
             show_calendars,
             show_system,
+            show_settings,
+            act_on_settings,
             *admin.HANDLERS,
             show_nothing,
             door.show_sign_in,
