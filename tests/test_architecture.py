@@ -37,6 +37,7 @@ from scheduler import (
     tasklist,
     triggers,
     versions,
+    watch,
 )
 from scheduler.dashboard import sessions
 from scheduler.db import metadata
@@ -216,7 +217,7 @@ def test_no_two_settings_share_a_name_in_the_environment():
 
 OWNERS = {
     "service": {"services.py", "signing.py"},
-    "token": {"services.py"},
+    "token": {"dashboard/sessions.py", "services.py"},
     "session": {"dashboard/sessions.py", "services.py"},
     "task": {"resealing.py", "task.py", "tasklist.py"},
     "task_plan": {"planner.py"},
@@ -228,6 +229,7 @@ OWNERS = {
         "replays.py",
         "schedules/events.py",
         "skips.py",
+        "watch.py",
     },
     "history": {
         "backfills.py",
@@ -240,6 +242,7 @@ OWNERS = {
         "replays.py",
         "schedules/events.py",
         "skips.py",
+        "watch.py",
     },
     "log_entry": {"logstore.py"},
     "calendar": {"exclusions.py"},
@@ -256,11 +259,19 @@ OWNERS = {
     "task_state": {"state.py"},
     "task_version": {"versions.py"},
 }
-"""`services.py` asks who is calling, also by a session, and writes none.
+"""`services.py` asks who is calling, also by a session, and writes none; `dashboard/sessions.py` asks
+whether a token stands.
 `queue.py`, `lines.py`, `replays.py` and `skips.py` make the moves between `run` and `history`; `signing.py` has a column
 of its own, `resealing.py` changes the form of a value and never the value, and `migrate.py` asks
 before the schema is known; READERS write nothing."""
-READERS = {"specs/listing.py", "tasklist.py", "ledger.py", "executions.py", "schedules/events.py"}
+READERS = {
+    "specs/listing.py",
+    "tasklist.py",
+    "ledger.py",
+    "executions.py",
+    "schedules/events.py",
+    "watch.py",
+}
 NAMED = re.compile(
     r"\b(?:FROM|JOIN|INTO|UPDATE|TABLE|TRUNCATE|LIKE)\s+(?:ONLY\s+)?(?:IF NOT EXISTS\s+)?(\w+)"
 )
@@ -347,7 +358,10 @@ MACHINE = {
     "planner.ADVANCE": "plans for every service",
     "history.ENDED_BETWEEN": "repairs the states of every service's tasks",
     "history.STREAKS": "repairs the states of every service's tasks",
+    "sessions.OPEN": "of everyone who watches at once, each with the service's id",
     "sessions.PRUNE": "goes by when sessions expire, for every service",
+    "watch.LIVE": "of every service that somebody watches, each by its id",
+    "watch.ENDED": "of every service that somebody watches, each by its id",
     "versions.OLDEST": "goes by when history ends, for every service",
     "versions.PRUNE": "goes by when history ends, for every service",
     "specs/responses.OLDEST": "goes by when history ends, for every service",
@@ -385,6 +399,7 @@ MODULES = {
     "schedules/events": events,
     "tasklist": tasklist,
     "versions": versions,
+    "watch": watch,
     "sessions": sessions,
     "exclusions": exclusions,
     "specs/responses": responses,
