@@ -39,6 +39,7 @@ from scheduler import (
     triggers,
     usage,
     versions,
+    watch,
 )
 from scheduler.dashboard import sessions
 from scheduler.db import metadata
@@ -220,6 +221,7 @@ OWNERS = {
     "service": {"services.py", "signing.py"},
     "token": {"services.py", "usage.py"},
     "admin_session": {"dashboard/admin_sessions.py"},
+    "token": {"dashboard/sessions.py", "services.py"},
     "session": {"dashboard/sessions.py", "services.py"},
     "task": {"resealing.py", "task.py", "tasklist.py", "usage.py"},
     "task_plan": {"planner.py"},
@@ -232,6 +234,7 @@ OWNERS = {
         "schedules/events.py",
         "skips.py",
         "usage.py",
+        "watch.py",
     },
     "history": {
         "backfills.py",
@@ -244,6 +247,7 @@ OWNERS = {
         "replays.py",
         "schedules/events.py",
         "skips.py",
+        "watch.py",
     },
     "log_entry": {"logstore.py"},
     "calendar": {"exclusions.py"},
@@ -261,7 +265,8 @@ OWNERS = {
     "task_version": {"versions.py"},
     "audit": {"audit.py"},
 }
-"""`services.py` asks who is calling, also by a session, and writes none.
+"""`services.py` asks who is calling, also by a session, and writes none; `dashboard/sessions.py` asks
+whether a token stands.
 `queue.py`, `lines.py`, `replays.py` and `skips.py` make the moves between `run` and `history`; `signing.py` has a column
 of its own, `resealing.py` changes the form of a value and never the value, and `migrate.py` asks
 before the schema is known; READERS write nothing."""
@@ -272,6 +277,7 @@ READERS = {
     "executions.py",
     "schedules/events.py",
     "usage.py",
+    "watch.py",
 }
 NAMED = re.compile(
     r"\b(?:FROM|JOIN|INTO|UPDATE|TABLE|TRUNCATE|LIKE)\s+(?:ONLY\s+)?(?:IF NOT EXISTS\s+)?(\w+)"
@@ -359,8 +365,11 @@ MACHINE = {
     "planner.ADVANCE": "plans for every service",
     "history.ENDED_BETWEEN": "repairs the states of every service's tasks",
     "history.STREAKS": "repairs the states of every service's tasks",
+    "sessions.OPEN": "of everyone who watches at once, each with the service's id",
     "sessions.PRUNE": "goes by when sessions expire, for every service",
     "usage.OF_ALL": "for the admin's page about the installation, of all services together",
+    "watch.LIVE": "of every service that somebody watches, each by its id",
+    "watch.ENDED": "of every service that somebody watches, each by its id",
     "versions.OLDEST": "goes by when history ends, for every service",
     "versions.PRUNE": "goes by when history ends, for every service",
     "audit.PRUNE": "goes by when history ends, for every service",
@@ -401,6 +410,7 @@ MODULES = {
     "versions": versions,
     "audit": audit,
     "usage": usage,
+    "watch": watch,
     "sessions": sessions,
     "exclusions": exclusions,
     "specs/responses": responses,
