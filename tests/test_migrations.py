@@ -24,6 +24,7 @@ from scheduler import (
     run,
     services,
     state,
+    tally,
     task,
     versions,
 )
@@ -48,6 +49,7 @@ OWNERS = (
     sessions,
     specs,
     state,
+    tally,
     task,
     versions,
 )
