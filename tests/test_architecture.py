@@ -18,6 +18,7 @@ import scheduler
 from scheduler import (
     actions,
     app,
+    audit,
     backfills,
     config,
     errors,
@@ -37,6 +38,7 @@ from scheduler import (
     task,
     tasklist,
     triggers,
+    usage,
     versions,
 )
 from scheduler.dashboard import sessions
@@ -217,9 +219,10 @@ def test_no_two_settings_share_a_name_in_the_environment():
 
 OWNERS = {
     "service": {"services.py", "signing.py"},
-    "token": {"services.py"},
+    "token": {"services.py", "usage.py"},
+    "admin_session": {"dashboard/admin_sessions.py"},
     "session": {"dashboard/sessions.py", "services.py"},
-    "task": {"resealing.py", "task.py", "tasklist.py"},
+    "task": {"resealing.py", "task.py", "tasklist.py", "usage.py"},
     "task_plan": {"planner.py"},
     "run": {
         "backfills.py",
@@ -229,6 +232,7 @@ OWNERS = {
         "replays.py",
         "schedules/events.py",
         "skips.py",
+        "usage.py",
     },
     "history": {
         "backfills.py",
@@ -253,17 +257,25 @@ OWNERS = {
     "spec_operation": {"specs/changes.py", "specs/listing.py", "specs/model.py"},
     "replica": {"replicas.py"},
     "installation": {"installation.py", "migrate.py"},
-    "service_usage": {"quotas.py"},
+    "service_usage": {"quotas.py", "usage.py"},
     "task_state": {"state.py"},
     "task_version": {"versions.py"},
     "tally": {"tally.py"},
     "tally_mark": {"tally.py"},
+    "audit": {"audit.py"},
 }
 """`services.py` asks who is calling, also by a session, and writes none.
 `queue.py`, `lines.py`, `replays.py` and `skips.py` make the moves between `run` and `history`; `signing.py` has a column
 of its own, `resealing.py` changes the form of a value and never the value, and `migrate.py` asks
 before the schema is known; READERS write nothing."""
-READERS = {"specs/listing.py", "tasklist.py", "ledger.py", "executions.py", "schedules/events.py"}
+READERS = {
+    "specs/listing.py",
+    "tasklist.py",
+    "ledger.py",
+    "executions.py",
+    "schedules/events.py",
+    "usage.py",
+}
 NAMED = re.compile(
     r"\b(?:FROM|JOIN|INTO|UPDATE|TABLE|TRUNCATE|LIKE)\s+(?:ONLY\s+)?(?:IF NOT EXISTS\s+)?(\w+)"
 )
@@ -357,8 +369,10 @@ MACHINE = {
     "tally.REMOVE_OTHERS": "counts what ended, of every service",
     "history.STREAKS": "repairs the states of every service's tasks",
     "sessions.PRUNE": "goes by when sessions expire, for every service",
+    "usage.OF_ALL": "for the admin's page about the installation, of all services together",
     "versions.OLDEST": "goes by when history ends, for every service",
     "versions.PRUNE": "goes by when history ends, for every service",
+    "audit.PRUNE": "goes by when history ends, for every service",
     "specs/responses.OLDEST": "goes by when history ends, for every service",
     "specs/responses.PRUNE": "goes by when history ends, for every service",
     "specs/responses.FIND": "asks for many services at once, by keys that hold the service",
@@ -395,6 +409,8 @@ MODULES = {
     "schedules/events": events,
     "tasklist": tasklist,
     "versions": versions,
+    "audit": audit,
+    "usage": usage,
     "sessions": sessions,
     "exclusions": exclusions,
     "specs/responses": responses,
@@ -407,6 +423,7 @@ THEIRS = {
     "task_plan",
     "task_state",
     "task_version",
+    "audit",
     "run",
     "history",
     "service_usage",
