@@ -36,6 +36,7 @@ from scheduler import (
     state,
     task,
     tasklist,
+    taskpage,
     triggers,
     versions,
 )
@@ -220,7 +221,7 @@ OWNERS = {
     "token": {"services.py"},
     "session": {"dashboard/sessions.py", "services.py"},
     "task": {"resealing.py", "task.py", "tasklist.py"},
-    "task_plan": {"planner.py"},
+    "task_plan": {"planner.py", "taskpage.py"},
     "run": {
         "backfills.py",
         "ledger.py",
@@ -229,6 +230,7 @@ OWNERS = {
         "replays.py",
         "schedules/events.py",
         "skips.py",
+        "taskpage.py",
     },
     "history": {
         "backfills.py",
@@ -241,6 +243,7 @@ OWNERS = {
         "replays.py",
         "schedules/events.py",
         "skips.py",
+        "taskpage.py",
     },
     "log_entry": {"logstore.py"},
     "calendar": {"exclusions.py"},
@@ -262,7 +265,14 @@ OWNERS = {
 `queue.py`, `lines.py`, `replays.py` and `skips.py` make the moves between `run` and `history`; `signing.py` has a column
 of its own, `resealing.py` changes the form of a value and never the value, and `migrate.py` asks
 before the schema is known; READERS write nothing."""
-READERS = {"specs/listing.py", "tasklist.py", "ledger.py", "executions.py", "schedules/events.py"}
+READERS = {
+    "specs/listing.py",
+    "tasklist.py",
+    "taskpage.py",
+    "ledger.py",
+    "executions.py",
+    "schedules/events.py",
+}
 NAMED = re.compile(
     r"\b(?:FROM|JOIN|INTO|UPDATE|TABLE|TRUNCATE|LIKE)\s+(?:ONLY\s+)?(?:IF NOT EXISTS\s+)?(\w+)"
 )
@@ -387,6 +397,7 @@ MODULES = {
     "executions": executions,
     "schedules/events": events,
     "tasklist": tasklist,
+    "taskpage": taskpage,
     "versions": versions,
     "audit": audit,
     "sessions": sessions,

@@ -7,7 +7,7 @@ from litestar import Request, Response, Router, get
 from litestar.datastructures import State
 from litestar.di import NamedDependency, Provide
 
-from scheduler.dashboard import door, page, static
+from scheduler.dashboard import door, page, static, task_asked
 from scheduler.dashboard.apis import show_api, show_apis
 from scheduler.dashboard.calendars import show_calendars
 from scheduler.dashboard.door import Stranger, Visitor
@@ -82,6 +82,7 @@ def router(explained: Explained) -> Router:
             show_tasks,
             show_task,
             act_on_task,
+            *task_asked.HANDLERS,
             show_runs,
             show_run,
             show_timeline,
