@@ -37,6 +37,7 @@ from scheduler import (
     tally,
     task,
     tasklist,
+    taskpage,
     triggers,
     usage,
     versions,
@@ -226,6 +227,8 @@ OWNERS = {
     "session": {"dashboard/sessions.py", "services.py"},
     "task": {"resealing.py", "task.py", "tasklist.py", "usage.py"},
     "task_plan": {"planner.py"},
+    "task": {"resealing.py", "task.py", "tasklist.py"},
+    "task_plan": {"planner.py", "taskpage.py"},
     "run": {
         "backfills.py",
         "ledger.py",
@@ -236,6 +239,7 @@ OWNERS = {
         "skips.py",
         "usage.py",
         "watch.py",
+        "taskpage.py",
     },
     "history": {
         "backfills.py",
@@ -249,6 +253,7 @@ OWNERS = {
         "schedules/events.py",
         "skips.py",
         "watch.py",
+        "taskpage.py",
     },
     "log_entry": {"logstore.py"},
     "calendar": {"exclusions.py"},
@@ -281,6 +286,10 @@ READERS = {
     "schedules/events.py",
     "usage.py",
     "watch.py",
+    "taskpage.py",
+    "ledger.py",
+    "executions.py",
+    "schedules/events.py",
 }
 NAMED = re.compile(
     r"\b(?:FROM|JOIN|INTO|UPDATE|TABLE|TRUNCATE|LIKE)\s+(?:ONLY\s+)?(?:IF NOT EXISTS\s+)?(\w+)"
@@ -417,6 +426,7 @@ MODULES = {
     "executions": executions,
     "schedules/events": events,
     "tasklist": tasklist,
+    "taskpage": taskpage,
     "versions": versions,
     "audit": audit,
     "usage": usage,

@@ -9,6 +9,7 @@ from litestar.di import NamedDependency, Provide
 
 from scheduler.dashboard import admin, admin_door, door, page, static
 from scheduler.dashboard.admin_door import AdminWanted
+from scheduler.dashboard import door, page, static, task_asked
 from scheduler.dashboard.apis import show_api, show_apis
 from scheduler.dashboard.calendars import show_calendars
 from scheduler.dashboard.door import Stranger, Visitor
@@ -96,6 +97,7 @@ def router(explained: Explained) -> Router:
             show_tasks,
             show_task,
             act_on_task,
+            *task_asked.HANDLERS,
             show_runs,
             show_run,
             send_body,
