@@ -18,7 +18,7 @@ from scheduler.dashboard.overview import show_overview
 from scheduler.dashboard.run import act_on_run, send_body, show_process, show_run
 from scheduler.dashboard.runs import show_runs
 from scheduler.dashboard.settings import act_on_settings, show_settings
-from scheduler.dashboard.system import show_system
+from scheduler.dashboard.system import show_admin_system, show_system
 from scheduler.dashboard.task import act_on_task, show_task
 from scheduler.dashboard.tasks import show_tasks
 from scheduler.dashboard.timeline import show_timeline
@@ -112,6 +112,7 @@ def router(explained: Explained) -> Router:
             act_on_settings,
             *admin.HANDLERS,
             watch_live,
+            show_admin_system,
             show_nothing,
             door.show_sign_in,
             door.sign_in,
