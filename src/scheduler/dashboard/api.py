@@ -7,9 +7,8 @@ from litestar import Request, Response, Router, get
 from litestar.datastructures import State
 from litestar.di import NamedDependency, Provide
 
-from scheduler.dashboard import admin, admin_door, door, page, static
+from scheduler.dashboard import admin, admin_door, door, page, static, task_asked
 from scheduler.dashboard.admin_door import AdminWanted
-from scheduler.dashboard import door, page, static, task_asked
 from scheduler.dashboard.apis import show_api, show_apis
 from scheduler.dashboard.calendars import show_calendars
 from scheduler.dashboard.door import Stranger, Visitor
@@ -63,8 +62,6 @@ def _operations(state: State) -> OperationPerformer:
     return found
 
 
-def _refusing(explained: Explained) -> Callable[[AnyRequest, Exception], Response[Any]]:
-    """Return what answers an error: a page, too."""
 def _answering(explained: Explained) -> Callable[[AnyRequest, Exception], Response[Any]]:
     """Return what answers an error with a page."""
 
@@ -88,7 +85,6 @@ def _answering(explained: Explained) -> Callable[[AnyRequest, Exception], Respon
 
 def router(explained: Explained) -> Router:
     """Return the pages; what goes wrong on them is a page, too."""
-    failures = Tries()
     failures, hub = Tries(), Hub(CONTRIBUTORS)
     return Router(
         "/",
@@ -130,9 +126,8 @@ def router(explained: Explained) -> Router:
         exception_handlers={
             Stranger: door.turn_away,
             AdminWanted: admin_door.turn_away,
-            Exception: _refusing(explained),
+            Exception: _answering(explained),
         },
-        exception_handlers={Stranger: door.turn_away, Exception: _answering(explained)},
         request_max_body_size=door.FORM_MOST,
         include_in_schema=False,
     )
