@@ -18,6 +18,7 @@ import scheduler
 from scheduler import (
     actions,
     app,
+    audit,
     backfills,
     config,
     errors,
@@ -36,6 +37,7 @@ from scheduler import (
     task,
     tasklist,
     triggers,
+    usage,
     versions,
     watch,
 )
@@ -217,9 +219,10 @@ def test_no_two_settings_share_a_name_in_the_environment():
 
 OWNERS = {
     "service": {"services.py", "signing.py"},
-    "token": {"dashboard/sessions.py", "services.py"},
+    "token": {"dashboard/sessions.py", "services.py", "usage.py"},
+    "admin_session": {"dashboard/admin_sessions.py"},
     "session": {"dashboard/sessions.py", "services.py"},
-    "task": {"resealing.py", "task.py", "tasklist.py"},
+    "task": {"resealing.py", "task.py", "tasklist.py", "usage.py"},
     "task_plan": {"planner.py"},
     "run": {
         "backfills.py",
@@ -230,6 +233,7 @@ OWNERS = {
         "schedules/events.py",
         "skips.py",
         "watch.py",
+        "usage.py",
     },
     "history": {
         "backfills.py",
@@ -255,9 +259,10 @@ OWNERS = {
     "spec_operation": {"specs/changes.py", "specs/listing.py", "specs/model.py"},
     "replica": {"replicas.py"},
     "installation": {"installation.py", "migrate.py"},
-    "service_usage": {"quotas.py"},
+    "service_usage": {"quotas.py", "usage.py"},
     "task_state": {"state.py"},
     "task_version": {"versions.py"},
+    "audit": {"audit.py"},
 }
 """`services.py` asks who is calling, also by a session, and writes none; `dashboard/sessions.py` asks
 whether a token stands.
@@ -271,6 +276,7 @@ READERS = {
     "executions.py",
     "schedules/events.py",
     "watch.py",
+    "usage.py",
 }
 NAMED = re.compile(
     r"\b(?:FROM|JOIN|INTO|UPDATE|TABLE|TRUNCATE|LIKE)\s+(?:ONLY\s+)?(?:IF NOT EXISTS\s+)?(\w+)"
@@ -362,8 +368,10 @@ MACHINE = {
     "sessions.PRUNE": "goes by when sessions expire, for every service",
     "watch.LIVE": "of every service that somebody watches, each by its id",
     "watch.ENDED": "of every service that somebody watches, each by its id",
+    "usage.OF_ALL": "for the admin's page about the installation, of all services together",
     "versions.OLDEST": "goes by when history ends, for every service",
     "versions.PRUNE": "goes by when history ends, for every service",
+    "audit.PRUNE": "goes by when history ends, for every service",
     "specs/responses.OLDEST": "goes by when history ends, for every service",
     "specs/responses.PRUNE": "goes by when history ends, for every service",
     "specs/responses.FIND": "asks for many services at once, by keys that hold the service",
@@ -400,6 +408,8 @@ MODULES = {
     "tasklist": tasklist,
     "versions": versions,
     "watch": watch,
+    "audit": audit,
+    "usage": usage,
     "sessions": sessions,
     "exclusions": exclusions,
     "specs/responses": responses,
@@ -412,6 +422,7 @@ THEIRS = {
     "task_plan",
     "task_state",
     "task_version",
+    "audit",
     "run",
     "history",
     "service_usage",

@@ -11,6 +11,7 @@ import msgspec
 import structlog
 
 from scheduler import (
+    audit,
     config,
     db,
     logstore,
@@ -422,6 +423,8 @@ class Engine:
         metrics.HISTORY_BYTES.set(pruned.bytes)
         async with self.database.auto.connect() as conn:
             while await versions.prune(conn, pruned.kept_from):
+                pass
+            while await audit.prune(conn, pruned.kept_from):
                 pass
         if pruned.left:
             asyncio.get_running_loop().call_later(PRUNE_AGAIN_S, self.pruning.set)

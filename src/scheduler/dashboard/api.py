@@ -7,14 +7,16 @@ from litestar import Request, Response, Router, get
 from litestar.datastructures import State
 from litestar.di import NamedDependency, Provide
 
-from scheduler.dashboard import door, page, static
+from scheduler.dashboard import admin, admin_door, door, page, static
+from scheduler.dashboard.admin_door import AdminWanted
 from scheduler.dashboard.apis import show_api, show_apis
 from scheduler.dashboard.calendars import show_calendars
 from scheduler.dashboard.door import Stranger, Visitor
 from scheduler.dashboard.live import Contributor, Hub, watch_live
 from scheduler.dashboard.overview import show_overview
-from scheduler.dashboard.run import show_run
+from scheduler.dashboard.run import act_on_run, send_body, show_process, show_run
 from scheduler.dashboard.runs import show_runs
+from scheduler.dashboard.settings import act_on_settings, show_settings
 from scheduler.dashboard.system import show_system
 from scheduler.dashboard.task import act_on_task, show_task
 from scheduler.dashboard.tasks import show_tasks
@@ -60,8 +62,8 @@ def _operations(state: State) -> OperationPerformer:
     return found
 
 
-def _answering(explained: Explained) -> Callable[[AnyRequest, Exception], Response[Any]]:
-    """Return what answers an error with a page."""
+def _refusing(explained: Explained) -> Callable[[AnyRequest, Exception], Response[Any]]:
+    """Return what answers an error: a page, too."""
 
     def answer_error(request: AnyRequest, error: Exception) -> Response[Any]:
         refused = explained(request, error)
@@ -93,12 +95,18 @@ def router(explained: Explained) -> Router:
             act_on_task,
             show_runs,
             show_run,
+            send_body,
+            act_on_run,
+            show_process,
             show_timeline,
             show_apis,
             show_api,
             show_calendars,
             show_system,
             watch_live,
+            show_settings,
+            act_on_settings,
+            *admin.HANDLERS,
             show_nothing,
             door.show_sign_in,
             door.sign_in,
@@ -107,12 +115,17 @@ def router(explained: Explained) -> Router:
         ],
         dependencies={
             "visitor": Provide(door.visitor),
+            "admin": Provide(admin_door.admin),
             "engine": Provide(_engine, sync_to_thread=False),
             "operations": Provide(_operations, sync_to_thread=False),
             "failures": Provide(lambda: failures, sync_to_thread=False),
             "hub": Provide(lambda: hub, sync_to_thread=False),
         },
-        exception_handlers={Stranger: door.turn_away, Exception: _answering(explained)},
+        exception_handlers={
+            Stranger: door.turn_away,
+            AdminWanted: admin_door.turn_away,
+            Exception: _refusing(explained),
+        },
         request_max_body_size=door.FORM_MOST,
         include_in_schema=False,
     )
