@@ -38,6 +38,7 @@ from scheduler import (
     tasklist,
     taskpage,
     triggers,
+    usage,
     versions,
 )
 from scheduler.dashboard import sessions
@@ -218,10 +219,13 @@ def test_no_two_settings_share_a_name_in_the_environment():
 
 OWNERS = {
     "service": {"services.py", "signing.py"},
-    "token": {"services.py"},
+    "token": {"services.py", "usage.py"},
+    "admin_session": {"dashboard/admin_sessions.py"},
     "session": {"dashboard/sessions.py", "services.py"},
     "task": {"resealing.py", "task.py", "tasklist.py"},
     "task_plan": {"planner.py", "taskpage.py"},
+    "task": {"resealing.py", "task.py", "tasklist.py", "usage.py"},
+    "task_plan": {"planner.py"},
     "run": {
         "backfills.py",
         "ledger.py",
@@ -231,6 +235,7 @@ OWNERS = {
         "schedules/events.py",
         "skips.py",
         "taskpage.py",
+        "usage.py",
     },
     "history": {
         "backfills.py",
@@ -256,7 +261,7 @@ OWNERS = {
     "spec_operation": {"specs/changes.py", "specs/listing.py", "specs/model.py"},
     "replica": {"replicas.py"},
     "installation": {"installation.py", "migrate.py"},
-    "service_usage": {"quotas.py"},
+    "service_usage": {"quotas.py", "usage.py"},
     "task_state": {"state.py"},
     "task_version": {"versions.py"},
     "audit": {"audit.py"},
@@ -272,6 +277,10 @@ READERS = {
     "ledger.py",
     "executions.py",
     "schedules/events.py",
+    "ledger.py",
+    "executions.py",
+    "schedules/events.py",
+    "usage.py",
 }
 NAMED = re.compile(
     r"\b(?:FROM|JOIN|INTO|UPDATE|TABLE|TRUNCATE|LIKE)\s+(?:ONLY\s+)?(?:IF NOT EXISTS\s+)?(\w+)"
@@ -360,6 +369,7 @@ MACHINE = {
     "history.ENDED_BETWEEN": "repairs the states of every service's tasks",
     "history.STREAKS": "repairs the states of every service's tasks",
     "sessions.PRUNE": "goes by when sessions expire, for every service",
+    "usage.OF_ALL": "for the admin's page about the installation, of all services together",
     "versions.OLDEST": "goes by when history ends, for every service",
     "versions.PRUNE": "goes by when history ends, for every service",
     "audit.PRUNE": "goes by when history ends, for every service",
@@ -400,6 +410,7 @@ MODULES = {
     "taskpage": taskpage,
     "versions": versions,
     "audit": audit,
+    "usage": usage,
     "sessions": sessions,
     "exclusions": exclusions,
     "specs/responses": responses,

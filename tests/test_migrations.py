@@ -28,7 +28,7 @@ from scheduler import (
     task,
     versions,
 )
-from scheduler.dashboard import sessions
+from scheduler.dashboard import admin_sessions, sessions
 from scheduler.errors import StartupError
 from scheduler.processes import model as processes
 from scheduler.specs import model as specs
@@ -36,6 +36,7 @@ from scheduler.specs import responses
 
 OWNERS = (
     audit,
+    admin_sessions,
     exclusions,
     history,
     installation,

@@ -25,7 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 
 from scheduler import codec
-from scheduler.db import Conn, metadata, ms, times_check, utc
+from scheduler.db import Conn, metadata, ms, times_check, utc, walk_in_order
 from scheduler.run import OF_TASKS, Attempt, Line, bucket_in, run_id
 
 HISTORY = Table(
@@ -227,6 +227,27 @@ def finished(row: Any) -> Finished:
         truncated=row.truncated,
         gap=None if row.gap_from is None else (row.count, ms(row.gap_from), ms(row.gap_to)),
     )
+
+
+# Both ways from a place in the index of a task's runs.
+SIDE = """(SELECT id FROM history
+        WHERE task_key = :key AND service_id = :service_id
+          AND (scheduled_for, id) {than} (:at, :id)
+        ORDER BY scheduled_for {way}, id {way} LIMIT 1)"""
+BESIDE = text(
+    f"SELECT {SIDE.format(than='<', way='DESC')} AS before, "
+    f"{SIDE.format(than='>', way='ASC')} AS after"
+)
+
+
+async def beside(conn: Conn, service_id: UUID, run: Finished) -> tuple[UUID | None, UUID | None]:
+    """Return the finished runs of the same task before and after one, by their instants."""
+    if run.task_key is None:
+        return None, None
+    await walk_in_order(conn)
+    values = {"key": run.task_key, "service_id": service_id, "id": run.id}
+    row = (await conn.execute(BESIDE, {**values, "at": utc(run.scheduled_for)})).one()
+    return row.before, row.after
 
 
 LAST_ENDS = text("""

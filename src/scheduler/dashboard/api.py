@@ -8,12 +8,15 @@ from litestar.datastructures import State
 from litestar.di import NamedDependency, Provide
 
 from scheduler.dashboard import door, page, static, task_asked
+from scheduler.dashboard import admin, admin_door, door, page, static
+from scheduler.dashboard.admin_door import AdminWanted
 from scheduler.dashboard.apis import show_api, show_apis
 from scheduler.dashboard.calendars import show_calendars
 from scheduler.dashboard.door import Stranger, Visitor
 from scheduler.dashboard.overview import show_overview
-from scheduler.dashboard.run import show_run
+from scheduler.dashboard.run import act_on_run, send_body, show_process, show_run
 from scheduler.dashboard.runs import show_runs
+from scheduler.dashboard.settings import act_on_settings, show_settings
 from scheduler.dashboard.system import show_system
 from scheduler.dashboard.task import act_on_task, show_task
 from scheduler.dashboard.tasks import show_tasks
@@ -56,8 +59,8 @@ def _operations(state: State) -> OperationPerformer:
     return found
 
 
-def router(explained: Explained) -> Router:
-    """Return the pages; what goes wrong on them is a page, too."""
+def _refusing(explained: Explained) -> Callable[[AnyRequest, Exception], Response[Any]]:
+    """Return what answers an error: a page, too."""
 
     def answer_error(request: AnyRequest, error: Exception) -> Response[Any]:
         refused = explained(request, error)
@@ -74,6 +77,11 @@ def router(explained: Explained) -> Router:
             visitor=None,
         )
 
+    return answer_error
+
+
+def router(explained: Explained) -> Router:
+    """Return the pages; what goes wrong on them is a page, too."""
     failures = Tries()
     return Router(
         "/",
@@ -85,11 +93,17 @@ def router(explained: Explained) -> Router:
             *task_asked.HANDLERS,
             show_runs,
             show_run,
+            send_body,
+            act_on_run,
+            show_process,
             show_timeline,
             show_apis,
             show_api,
             show_calendars,
             show_system,
+            show_settings,
+            act_on_settings,
+            *admin.HANDLERS,
             show_nothing,
             door.show_sign_in,
             door.sign_in,
@@ -98,11 +112,16 @@ def router(explained: Explained) -> Router:
         ],
         dependencies={
             "visitor": Provide(door.visitor),
+            "admin": Provide(admin_door.admin),
             "engine": Provide(_engine, sync_to_thread=False),
             "operations": Provide(_operations, sync_to_thread=False),
             "failures": Provide(lambda: failures, sync_to_thread=False),
         },
-        exception_handlers={Stranger: door.turn_away, Exception: answer_error},
+        exception_handlers={
+            Stranger: door.turn_away,
+            AdminWanted: admin_door.turn_away,
+            Exception: _refusing(explained),
+        },
         request_max_body_size=door.FORM_MOST,
         include_in_schema=False,
     )
