@@ -7,9 +7,8 @@ from litestar import Request, Response, Router, get
 from litestar.datastructures import State
 from litestar.di import NamedDependency, Provide
 
-from scheduler.dashboard import admin, admin_door, door, page, static
+from scheduler.dashboard import admin, admin_door, apis, door, page, registering, static, trying
 from scheduler.dashboard.admin_door import AdminWanted
-from scheduler.dashboard.apis import show_api, show_apis
 from scheduler.dashboard.calendars import show_calendars
 from scheduler.dashboard.door import Stranger, Visitor
 from scheduler.dashboard.overview import show_overview
@@ -95,8 +94,9 @@ def router(explained: Explained) -> Router:
             act_on_run,
             show_process,
             show_timeline,
-            show_apis,
-            show_api,
+            *apis.HANDLERS,
+            *registering.HANDLERS,
+            *trying.HANDLERS,
             show_calendars,
             show_system,
             show_settings,
