@@ -25,6 +25,7 @@ from scheduler import (
     run,
     services,
     state,
+    tally,
     task,
     versions,
 )
@@ -51,6 +52,7 @@ OWNERS = (
     sessions,
     specs,
     state,
+    tally,
     task,
     versions,
 )
