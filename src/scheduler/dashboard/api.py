@@ -7,7 +7,17 @@ from litestar import Request, Response, Router, get
 from litestar.datastructures import State
 from litestar.di import NamedDependency, Provide
 
-from scheduler.dashboard import admin, admin_door, door, page, static, task_asked
+from scheduler.dashboard import (
+    admin,
+    admin_door,
+    apis,
+    door,
+    page,
+    registering,
+    static,
+    task_asked,
+    trying,
+)
 from scheduler.dashboard.admin_door import AdminWanted
 from scheduler.dashboard.apis import show_api, show_apis
 from scheduler.dashboard.calendars import show_calendars
@@ -100,8 +110,9 @@ def router(explained: Explained) -> Router:
             act_on_run,
             show_process,
             show_timeline,
-            show_apis,
-            show_api,
+            *apis.HANDLERS,
+            *registering.HANDLERS,
+            *trying.HANDLERS,
             show_calendars,
             show_system,
             show_settings,
