@@ -19,7 +19,6 @@ from scheduler.dashboard import (
     trying,
 )
 from scheduler.dashboard.admin_door import AdminWanted
-from scheduler.dashboard.apis import show_api, show_apis
 from scheduler.dashboard.calendars import show_calendars
 from scheduler.dashboard.door import Stranger, Visitor
 from scheduler.dashboard.live import Contributor, Hub, watch_live
