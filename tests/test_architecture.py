@@ -24,6 +24,7 @@ from scheduler import (
     errors,
     exclusions,
     executions,
+    glance,
     history,
     ledger,
     lines,
@@ -222,10 +223,11 @@ OWNERS = {
     "token": {"services.py", "usage.py"},
     "admin_session": {"dashboard/admin_sessions.py"},
     "session": {"dashboard/sessions.py", "services.py"},
-    "task": {"resealing.py", "task.py", "tasklist.py", "usage.py"},
-    "task_plan": {"planner.py"},
+    "task": {"glance.py", "resealing.py", "task.py", "tasklist.py", "usage.py"},
+    "task_plan": {"glance.py", "planner.py"},
     "run": {
         "backfills.py",
+        "glance.py",
         "ledger.py",
         "lines.py",
         "queue.py",
@@ -237,6 +239,7 @@ OWNERS = {
     "history": {
         "backfills.py",
         "executions.py",
+        "glance.py",
         "history.py",
         "ledger.py",
         "lines.py",
@@ -258,7 +261,7 @@ OWNERS = {
     "replica": {"replicas.py"},
     "installation": {"installation.py", "migrate.py"},
     "service_usage": {"quotas.py", "usage.py"},
-    "task_state": {"state.py"},
+    "task_state": {"glance.py", "state.py"},
     "task_version": {"versions.py"},
     "tally": {"tally.py"},
     "tally_mark": {"tally.py"},
@@ -269,6 +272,7 @@ OWNERS = {
 of its own, `resealing.py` changes the form of a value and never the value, and `migrate.py` asks
 before the schema is known; READERS write nothing."""
 READERS = {
+    "glance.py",
     "specs/listing.py",
     "tasklist.py",
     "ledger.py",
@@ -397,6 +401,7 @@ MODULES = {
     "replays": replays,
     "skips": skips,
     "lines": lines,
+    "glance": glance,
     "history": history,
     "task": task,
     "planner": planner,
