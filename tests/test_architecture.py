@@ -24,6 +24,7 @@ from scheduler import (
     errors,
     exclusions,
     executions,
+    glance,
     history,
     ledger,
     lines,
@@ -226,8 +227,11 @@ OWNERS = {
     "session": {"dashboard/sessions.py", "services.py"},
     "task": {"resealing.py", "task.py", "tasklist.py", "usage.py"},
     "task_plan": {"planner.py", "taskpage.py"},
+    "task": {"glance.py", "resealing.py", "task.py", "tasklist.py", "usage.py"},
+    "task_plan": {"glance.py", "planner.py"},
     "run": {
         "backfills.py",
+        "glance.py",
         "ledger.py",
         "lines.py",
         "queue.py",
@@ -241,6 +245,7 @@ OWNERS = {
     "history": {
         "backfills.py",
         "executions.py",
+        "glance.py",
         "history.py",
         "ledger.py",
         "lines.py",
@@ -264,7 +269,7 @@ OWNERS = {
     "replica": {"replicas.py"},
     "installation": {"installation.py", "migrate.py"},
     "service_usage": {"quotas.py", "usage.py"},
-    "task_state": {"state.py"},
+    "task_state": {"glance.py", "state.py"},
     "task_version": {"versions.py"},
     "tally": {"tally.py"},
     "tally_mark": {"tally.py"},
@@ -276,6 +281,7 @@ whether a token stands.
 of its own, `resealing.py` changes the form of a value and never the value, and `migrate.py` asks
 before the schema is known; READERS write nothing."""
 READERS = {
+    "glance.py",
     "specs/listing.py",
     "tasklist.py",
     "ledger.py",
@@ -409,6 +415,7 @@ MODULES = {
     "replays": replays,
     "skips": skips,
     "lines": lines,
+    "glance": glance,
     "history": history,
     "task": task,
     "planner": planner,
