@@ -7,9 +7,10 @@ from litestar import Request, Response, Router, get
 from litestar.datastructures import State
 from litestar.di import NamedDependency, Provide
 
-from scheduler.dashboard import door, page, static
+from scheduler.dashboard import door, editor, page, static
 from scheduler.dashboard.apis import show_api, show_apis
 from scheduler.dashboard.calendars import show_calendars
+from scheduler.dashboard.copies import show_copies
 from scheduler.dashboard.door import Stranger, Visitor
 from scheduler.dashboard.overview import show_overview
 from scheduler.dashboard.run import show_run
@@ -18,6 +19,7 @@ from scheduler.dashboard.system import show_system
 from scheduler.dashboard.task import act_on_task, show_task
 from scheduler.dashboard.tasks import show_tasks
 from scheduler.dashboard.timeline import show_timeline
+from scheduler.dashboard.trials import Trials
 from scheduler.dashboard.tries import Tries
 from scheduler.engine import Engine
 from scheduler.errors import UserError
@@ -74,7 +76,7 @@ def router(explained: Explained) -> Router:
             visitor=None,
         )
 
-    failures = Tries()
+    failures, trials = Tries(), Trials()
     return Router(
         "/",
         route_handlers=[
@@ -82,6 +84,8 @@ def router(explained: Explained) -> Router:
             show_tasks,
             show_task,
             act_on_task,
+            *editor.HANDLERS,
+            show_copies,
             show_runs,
             show_run,
             show_timeline,
@@ -100,6 +104,7 @@ def router(explained: Explained) -> Router:
             "engine": Provide(_engine, sync_to_thread=False),
             "operations": Provide(_operations, sync_to_thread=False),
             "failures": Provide(lambda: failures, sync_to_thread=False),
+            "trials": Provide(lambda: trials, sync_to_thread=False),
         },
         exception_handlers={Stranger: door.turn_away, Exception: answer_error},
         request_max_body_size=door.FORM_MOST,

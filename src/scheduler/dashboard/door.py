@@ -68,10 +68,15 @@ async def form(request: AnyRequest) -> dict[str, str]:
 async def own_form(request: AnyRequest, state: State, of: Visitor) -> dict[str, str]:
     """Return the fields of a form of this session. Raises Forbidden for one from elsewhere."""
     fields = await form(request)
-    ours = hmac.compare_digest(fields.get("form", "").encode(), of.form.encode())
+    check_own(request, state, of, fields.get("form", ""))
+    return fields
+
+
+def check_own(request: AnyRequest, state: State, of: Visitor, proof: str) -> None:
+    """Raise Forbidden where a form, which sent `proof`, is none of this session."""
+    ours = hmac.compare_digest(proof.encode(), of.form.encode())
     if not ours or not caller.own_form(request, state.settings):
         raise Forbidden(STALE)
-    return fields
 
 
 # Signing in --------------------------------------------------------------------------------------
