@@ -12,6 +12,7 @@ from litestar.params import FromPath
 
 from scheduler import task
 from scheduler.dashboard import curl, fields, filling, page, posted, previewing, sheet
+from scheduler.dashboard.copies import show_copies
 from scheduler.dashboard.door import Visitor
 from scheduler.dashboard.fields import Draft, Row
 from scheduler.dashboard.posted import Posted
@@ -311,4 +312,13 @@ async def show_endpoints(request: AnyRequest, visitor: Who, engine: Machine) -> 
     return page.answer("editor_endpoints.html", endpoints=found)
 
 
-HANDLERS = (show_new, send_new, show_edit, send_edit, preview_form, try_form, show_endpoints)
+HANDLERS = (
+    show_new,
+    send_new,
+    show_edit,
+    send_edit,
+    show_copies,
+    preview_form,
+    try_form,
+    show_endpoints,
+)

@@ -47,7 +47,7 @@ async def posted(request: Request[Any, Any, Any], state: State, of: Visitor) -> 
     for name, value in pairs:
         fields[name].append(value)
     made = Posted(fields)
-    door.check_own(request, state, of, made.one("form"))
+    door.check(request, state, of, {"form": made.one("form")})
     return made
 
 

@@ -268,7 +268,7 @@ class OperationPerformer:
         most = self._limit(asked)
         try:
             response = await self._outbound.send(
-                target, headers, call.deadline, call.may_send, most
+                target, headers, call.deadline, call.may_send, most, call.marks
             )
         except NotNowError:
             return None

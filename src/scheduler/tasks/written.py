@@ -10,7 +10,19 @@ from typing import TypeVar
 
 import msgspec
 
-from scheduler import clock, db, edits, lines, planner, quotas, services, state, task, versions
+from scheduler import (
+    audit,
+    clock,
+    db,
+    edits,
+    lines,
+    planner,
+    quotas,
+    services,
+    state,
+    task,
+    versions,
+)
 from scheduler.actions import Command, Operation
 from scheduler.db import utc
 from scheduler.definition import Definition
@@ -19,7 +31,7 @@ from scheduler.errors import Conflict, Unavailable
 from scheduler.judge import Unjudged, Verdicts
 from scheduler.service import Service
 from scheduler.standing import awaits, ended_ahead, limited
-from scheduler.tasks import edit, listing, model
+from scheduler.tasks import changes, edit, listing, model
 from scheduler.tasks.checking import Findings, Unchecked
 from scheduler.tasks.edit import Edit
 from scheduler.tasks.keeping import with_calendars
@@ -68,15 +80,16 @@ async def changed(
     fields: TaskFields,
     *,
     check: Callable[[Definition], None] = _any,
+    reason: str | None = None,
 ) -> Written:
     """Change the fields sent of a task, and its future runs with it. Raises.
 
     `check` is asked about the task as it stands, which nobody else changes meanwhile; it raises
-    where it is not one to be changed.
+    where it is not one to be changed. `reason` is for the audit.
     """
 
     async def change(verdicts: Verdicts, findings: Findings) -> Written:
-        return await _change(engine, service, task_id, fields, check, verdicts, findings)
+        return await _change(engine, service, task_id, fields, check, reason, verdicts, findings)
 
     return await _judged(engine, service, change)
 
@@ -179,6 +192,7 @@ async def _create(
         made.task = await with_calendars(conn, made.task)
         await quotas.check_tasks(conn, service)
         await task.create(conn, made.task)
+        await audit.write(conn, service.id, service.by, [changes.made(made.task)], utc(now))
         earliest = await planner.create(
             conn, made.task, now, window_ms=engine.window_ms, at_once=made.at_once
         )
@@ -199,6 +213,7 @@ async def _change(
     task_id: str,
     fields: TaskFields,
     check: Callable[[Definition], None],
+    reason: str | None,
     verdicts: Verdicts,
     findings: Findings,
 ) -> Written:
@@ -214,6 +229,8 @@ async def _change(
         findings.check(vault, made.task, before)
         made.task = await with_calendars(conn, made.task, before.bounds.calendars)
         await task.change(conn, made.task)
+        entries = changes.edited(before, made.task, reason)
+        await audit.write(conn, service.id, service.by, entries, utc(asked))
         earliest = await edits.replan(
             conn,
             before,
@@ -251,5 +268,6 @@ async def removed(
         await planner.remove(conn, of.line)
         await versions.keep(conn, of, None, now)
         await task.remove(conn, of.line)
+        await audit.write(conn, service.id, service.by, [changes.gone(of)], now)
         await state.remove(conn, of.line)
     engine.recall(of.key)
