@@ -104,6 +104,17 @@ async def drafted(engine: Engine, service: Service, fields: TaskFields, now: int
     return await _judged(engine, service, draft, now)
 
 
+async def redrafted(
+    engine: Engine, service: Service, before: Definition, fields: TaskFields, now: int
+) -> Edit:
+    """Return what a body makes of a task as it stands, at `now` (ms); nothing is stored. Raises."""
+
+    async def draft(verdicts: Verdicts, _findings: Findings) -> Edit:
+        return edit.edited(fields, before, now, engine.settings.tasks, verdicts=verdicts)
+
+    return await _judged(engine, service, draft, now)
+
+
 def check_known(engine: Engine, after: Definition, before: Definition | None = None) -> None:
     """Raise Unavailable where an older replica would take the task for damaged.
 
