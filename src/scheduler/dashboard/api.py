@@ -7,10 +7,18 @@ from litestar import Request, Response, Router, get
 from litestar.datastructures import State
 from litestar.di import NamedDependency, Provide
 
-from scheduler.dashboard import admin, admin_door, apis, door, page, registering, static, trying
+from scheduler.dashboard import (
+    admin,
+    admin_door,
+    apis,
+    door,
+    page,
+    registering,
+    static,
+    task_asked,
+    trying,
+)
 from scheduler.dashboard.admin_door import AdminWanted
-from scheduler.dashboard import door, page, static, task_asked
-from scheduler.dashboard.apis import show_api, show_apis
 from scheduler.dashboard.calendars import show_calendars
 from scheduler.dashboard.door import Stranger, Visitor
 from scheduler.dashboard.live import Contributor, Hub, watch_live
@@ -27,7 +35,7 @@ from scheduler.engine import Engine
 from scheduler.errors import UserError
 from scheduler.specs.performer import OperationPerformer
 
-CONTRIBUTORS: list[Contributor] = []
+CONTRIBUTORS = [Contributor(apis.slots, apis.SECONDS)]
 """What pages add to the stream of a service that somebody watches."""
 
 AnyRequest = Request[Any, Any, Any]
@@ -63,8 +71,6 @@ def _operations(state: State) -> OperationPerformer:
     return found
 
 
-def _refusing(explained: Explained) -> Callable[[AnyRequest, Exception], Response[Any]]:
-    """Return what answers an error: a page, too."""
 def _answering(explained: Explained) -> Callable[[AnyRequest, Exception], Response[Any]]:
     """Return what answers an error with a page."""
 
@@ -88,7 +94,6 @@ def _answering(explained: Explained) -> Callable[[AnyRequest, Exception], Respon
 
 def router(explained: Explained) -> Router:
     """Return the pages; what goes wrong on them is a page, too."""
-    failures = Tries()
     failures, hub = Tries(), Hub(CONTRIBUTORS)
     return Router(
         "/",
@@ -131,9 +136,8 @@ def router(explained: Explained) -> Router:
         exception_handlers={
             Stranger: door.turn_away,
             AdminWanted: admin_door.turn_away,
-            Exception: _refusing(explained),
+            Exception: _answering(explained),
         },
-        exception_handlers={Stranger: door.turn_away, Exception: _answering(explained)},
         request_max_body_size=door.FORM_MOST,
         include_in_schema=False,
     )
