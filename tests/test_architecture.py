@@ -221,13 +221,10 @@ def test_no_two_settings_share_a_name_in_the_environment():
 
 OWNERS = {
     "service": {"services.py", "signing.py"},
-    "token": {"services.py", "usage.py"},
     "admin_session": {"dashboard/admin_sessions.py"},
-    "token": {"dashboard/sessions.py", "services.py"},
+    "token": {"dashboard/sessions.py", "services.py", "usage.py"},
     "session": {"dashboard/sessions.py", "services.py"},
     "task": {"resealing.py", "task.py", "tasklist.py", "usage.py"},
-    "task_plan": {"planner.py"},
-    "task": {"resealing.py", "task.py", "tasklist.py"},
     "task_plan": {"planner.py", "taskpage.py"},
     "run": {
         "backfills.py",
@@ -287,9 +284,6 @@ READERS = {
     "usage.py",
     "watch.py",
     "taskpage.py",
-    "ledger.py",
-    "executions.py",
-    "schedules/events.py",
 }
 NAMED = re.compile(
     r"\b(?:FROM|JOIN|INTO|UPDATE|TABLE|TRUNCATE|LIKE)\s+(?:ONLY\s+)?(?:IF NOT EXISTS\s+)?(\w+)"
