@@ -37,7 +37,7 @@ from scheduler.engine import Engine
 from scheduler.errors import UserError
 from scheduler.specs.performer import OperationPerformer
 
-CONTRIBUTORS: list[Contributor] = []
+CONTRIBUTORS = [Contributor(apis.slots, apis.SECONDS)]
 """What pages add to the stream of a service that somebody watches."""
 
 AnyRequest = Request[Any, Any, Any]
