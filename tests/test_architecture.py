@@ -35,7 +35,9 @@ from scheduler import (
     state,
     task,
     tasklist,
+    taskpage,
     triggers,
+    undo,
     versions,
 )
 from scheduler.dashboard import sessions
@@ -218,8 +220,8 @@ OWNERS = {
     "service": {"services.py", "signing.py"},
     "token": {"services.py"},
     "session": {"dashboard/sessions.py", "services.py"},
-    "task": {"resealing.py", "task.py", "tasklist.py"},
-    "task_plan": {"planner.py"},
+    "task": {"resealing.py", "task.py", "tasklist.py", "taskpage.py", "undo.py"},
+    "task_plan": {"planner.py", "taskpage.py"},
     "run": {
         "backfills.py",
         "ledger.py",
@@ -228,6 +230,7 @@ OWNERS = {
         "replays.py",
         "schedules/events.py",
         "skips.py",
+        "taskpage.py",
     },
     "history": {
         "backfills.py",
@@ -240,6 +243,7 @@ OWNERS = {
         "replays.py",
         "schedules/events.py",
         "skips.py",
+        "taskpage.py",
     },
     "log_entry": {"logstore.py"},
     "calendar": {"exclusions.py"},
@@ -253,14 +257,23 @@ OWNERS = {
     "replica": {"replicas.py"},
     "installation": {"installation.py", "migrate.py"},
     "service_usage": {"quotas.py"},
-    "task_state": {"state.py"},
+    "task_state": {"state.py", "taskpage.py"},
     "task_version": {"versions.py"},
+    "undo": {"resealing.py", "undo.py"},
 }
-"""`services.py` asks who is calling, also by a session, and writes none.
+"""`services.py` asks who is calling, also by a session, and writes none. `undo.py` keeps a row of
+`task` before it goes, and brings it back.
 `queue.py`, `lines.py`, `replays.py` and `skips.py` make the moves between `run` and `history`; `signing.py` has a column
 of its own, `resealing.py` changes the form of a value and never the value, and `migrate.py` asks
 before the schema is known; READERS write nothing."""
-READERS = {"specs/listing.py", "tasklist.py", "ledger.py", "executions.py", "schedules/events.py"}
+READERS = {
+    "specs/listing.py",
+    "tasklist.py",
+    "taskpage.py",
+    "ledger.py",
+    "executions.py",
+    "schedules/events.py",
+}
 NAMED = re.compile(
     r"\b(?:FROM|JOIN|INTO|UPDATE|TABLE|TRUNCATE|LIKE)\s+(?:ONLY\s+)?(?:IF NOT EXISTS\s+)?(\w+)"
 )
@@ -348,6 +361,8 @@ MACHINE = {
     "history.ENDED_BETWEEN": "repairs the states of every service's tasks",
     "history.STREAKS": "repairs the states of every service's tasks",
     "sessions.PRUNE": "goes by when sessions expire, for every service",
+    "undo.OLDEST": "goes by when acts were asked for, of every service",
+    "undo.PRUNE": "goes by when acts were asked for, of every service",
     "versions.OLDEST": "goes by when history ends, for every service",
     "versions.PRUNE": "goes by when history ends, for every service",
     "specs/responses.OLDEST": "goes by when history ends, for every service",
@@ -384,7 +399,9 @@ MODULES = {
     "executions": executions,
     "schedules/events": events,
     "tasklist": tasklist,
+    "taskpage": taskpage,
     "versions": versions,
+    "undo": undo,
     "sessions": sessions,
     "exclusions": exclusions,
     "specs/responses": responses,
@@ -408,6 +425,7 @@ THEIRS = {
     "spec_archive",
     "spec_document",
     "spec_operation",
+    "undo",
 }
 
 

@@ -25,6 +25,7 @@ from scheduler import (
     services,
     state,
     task,
+    undo,
     versions,
 )
 from scheduler.dashboard import sessions
@@ -49,6 +50,7 @@ OWNERS = (
     specs,
     state,
     task,
+    undo,
     versions,
 )
 """Importing them declares the tables."""

@@ -11,7 +11,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from scheduler import exclusions, history, lines, planner, services, state, task, versions
+from scheduler import exclusions, history, lines, planner, services, state, task, undo, versions
 from scheduler.db import Conn, Database
 
 log = structlog.get_logger()
@@ -47,6 +47,7 @@ async def wipe(engine: AsyncEngine, service: UUID, recall: Recall, rooms: Sequen
         runs,
         history.remove_service,
         versions.remove_service,
+        undo.remove_service,
         exclusions.remove_service,
     ):
         left = True

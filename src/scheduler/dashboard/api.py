@@ -7,7 +7,7 @@ from litestar import Request, Response, Router, get
 from litestar.datastructures import State
 from litestar.di import NamedDependency, Provide
 
-from scheduler.dashboard import door, page, static
+from scheduler.dashboard import bulk, door, page, static
 from scheduler.dashboard.apis import show_api, show_apis
 from scheduler.dashboard.calendars import show_calendars
 from scheduler.dashboard.door import Stranger, Visitor
@@ -80,6 +80,7 @@ def router(explained: Explained) -> Router:
         route_handlers=[
             show_overview,
             show_tasks,
+            *bulk.HANDLERS,
             show_task,
             act_on_task,
             show_runs,
