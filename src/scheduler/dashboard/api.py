@@ -11,6 +11,7 @@ from scheduler.dashboard import (
     admin,
     admin_door,
     apis,
+    bulk,
     door,
     editor,
     page,
@@ -102,6 +103,7 @@ def router(explained: Explained) -> Router:
         route_handlers=[
             show_overview,
             show_tasks,
+            *bulk.HANDLERS,
             show_task,
             act_on_task,
             *editor.HANDLERS,
