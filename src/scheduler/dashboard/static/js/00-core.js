@@ -82,17 +82,17 @@ function undoing(toast, { address, fields = {} }, then) {
     if (event.target === dialog && beside) dialog.close();
   });
 
-  // Copy the text of [data-copy="#id"], or of the <pre> beside the button.
-  scheduler.on("click", "[data-copy]", async (button) => {
+  // Copy the text of data-copy="#id", or of the <pre> beside the button; `data-text` is, as JSON,
+  // what to copy where that is not what is shown.
+  scheduler.on("click", "button[data-copy]", async (button) => {
     const of = button.dataset.copy ? document.querySelector(button.dataset.copy)
       : button.parentElement.querySelector("pre");
-    const text = of?.value ?? of?.textContent ?? "";
     try {
-      await navigator.clipboard.writeText(text);
+      await navigator.clipboard.writeText(button.dataset.text ? JSON.parse(button.dataset.text) : of.textContent);
       scheduler.toast("Copied.");
     } catch {
-      getSelection().selectAllChildren(of);
-      scheduler.toast("This browser keeps its clipboard to itself. The text is selected: copy it by hand.");
+      getSelection().selectAllChildren(of); // no leave to write there, or no TLS
+      scheduler.toast("Selected: this browser has it copied by hand only.");
     }
   });
 }
