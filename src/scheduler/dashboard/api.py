@@ -16,6 +16,7 @@ from scheduler.dashboard.live import Contributor, Hub, watch_live
 from scheduler.dashboard.overview import show_overview
 from scheduler.dashboard.run import act_on_run, send_body, show_process, show_run
 from scheduler.dashboard.runs import show_runs
+from scheduler.dashboard.runs_export import Exports, export_runs
 from scheduler.dashboard.settings import act_on_settings, show_settings
 from scheduler.dashboard.system import show_system
 from scheduler.dashboard.task import act_on_task, show_task
@@ -85,7 +86,7 @@ def _refusing(explained: Explained) -> Callable[[AnyRequest, Exception], Respons
 
 def router(explained: Explained) -> Router:
     """Return the pages; what goes wrong on them is a page, too."""
-    failures, hub = Tries(), Hub(CONTRIBUTORS)
+    failures, hub, exports = Tries(), Hub(CONTRIBUTORS), Exports()
     return Router(
         "/",
         route_handlers=[
@@ -94,6 +95,7 @@ def router(explained: Explained) -> Router:
             show_task,
             act_on_task,
             show_runs,
+            export_runs,
             show_run,
             send_body,
             act_on_run,
@@ -119,6 +121,7 @@ def router(explained: Explained) -> Router:
             "engine": Provide(_engine, sync_to_thread=False),
             "operations": Provide(_operations, sync_to_thread=False),
             "failures": Provide(lambda: failures, sync_to_thread=False),
+            "exports": Provide(lambda: exports, sync_to_thread=False),
             "hub": Provide(lambda: hub, sync_to_thread=False),
         },
         exception_handlers={
