@@ -25,6 +25,7 @@ from scheduler.run import Line, Started, bucket_in
 SCAN = 20_000
 ATTEMPTS = 5_000
 """A page of runs ends early where they have had so many attempts together, in each table."""
+ORDER = "ORDER BY scheduled_for DESC, id DESC"
 LIVE_STATES = ("scheduled", "running", "retrying")
 END_STATES = ("succeeded", "failed", "skipped", "expired", "cancelled")
 
@@ -106,13 +107,12 @@ class _Walk(msgspec.Struct, kw_only=True):
         """Return the statement for the entries that fit."""
         inner = self._inner(self.columns, "LIMIT :each")
         where = f"WHERE {' AND '.join(self.rest)}" if self.rest else ""
-        order = "ORDER BY scheduled_for DESC, id DESC"
-        found = f"SELECT * FROM {self._each(inner)} {where} {order} LIMIT :wanted"
+        found = f"SELECT * FROM {self._each(inner)} {where} {ORDER} LIMIT :wanted"
         # Attempts are read where they are answered: there are 101 of a run, and each has a text.
-        before = f"sum(attempts_n) OVER ({order}) - attempts_n AS before"
+        before = f"sum(attempts_n) OVER ({ORDER}) - attempts_n AS before"
         return (
             f"SELECT * FROM (SELECT *, {before} FROM ({found}) AS fit) AS fit "
-            f"WHERE before < :attempts {order}"
+            f"WHERE before < :attempts {ORDER}"
         )
 
     def stop(self) -> str:
@@ -194,7 +194,7 @@ async def _stops(
     for n, walk in enumerate(walks):
         parts.append("(" + re.sub(r":(each|arms)", rf":\1_{n}", walk.stop()) + ")")
         values = {**values, f"each_{n}": walk.each(wanted), f"arms_{n}": list(walk.arms or ())}
-    newest = f"{' UNION ALL '.join(parts)} ORDER BY scheduled_for DESC, id DESC LIMIT 1"
+    newest = f"SELECT * FROM ({' UNION ALL '.join(parts)}) AS s {ORDER} LIMIT 1"
     stop = (await conn.execute(text(newest), values)).first()
     return [] if stop is None else [(stop.scheduled_for, stop.id)]
 
