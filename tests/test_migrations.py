@@ -25,7 +25,9 @@ from scheduler import (
     run,
     services,
     state,
+    tally,
     task,
+    undo,
     versions,
 )
 from scheduler.dashboard import admin_sessions, sessions
@@ -51,7 +53,9 @@ OWNERS = (
     sessions,
     specs,
     state,
+    tally,
     task,
+    undo,
     versions,
 )
 """Importing them declares the tables."""

@@ -13,6 +13,7 @@ import structlog
 from scheduler import (
     audit,
     config,
+    counting,
     db,
     logstore,
     metrics,
@@ -26,6 +27,7 @@ from scheduler import (
 )
 from scheduler.caretaker import Caretaker
 from scheduler.clock import Clock
+from scheduler.counting import Counting
 from scheduler.db import Conn, Database, ms, utc
 from scheduler.dispatcher import Dispatcher
 from scheduler.errors import Conflict
@@ -115,6 +117,7 @@ class Engine:
             database, self.clock, self.window_ms, self._retimed, lambda: self.membership.others
         )
         self.judge = Judge()
+        self.counting = Counting(database, self.clock)
         self.strays = Strays(database, self.recall, rooms.removes)
         self.caretaker = Caretaker(database, self.membership, self._pause, self.dispatcher.halt)
         self.stopping = asyncio.Event()
@@ -260,6 +263,7 @@ class Engine:
             Chore("prune", PRUNE_S, self._prune, self.pruning),
             Chore("log", PRUNE_LOG_S, self._prune_log),
             Chore("zones", ZONES_S, self.retiming.step, self.retiming.wanted),
+            Chore("tally", counting.SECONDS, self.counting.step),
             Chore("measure", 10.0, self._measure),
             Chore("strays", STRAYS_S, self._strays),
         ]
