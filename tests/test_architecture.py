@@ -38,9 +38,11 @@ from scheduler import (
     tally,
     task,
     tasklist,
+    taskpage,
     triggers,
     usage,
     versions,
+    watch,
 )
 from scheduler.dashboard import sessions
 from scheduler.db import metadata
@@ -220,11 +222,11 @@ def test_no_two_settings_share_a_name_in_the_environment():
 
 OWNERS = {
     "service": {"services.py", "signing.py"},
-    "token": {"services.py", "usage.py"},
     "admin_session": {"dashboard/admin_sessions.py"},
+    "token": {"dashboard/sessions.py", "services.py", "usage.py"},
     "session": {"dashboard/sessions.py", "services.py"},
     "task": {"glance.py", "resealing.py", "task.py", "tasklist.py", "usage.py"},
-    "task_plan": {"glance.py", "planner.py"},
+    "task_plan": {"glance.py", "planner.py", "taskpage.py"},
     "run": {
         "backfills.py",
         "glance.py",
@@ -235,6 +237,8 @@ OWNERS = {
         "schedules/events.py",
         "skips.py",
         "usage.py",
+        "watch.py",
+        "taskpage.py",
     },
     "history": {
         "backfills.py",
@@ -248,6 +252,8 @@ OWNERS = {
         "replays.py",
         "schedules/events.py",
         "skips.py",
+        "watch.py",
+        "taskpage.py",
     },
     "log_entry": {"logstore.py"},
     "calendar": {"exclusions.py"},
@@ -267,7 +273,8 @@ OWNERS = {
     "tally_mark": {"tally.py"},
     "audit": {"audit.py"},
 }
-"""`services.py` asks who is calling, also by a session, and writes none.
+"""`services.py` asks who is calling, also by a session, and writes none; `dashboard/sessions.py` asks
+whether a token stands.
 `queue.py`, `lines.py`, `replays.py` and `skips.py` make the moves between `run` and `history`; `signing.py` has a column
 of its own, `resealing.py` changes the form of a value and never the value, and `migrate.py` asks
 before the schema is known; READERS write nothing."""
@@ -279,6 +286,8 @@ READERS = {
     "executions.py",
     "schedules/events.py",
     "usage.py",
+    "watch.py",
+    "taskpage.py",
 }
 NAMED = re.compile(
     r"\b(?:FROM|JOIN|INTO|UPDATE|TABLE|TRUNCATE|LIKE)\s+(?:ONLY\s+)?(?:IF NOT EXISTS\s+)?(\w+)"
@@ -372,8 +381,11 @@ MACHINE = {
     "tally.ROLL": "makes hours of minutes, of every service",
     "tally.REMOVE_OTHERS": "counts what ended, of every service",
     "history.STREAKS": "repairs the states of every service's tasks",
+    "sessions.OPEN": "of everyone who watches at once, each with the service's id",
     "sessions.PRUNE": "goes by when sessions expire, for every service",
     "usage.OF_ALL": "for the admin's page about the installation, of all services together",
+    "watch.LIVE": "of every service that somebody watches, each by its id",
+    "watch.ENDED": "of every service that somebody watches, each by its id",
     "versions.OLDEST": "goes by when history ends, for every service",
     "versions.PRUNE": "goes by when history ends, for every service",
     "audit.PRUNE": "goes by when history ends, for every service",
@@ -413,9 +425,11 @@ MODULES = {
     "executions": executions,
     "schedules/events": events,
     "tasklist": tasklist,
+    "taskpage": taskpage,
     "versions": versions,
     "audit": audit,
     "usage": usage,
+    "watch": watch,
     "sessions": sessions,
     "exclusions": exclusions,
     "specs/responses": responses,

@@ -120,6 +120,8 @@ class Engine:
         self.counting = Counting(database, self.clock)
         self.strays = Strays(database, self.recall, rooms.removes)
         self.caretaker = Caretaker(database, self.membership, self._pause, self.dispatcher.halt)
+        self.stopping = asyncio.Event()
+        """Set once a signal has said stop: what waits for something else ends."""
         self._gate = gate
         self._sole = sole
         self._chores, self._ended = rooms.chores, rooms.ended
@@ -268,10 +270,12 @@ class Engine:
 
     def begin_stop(self) -> None:
         """Claim and send no more, at once."""
+        self.stopping.set()
         self.dispatcher.begin_stop()
 
     async def stop(self) -> None:
         """Claim no more, finish the calls, write their outcomes, and leave."""
+        self.stopping.set()
         self._ticks.pause()
         await self.dispatcher.stop()
         try:

@@ -34,6 +34,12 @@ def gone(of: Definition) -> Entry:
     return Entry(ref=of.id, verb="deleted", key=of.key, version=of.version, changes=changes)
 
 
+def backfilled(of: Definition, since: int, until: int) -> Entry:
+    """Return the entry of a backfill of what lies from `since` to `until`, in ms."""
+    span = [Change("from", None, rfc3339(since)), Change("to", None, rfc3339(until))]
+    return Entry(ref=of.id, verb="backfilled", key=of.key, version=of.version, changes=span)
+
+
 def edited(before: Definition, after: Definition, reason: str | None = None) -> Sequence[Entry]:
     """Return the entry of an edit; none where it changes nothing, and nobody says why."""
     changes = list(_changes(before, after))
@@ -89,9 +95,12 @@ def _words(value: Any) -> str | None:
         return None
     if isinstance(value, msgspec.Raw):
         text = bytes(value).decode("utf-8", "replace")
-    else:
-        text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
-    return None if text == "null" else _kept(text)
+        return None if text == "null" else _kept(text)
+    if isinstance(value, dict):
+        value = [f"{name}: {each}" for name, each in value.items()]
+    if isinstance(value, list):
+        value = ", ".join(map(str, value))
+    return _kept(value if isinstance(value, str) else msgspec.json.encode(value).decode())
 
 
 def _address(url: str | None) -> str | None:
