@@ -41,8 +41,8 @@ from scheduler import (
     taskpage,
     taskrows,
     triggers,
-    usage,
     undo,
+    usage,
     versions,
     watch,
 )
@@ -276,13 +276,10 @@ OWNERS = {
     "tally": {"tally.py"},
     "tally_mark": {"tally.py"},
     "audit": {"audit.py"},
+    "undo": {"resealing.py", "undo.py"},
 }
 """`services.py` asks who is calling, also by a session, and writes none; `dashboard/sessions.py` asks
-whether a token stands.
-    "service_usage": {"quotas.py"},
-    "undo": {"resealing.py", "undo.py"},
-"""`services.py` asks who is calling, also by a session, and writes none. `undo.py` keeps a row of
-`task` before it goes, and brings it back.
+whether a token stands. `undo.py` keeps a row of `task` before it goes, and brings it back.
 `queue.py`, `lines.py`, `replays.py` and `skips.py` make the moves between `run` and `history`; `signing.py` has a column
 of its own, `resealing.py` changes the form of a value and never the value, and `migrate.py` asks
 before the schema is known; READERS write nothing."""
