@@ -227,7 +227,15 @@ OWNERS = {
     "admin_session": {"dashboard/admin_sessions.py"},
     "token": {"dashboard/sessions.py", "services.py", "usage.py"},
     "session": {"dashboard/sessions.py", "services.py"},
-    "task": {"glance.py", "resealing.py", "task.py", "tasklist.py", "taskrows.py", "undo.py", "usage.py"},
+    "task": {
+        "glance.py",
+        "resealing.py",
+        "task.py",
+        "tasklist.py",
+        "taskrows.py",
+        "undo.py",
+        "usage.py",
+    },
     "task_plan": {"glance.py", "planner.py", "taskpage.py", "taskrows.py"},
     "run": {
         "backfills.py",
@@ -293,6 +301,7 @@ READERS = {
     "usage.py",
     "watch.py",
     "taskpage.py",
+    "taskrows.py",
 }
 NAMED = re.compile(
     r"\b(?:FROM|JOIN|INTO|UPDATE|TABLE|TRUNCATE|LIKE)\s+(?:ONLY\s+)?(?:IF NOT EXISTS\s+)?(\w+)"
