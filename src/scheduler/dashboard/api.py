@@ -14,7 +14,6 @@ from scheduler.dashboard import (
     bulk,
     door,
     editor,
-    overview,
     page,
     registering,
     static,
@@ -25,6 +24,7 @@ from scheduler.dashboard.admin_door import AdminWanted
 from scheduler.dashboard.calendars import show_calendars
 from scheduler.dashboard.door import Stranger, Visitor
 from scheduler.dashboard.live import Contributor, Hub, watch_live
+from scheduler.dashboard.overview import LIVE, show_overview
 from scheduler.dashboard.run import act_on_run, send_body, show_process, show_run
 from scheduler.dashboard.runs import show_runs
 from scheduler.dashboard.runs_export import Exports, export_runs
@@ -39,8 +39,7 @@ from scheduler.engine import Engine
 from scheduler.errors import UserError
 from scheduler.specs.performer import OperationPerformer
 
-OVERVIEW_S = 5.0
-CONTRIBUTORS = [Contributor(apis.slots, apis.SECONDS), Contributor(overview.slots, OVERVIEW_S)]
+CONTRIBUTORS = [LIVE, Contributor(apis.slots, apis.SECONDS)]
 """What pages add to the stream of a service that somebody watches."""
 
 AnyRequest = Request[Any, Any, Any]
@@ -98,7 +97,7 @@ def _answering(explained: Explained) -> Callable[[AnyRequest, Exception], Respon
 
 
 HANDLERS: list[Any] = [
-    overview.show_overview,
+    show_overview,
     show_tasks,
     *bulk.HANDLERS,
     show_task,
