@@ -1,5 +1,6 @@
 """New and edit: one form for every trigger and every action of a task."""
 
+import asyncio
 import re
 from typing import Any
 from urllib.parse import quote
@@ -47,7 +48,7 @@ async def show_new(request: AnyRequest, visitor: Who, engine: Machine) -> Respon
     if asked.get("from"):
         await _duplicate(engine, visitor, made, asked["from"])
     if asked.get("curl"):
-        _paste(made, asked["curl"])
+        await _paste(made, asked["curl"])
     if asked.get("from"):
         await _preview(engine, visitor, made, quiet=True)
     return await sheet.answer(engine, visitor, made)
@@ -93,7 +94,7 @@ async def send_new(
     """Create the task that the form describes, or change the form itself; then its page."""
     sent = await posted.posted(request, state, visitor)
     made = _sheet(sent)
-    if not _reshaped(made, sent):
+    if not await _reshaped(made, sent):
         try:
             body = msgspec.json.encode(fields.body(made.draft))
             done = await written.created(engine, visitor.service, model.read_fields(body))
@@ -115,7 +116,7 @@ async def send_edit(
     """Change what was changed in the form; where someone else did meanwhile, show both."""
     sent = await posted.posted(request, state, visitor)
     made = await _edited(engine, visitor, sent, task_id)
-    if not _reshaped(made, sent):
+    if not await _reshaped(made, sent):
         if made.differences:
             return await _refused(engine, visitor, made, Conflict(CHANGED))
         try:
@@ -198,7 +199,7 @@ def _take(draft: Draft, stored: Draft, name: str) -> None:
         draft.values[name] = stored.values[name]
 
 
-def _reshaped(made: Sheet, sent: Posted) -> bool:
+async def _reshaped(made: Sheet, sent: Posted) -> bool:
     """Do what a button asks of the form itself; False where it is to be saved."""
     asked, draft = sent.one("do"), made.draft
     dropped = DROP.fullmatch(asked)
@@ -210,15 +211,15 @@ def _reshaped(made: Sheet, sent: Posted) -> bool:
         rows = draft.headers if dropped[1] == "header" else draft.env
         del rows[int(dropped[2]) : int(dropped[2]) + 1]
     elif asked == "paste":
-        _paste(made, sent.one("curl"))
+        await _paste(made, sent.one("curl"))
     else:
         return asked == "show"
     return True
 
 
-def _paste(made: Sheet, text: str) -> None:
+async def _paste(made: Sheet, text: str) -> None:
     """Fill the form in from a curl command; what it says else is said, and the text stays."""
-    found = curl.parse(text)
+    found = await asyncio.to_thread(curl.parse, text)
     made.curl, made.notes = text, made.notes + found.notes
     if found.url or found.headers or found.payload:
         made.draft = filling.of_curl(made.draft, found)
