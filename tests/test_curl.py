@@ -95,7 +95,7 @@ TOLD = {
     "curl -u ann https://a.test": "no password",
     "curl https://a.test https://b.test": "https://b.test is left out",
     "curl a.test": "takes http://",
-    "curl -H \"Authorization: Bearer $TOKEN\" https://a.test": "$TOKEN",
+    'curl -H "Authorization: Bearer $TOKEN" https://a.test': "$TOKEN",
     "curl https://a.test | jq .": "| jq .",
     "curl https://a.test > out": "> is left out",
     "curl https://a.test -H 'A: b": "not closed",

@@ -22,7 +22,7 @@ from scheduler.dashboard.trial import tried
 from scheduler.dashboard.trials import Trials
 from scheduler.definition import Definition
 from scheduler.engine import Engine
-from scheduler.errors import Conflict, UserError
+from scheduler.errors import Conflict, UserError, ValidationFailed
 from scheduler.masking import MASK
 from scheduler.specs import listing
 from scheduler.specs.model import fold
@@ -49,8 +49,6 @@ async def show_new(request: AnyRequest, visitor: Who, engine: Machine) -> Respon
         await _duplicate(engine, visitor, made, asked["from"])
     if asked.get("curl"):
         await _paste(made, asked["curl"])
-    if asked.get("from"):
-        await _preview(engine, visitor, made, quiet=True)
     return await sheet.answer(engine, visitor, made)
 
 
@@ -65,6 +63,7 @@ async def _duplicate(engine: Engine, visitor: Visitor, made: Sheet, task_id: str
         if row.value == MASK:
             row.value = ""
             made.notes.append(f"The value of {row.name} is secret and was not copied: type it in.")
+    made.coming = await previewing.previewed(engine, visitor.service, made.draft, of, ())
     for name, size in filling.long_ones(of).items():
         made.notes.append(f"{name} has {size:,} characters, too many for this form: left out.")
 
@@ -96,8 +95,8 @@ async def send_new(
     made = _sheet(sent)
     if not await _reshaped(made, sent):
         try:
-            body = msgspec.json.encode(fields.body(made.draft))
-            done = await written.created(engine, visitor.service, model.read_fields(body))
+            read = model.read_fields(msgspec.json.encode(await _body(engine, visitor, made)))
+            done = await written.created(engine, visitor.service, read)
             return page.leading(f"/dashboard/tasks/{quote(done.of.id, safe='')}?done=created")
         except UserError as e:
             return await _refused(engine, visitor, made, e)
@@ -133,11 +132,32 @@ CHANGED = (
 )
 
 
+async def _body(engine: Engine, visitor: Visitor, made: Sheet) -> dict[str, Any]:
+    """Return the body to be written. Raises ValidationFailed with all that is wrong at once."""
+    before, changed = made.before, None
+    if before is not None:
+        changed = _changed(made.draft, made.was)
+    body, wrong = fields.written(made.draft, changed)
+    if not wrong:
+        return body
+    now, service = engine.clock.now_ms(), visitor.service
+    try:
+        read = model.read_fields(msgspec.json.encode(body))
+        if before is None:
+            await written.drafted(engine, service, read, now)
+        else:
+            await written.redrafted(engine, service, before, read, now)
+    except ValidationFailed as e:
+        named = {each.field for each in wrong}
+        wrong += [each for each in e.details if each.field not in named]
+    raise ValidationFailed.all(wrong)
+
+
 async def _save(engine: Engine, visitor: Visitor, made: Sheet) -> None:
     before = made.before
     if before is None:
         raise TypeError
-    body = fields.body(made.draft, _changed(made.draft, made.was))
+    body = await _body(engine, visitor, made)
     if not body:
         return
 

@@ -118,11 +118,11 @@
       if (times.every((each) => !each.value)) field.value = zone;
   }
 
-  for (const button of document.querySelectorAll("[data-copy]")) button.hidden = false;
+  for (const button of document.querySelectorAll("[data-copies]")) button.hidden = false;
   document.addEventListener("click", async (event) => {
-    const button = event.target.closest?.("[data-copy]");
+    const button = event.target.closest?.("[data-copies]");
     if (!button) return;
-    const shown = document.getElementById(button.dataset.copy);
+    const shown = document.getElementById(button.dataset.copies);
     try {
       await navigator.clipboard.writeText(JSON.parse(button.dataset.text));
       button.textContent = "Copied";
