@@ -7,9 +7,20 @@ from litestar import Request, Response, Router, get
 from litestar.datastructures import State
 from litestar.di import NamedDependency, Provide
 
-from scheduler.dashboard import admin, admin_door, door, editor, page, static, task_asked
+from scheduler.dashboard import (
+    admin,
+    admin_door,
+    apis,
+    bulk,
+    door,
+    editor,
+    page,
+    registering,
+    static,
+    task_asked,
+    trying,
+)
 from scheduler.dashboard.admin_door import AdminWanted
-from scheduler.dashboard.apis import show_api, show_apis
 from scheduler.dashboard.calendars import show_calendars
 from scheduler.dashboard.door import Stranger, Visitor
 from scheduler.dashboard.live import Contributor, Hub, watch_live
@@ -27,7 +38,7 @@ from scheduler.engine import Engine
 from scheduler.errors import UserError
 from scheduler.specs.performer import OperationPerformer
 
-CONTRIBUTORS: list[Contributor] = []
+CONTRIBUTORS = [Contributor(apis.slots, apis.SECONDS)]
 """What pages add to the stream of a service that somebody watches."""
 
 AnyRequest = Request[Any, Any, Any]
@@ -84,39 +95,44 @@ def _answering(explained: Explained) -> Callable[[AnyRequest, Exception], Respon
     return answer_error
 
 
+HANDLERS: list[Any] = [
+    show_overview,
+    show_tasks,
+    *bulk.HANDLERS,
+    show_task,
+    act_on_task,
+    *editor.HANDLERS,
+    *task_asked.HANDLERS,
+    show_runs,
+    show_run,
+    send_body,
+    act_on_run,
+    show_process,
+    show_timeline,
+    *apis.HANDLERS,
+    *registering.HANDLERS,
+    *trying.HANDLERS,
+    show_calendars,
+    show_system,
+    show_settings,
+    act_on_settings,
+    *admin.HANDLERS,
+    watch_live,
+    show_admin_system,
+    show_nothing,
+    door.show_sign_in,
+    door.sign_in,
+    door.sign_out,
+    static.send_file,
+]
+
+
 def router(explained: Explained) -> Router:
     """Return the pages; what goes wrong on them is a page, too."""
     failures, trials, hub = Tries(), Trials(), Hub(CONTRIBUTORS)
     return Router(
         "/",
-        route_handlers=[
-            show_overview,
-            show_tasks,
-            show_task,
-            act_on_task,
-            *editor.HANDLERS,
-            *task_asked.HANDLERS,
-            show_runs,
-            show_run,
-            send_body,
-            act_on_run,
-            show_process,
-            show_timeline,
-            show_apis,
-            show_api,
-            show_calendars,
-            show_system,
-            show_settings,
-            act_on_settings,
-            *admin.HANDLERS,
-            watch_live,
-            show_admin_system,
-            show_nothing,
-            door.show_sign_in,
-            door.sign_in,
-            door.sign_out,
-            static.send_file,
-        ],
+        route_handlers=HANDLERS,
         dependencies={
             "visitor": Provide(door.visitor),
             "admin": Provide(admin_door.admin),

@@ -133,7 +133,8 @@ async def _whole(
     comes = of.status != "disabled" and not of.damaged
     coming = of if comes else msgspec.structs.replace(of, trigger=None)
     shown = stands(of, now, stance, limited, gone, lasts)
-    return Whole(shown, of, await _next(coming, now, spent), seen, changes)
+    resumes = of.paused_until if shown.status == "paused" else None
+    return Whole(shown, of, await _next(coming, resumes or now, spent), seen, changes)
 
 
 def _first_page(seen: Seen) -> None:

@@ -95,9 +95,12 @@ def _words(value: Any) -> str | None:
         return None
     if isinstance(value, msgspec.Raw):
         text = bytes(value).decode("utf-8", "replace")
-    else:
-        text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
-    return None if text == "null" else _kept(text)
+        return None if text == "null" else _kept(text)
+    if isinstance(value, dict):
+        value = [f"{name}: {each}" for name, each in value.items()]
+    if isinstance(value, list):
+        value = ", ".join(map(str, value))
+    return _kept(value if isinstance(value, str) else msgspec.json.encode(value).decode())
 
 
 def _address(url: str | None) -> str | None:
