@@ -226,7 +226,7 @@ def given_to(line: str) -> dict[str, Any]:
     return {"id": task_id, **made}
 
 
-KNOWN = set(copying.FLAGS) | {"follow_redirects"}
+KNOWN = set(copying.FLAGS) | {"follow_redirects", "json"}
 
 
 @given(TASKS)
@@ -238,6 +238,13 @@ def test_a_line_of_the_command_line_says_the_same_as_the_body(of):
     if isinstance(body.get("retry_backoff"), dict):
         body["retry_backoff"] = {k: float(v) for k, v in body["retry_backoff"].items()}
     assert found == body
+
+
+def test_a_payload_of_json_stays_json_on_the_command_line():
+    made = copying.body(task_of(action=Http("http://a.test/", payload='{"a":1}', json=True)), 0)
+    line = copying.as_line(made)
+    assert "--json '{\"a\":1}'" in line and "printf" not in line
+    assert given_to(line) == json.loads(msgspec.json.encode(made))
 
 
 def test_the_curl_command_for_the_api_sends_the_body():

@@ -333,6 +333,13 @@ async def test_a_curl_command_fills_the_form_in_and_what_it_cannot_is_told(forms
     assert fields_of((await visitor.post(NEW, data=form)).text)["method"] == ["PUT"]
 
 
+async def test_an_operation_is_filled_in_from_the_address(visitor):
+    asked = {"service": "pets", "endpoint": "/pets/{id}", "method": "DELETE"}
+    found = fields_of((await visitor.get(NEW, params=asked)).text)
+    assert found["action"] == ["operation"] and found["service"] == ["pets"]
+    assert found["endpoint"] == ["DELETE /pets/{id}"]
+
+
 async def test_rows_come_and_go_without_script(forms):
     opened = {**await forms.opened(), "name": "kept"}
     for _ in range(2):

@@ -42,9 +42,16 @@ Machine = NamedDependency[Engine]
 
 @get(NEW, include_in_schema=False)
 async def show_new(request: AnyRequest, visitor: Who, engine: Machine) -> Response[Any]:
-    """Return the form of a new task: empty, like `from` (a task), or of a `curl` command."""
+    """Return the form of a new task: empty, like `from` (a task), or of a `curl` command.
+
+    Or with the operation of a `service` that is at `endpoint` with `method`.
+    """
     asked = request.query_params
     made = Sheet(draft=filling.blank())
+    if asked.get("service"):
+        endpoint = f"{asked.get('method', 'GET')} {asked.get('endpoint', '')}".strip()
+        made.draft.values |= {"action": "operation", "service": asked["service"]}
+        made.draft.values["endpoint"] = endpoint
     if asked.get("from"):
         await _duplicate(engine, visitor, made, asked["from"])
     if asked.get("curl"):
