@@ -27,6 +27,7 @@ from scheduler import (
     history,
     ledger,
     lines,
+    moment,
     planner,
     queue,
     quotas,
@@ -225,7 +226,7 @@ OWNERS = {
     "token": {"dashboard/sessions.py", "services.py", "usage.py"},
     "session": {"dashboard/sessions.py", "services.py"},
     "task": {"resealing.py", "task.py", "tasklist.py", "usage.py"},
-    "task_plan": {"planner.py", "taskpage.py"},
+    "task_plan": {"moment.py", "planner.py", "taskpage.py"},
     "run": {
         "backfills.py",
         "ledger.py",
@@ -237,6 +238,7 @@ OWNERS = {
         "usage.py",
         "watch.py",
         "taskpage.py",
+        "moment.py",
     },
     "history": {
         "backfills.py",
@@ -251,6 +253,7 @@ OWNERS = {
         "skips.py",
         "watch.py",
         "taskpage.py",
+        "moment.py",
     },
     "log_entry": {"logstore.py"},
     "calendar": {"exclusions.py"},
@@ -284,6 +287,7 @@ READERS = {
     "usage.py",
     "watch.py",
     "taskpage.py",
+    "moment.py",
 }
 NAMED = re.compile(
     r"\b(?:FROM|JOIN|INTO|UPDATE|TABLE|TRUNCATE|LIKE)\s+(?:ONLY\s+)?(?:IF NOT EXISTS\s+)?(\w+)"
@@ -421,6 +425,7 @@ MODULES = {
     "schedules/events": events,
     "tasklist": tasklist,
     "taskpage": taskpage,
+    "moment": moment,
     "versions": versions,
     "audit": audit,
     "usage": usage,
