@@ -23,11 +23,6 @@ BREAKS = ' \n",&'
 VERBS = {"active": "resumed", "paused": "paused", "disabled": "disabled"}
 
 
-def made(of: Definition) -> Entry:
-    """Return the entry of a task that was created; what it is like, it says itself."""
-    return Entry(ref=of.id, verb="created", key=of.key, version=of.version)
-
-
 def gone(of: Definition) -> Entry:
     """Return the entry of a task that was deleted."""
     changes = [Change("name", _words(of.name), None)]
