@@ -24,6 +24,7 @@ from scheduler import (
     errors,
     exclusions,
     executions,
+    glance,
     history,
     ledger,
     lines,
@@ -39,8 +40,10 @@ from scheduler import (
     task,
     tasklist,
     taskpage,
+    taskrows,
     triggers,
     usage,
+    undo,
     versions,
     watch,
 )
@@ -225,10 +228,11 @@ OWNERS = {
     "admin_session": {"dashboard/admin_sessions.py"},
     "token": {"dashboard/sessions.py", "services.py", "usage.py"},
     "session": {"dashboard/sessions.py", "services.py"},
-    "task": {"resealing.py", "task.py", "tasklist.py", "usage.py"},
-    "task_plan": {"moment.py", "planner.py", "taskpage.py"},
+    "task": {"glance.py", "resealing.py", "task.py", "tasklist.py", "taskrows.py", "undo.py", "usage.py"},
+    "task_plan": {"glance.py", "moment.py", "planner.py", "taskpage.py", "taskrows.py"},
     "run": {
         "backfills.py",
+        "glance.py",
         "ledger.py",
         "lines.py",
         "queue.py",
@@ -239,10 +243,12 @@ OWNERS = {
         "watch.py",
         "taskpage.py",
         "moment.py",
+        "taskrows.py",
     },
     "history": {
         "backfills.py",
         "executions.py",
+        "glance.py",
         "history.py",
         "ledger.py",
         "lines.py",
@@ -254,6 +260,7 @@ OWNERS = {
         "watch.py",
         "taskpage.py",
         "moment.py",
+        "taskrows.py",
     },
     "log_entry": {"logstore.py"},
     "calendar": {"exclusions.py"},
@@ -267,7 +274,7 @@ OWNERS = {
     "replica": {"replicas.py"},
     "installation": {"installation.py", "migrate.py"},
     "service_usage": {"quotas.py", "usage.py"},
-    "task_state": {"state.py"},
+    "task_state": {"glance.py", "state.py", "taskrows.py"},
     "task_version": {"versions.py"},
     "tally": {"tally.py"},
     "tally_mark": {"tally.py"},
@@ -275,10 +282,15 @@ OWNERS = {
 }
 """`services.py` asks who is calling, also by a session, and writes none; `dashboard/sessions.py` asks
 whether a token stands.
+    "service_usage": {"quotas.py"},
+    "undo": {"resealing.py", "undo.py"},
+"""`services.py` asks who is calling, also by a session, and writes none. `undo.py` keeps a row of
+`task` before it goes, and brings it back.
 `queue.py`, `lines.py`, `replays.py` and `skips.py` make the moves between `run` and `history`; `signing.py` has a column
 of its own, `resealing.py` changes the form of a value and never the value, and `migrate.py` asks
 before the schema is known; READERS write nothing."""
 READERS = {
+    "glance.py",
     "specs/listing.py",
     "tasklist.py",
     "ledger.py",
@@ -386,6 +398,8 @@ MACHINE = {
     "usage.OF_ALL": "for the admin's page about the installation, of all services together",
     "watch.LIVE": "of every service that somebody watches, each by its id",
     "watch.ENDED": "of every service that somebody watches, each by its id",
+    "undo.OLDEST": "goes by when acts were asked for, of every service",
+    "undo.PRUNE": "goes by when acts were asked for, of every service",
     "versions.OLDEST": "goes by when history ends, for every service",
     "versions.PRUNE": "goes by when history ends, for every service",
     "audit.PRUNE": "goes by when history ends, for every service",
@@ -413,6 +427,7 @@ MODULES = {
     "replays": replays,
     "skips": skips,
     "lines": lines,
+    "glance": glance,
     "history": history,
     "task": task,
     "planner": planner,
@@ -426,10 +441,12 @@ MODULES = {
     "tasklist": tasklist,
     "taskpage": taskpage,
     "moment": moment,
+    "taskrows": taskrows,
     "versions": versions,
     "audit": audit,
     "usage": usage,
     "watch": watch,
+    "undo": undo,
     "sessions": sessions,
     "exclusions": exclusions,
     "specs/responses": responses,
@@ -455,6 +472,7 @@ THEIRS = {
     "spec_archive",
     "spec_document",
     "spec_operation",
+    "undo",
 }
 
 

@@ -7,9 +7,20 @@ from litestar import Request, Response, Router, get
 from litestar.datastructures import State
 from litestar.di import NamedDependency, Provide
 
-from scheduler.dashboard import admin, admin_door, door, page, static, task_asked
+from scheduler.dashboard import (
+    admin,
+    admin_door,
+    apis,
+    bulk,
+    door,
+    editor,
+    page,
+    registering,
+    static,
+    task_asked,
+    trying,
+)
 from scheduler.dashboard.admin_door import AdminWanted
-from scheduler.dashboard.apis import show_api, show_apis
 from scheduler.dashboard.calendars import show_calendars
 from scheduler.dashboard.door import Stranger, Visitor
 from scheduler.dashboard.live import Contributor, Hub, watch_live
@@ -21,12 +32,13 @@ from scheduler.dashboard.system import show_admin_system, show_system
 from scheduler.dashboard.task import act_on_task, show_task
 from scheduler.dashboard.tasks import show_tasks
 from scheduler.dashboard.timeline import show_timeline
+from scheduler.dashboard.trials import Trials
 from scheduler.dashboard.tries import Tries
 from scheduler.engine import Engine
 from scheduler.errors import UserError
 from scheduler.specs.performer import OperationPerformer
 
-CONTRIBUTORS: list[Contributor] = []
+CONTRIBUTORS = [Contributor(apis.slots, apis.SECONDS)]
 """What pages add to the stream of a service that somebody watches."""
 
 AnyRequest = Request[Any, Any, Any]
@@ -85,14 +97,16 @@ def _answering(explained: Explained) -> Callable[[AnyRequest, Exception], Respon
 
 def router(explained: Explained) -> Router:
     """Return the pages; what goes wrong on them is a page, too."""
-    failures, hub = Tries(), Hub(CONTRIBUTORS)
+    failures, trials, hub = Tries(), Trials(), Hub(CONTRIBUTORS)
     return Router(
         "/",
         route_handlers=[
             show_overview,
             show_tasks,
+            *bulk.HANDLERS,
             show_task,
             act_on_task,
+            *editor.HANDLERS,
             *task_asked.HANDLERS,
             show_runs,
             show_run,
@@ -100,8 +114,9 @@ def router(explained: Explained) -> Router:
             act_on_run,
             show_process,
             show_timeline,
-            show_apis,
-            show_api,
+            *apis.HANDLERS,
+            *registering.HANDLERS,
+            *trying.HANDLERS,
             show_calendars,
             show_system,
             show_settings,
@@ -121,6 +136,7 @@ def router(explained: Explained) -> Router:
             "engine": Provide(_engine, sync_to_thread=False),
             "operations": Provide(_operations, sync_to_thread=False),
             "failures": Provide(lambda: failures, sync_to_thread=False),
+            "trials": Provide(lambda: trials, sync_to_thread=False),
             "hub": Provide(lambda: hub, sync_to_thread=False),
         },
         exception_handlers={
