@@ -29,6 +29,12 @@ def gone(of: Definition) -> Entry:
     return Entry(ref=of.id, verb="deleted", key=of.key, version=of.version, changes=changes)
 
 
+def back(of: Definition) -> Entry:
+    """Return the entry of a task that was deleted, and is back."""
+    changes = [Change("name", None, _words(of.name))]
+    return Entry(ref=of.id, verb="brought back", key=of.key, version=of.version, changes=changes)
+
+
 def backfilled(of: Definition, since: int, until: int) -> Entry:
     """Return the entry of a backfill of what lies from `since` to `until`, in ms."""
     span = [Change("from", None, rfc3339(since)), Change("to", None, rfc3339(until))]
