@@ -15,15 +15,19 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from conftest import url_of
 from scheduler import (
+    audit,
+    backfills,
     config,
     exclusions,
     executions,
     history,
     ledger,
+    moment,
     resealing,
     state,
     task,
     tasklist,
+    taskpage,
     versions,
 )
 from scheduler.db import Conn, Database, utc
@@ -335,6 +339,18 @@ async def schedules_asked(conn: Conn, what: str, now: int) -> None:
         assert len(found) == 10 and total > 40_000
 
 
+async def page_asked(conn: Conn, what: str, now: int) -> None:
+    line = Line(T1, 1, ALICE)
+    if what == "instant":
+        ids = backfills.ids_of(line, now - 1)
+        await moment.seen(conn, line, ids, now - 1, now, named=True)
+        return
+    found = await taskpage.seen(conn, line, now, after=None, most=100)
+    assert len(found.ended) == 100
+    await audit.newest(conn, ALICE, "t1", 5)
+    await audit.page(conn, ALICE, "t1", before=None, most=26)
+
+
 async def asked(conn: Conn, what: str) -> None:
     line = Line(T1, 1, ALICE)
     now = now_ms()
@@ -366,8 +382,11 @@ async def asked(conn: Conn, what: str) -> None:
         )
     elif what in ("schedules", "pending events", "past events"):
         await schedules_asked(conn, what, now)
+    elif what in ("page of a task", "instant"):
+        await page_asked(conn, what, now)
     elif what == "old versions":
         await versions.prune(conn, utc(now))
+        await audit.prune(conn, utc(now))
     else:
         await state.page(conn, ALICE, what, [], offset=0, count=101)
         await state.count(conn, ALICE, what, 10_001)
@@ -385,6 +404,8 @@ async def asked(conn: Conn, what: str) -> None:
         "pending events",
         "past events",
         "replaced versions",
+        "page of a task",
+        "instant",
         "old versions",
         "calendars",
         "calling",

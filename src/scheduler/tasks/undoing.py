@@ -182,9 +182,7 @@ async def _unpause(engine: Engine, service: Service, deed: Deed) -> None:
     if kept.status == "paused":
         fields.paused_until = rfc3339(kept.paused_until)
     why = "the pause was undone"
-    await written.changed(
-        engine, service, deed.id, fields, check=check, also=also, reason=why
-    )
+    await written.changed(engine, service, deed.id, fields, check=check, also=also, reason=why)
 
 
 async def _undelete(engine: Engine, service: Service, deed: Deed) -> None:
