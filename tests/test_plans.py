@@ -22,6 +22,7 @@ from scheduler import (
     executions,
     history,
     ledger,
+    lines,
     moment,
     resealing,
     state,
@@ -317,7 +318,7 @@ async def _task(conn: Conn) -> Definition:
     return (await task.definitions(conn, [T1]))[T1]
 
 
-async def calendars_asked(conn: Conn) -> None:
+async def calendars_asked(conn: Conn, _what: str) -> None:
     assert len(await tasklist.naming(conn, ALICE, "rare", 4)) == 4
     assert not await tasklist.naming(conn, BOB, "rare", 4)
     assert not await tasklist.naming(conn, ALICE, "rar", 4)
@@ -339,8 +340,8 @@ async def schedules_asked(conn: Conn, what: str, now: int) -> None:
         assert len(found) == 10 and total > 40_000
 
 
-async def page_asked(conn: Conn, what: str, now: int) -> None:
-    line = Line(T1, 1, ALICE)
+async def page_asked(conn: Conn, what: str) -> None:
+    line, now = Line(T1, 1, ALICE), now_ms()
     if what == "instant":
         ids = backfills.ids_of(line, now - 1)
         await moment.seen(conn, line, ids, now - 1, now, named=True)
@@ -362,7 +363,7 @@ async def asked(conn: Conn, what: str) -> None:
         keys = [T1, *(uuid.UUID(int=n) for n in range(1000))]
         await history.ended_ahead(conn, ALICE, keys, utc(now))
     elif what == "running":
-        await ledger.running(conn, ALICE, now, 10_001)
+        await lines.running(conn, ALICE, utc(now), 10_001)
     elif what == "verify":
         await task.triggered(conn, ALICE, (utc(0), uuid.UUID(int=0)), 501)
     elif what == "replaced versions":
@@ -374,7 +375,7 @@ async def asked(conn: Conn, what: str) -> None:
         assert step.after and not step.changed
         await resealing.piece(conn, ALICE, step.after, lambda *_: "")
     elif what == "calendars":
-        await calendars_asked(conn)
+        await calendars_asked(conn, what)
     elif what == "calling":
         assert (
             len(await tasklist.calling(conn, ALICE, "rare", (utc(0), uuid.UUID(int=0)), 1000))
@@ -382,14 +383,19 @@ async def asked(conn: Conn, what: str) -> None:
         )
     elif what in ("schedules", "pending events", "past events"):
         await schedules_asked(conn, what, now)
-    elif what in ("page of a task", "instant"):
-        await page_asked(conn, what, now)
     elif what == "old versions":
         await versions.prune(conn, utc(now))
         await audit.prune(conn, utc(now))
     else:
         await state.page(conn, ALICE, what, [], offset=0, count=101)
         await state.count(conn, ALICE, what, 10_001)
+
+
+OF_ITS_OWN = {
+    "calendars": calendars_asked,
+    "page of a task": page_asked,
+    "instant": page_asked,
+}
 
 
 @pytest.mark.parametrize(
@@ -419,5 +425,5 @@ async def test_what_else_is_read_uses_an_index(filled, what, monkeypatch):
     monkeypatch.setattr("test_plans.MOST", 60_000)  # a total is a sum over 50,000 entries
     with statements(filled) as seen:
         async with filled.api.connect() as conn:
-            await (calendars_asked(conn) if what == "calendars" else asked(conn, what))
+            await OF_ITS_OWN.get(what, asked)(conn, what)
     await explained(filled, seen)
