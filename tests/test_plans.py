@@ -15,16 +15,20 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from conftest import url_of
 from scheduler import (
+    audit,
+    backfills,
     config,
     exclusions,
     executions,
     history,
     ledger,
     lines,
+    moment,
     resealing,
     state,
     task,
     tasklist,
+    taskpage,
     versions,
 )
 from scheduler.db import Conn, Database, utc
@@ -314,7 +318,7 @@ async def _task(conn: Conn) -> Definition:
     return (await task.definitions(conn, [T1]))[T1]
 
 
-async def calendars_asked(conn: Conn) -> None:
+async def calendars_asked(conn: Conn, _what: str) -> None:
     assert len(await tasklist.naming(conn, ALICE, "rare", 4)) == 4
     assert not await tasklist.naming(conn, BOB, "rare", 4)
     assert not await tasklist.naming(conn, ALICE, "rar", 4)
@@ -334,6 +338,18 @@ async def schedules_asked(conn: Conn, what: str, now: int) -> None:
     else:
         found, total = await events.past(conn, await _task(conn), 0, offset=40_000, count=10)
         assert len(found) == 10 and total > 40_000
+
+
+async def page_asked(conn: Conn, what: str) -> None:
+    line, now = Line(T1, 1, ALICE), now_ms()
+    if what == "instant":
+        ids = backfills.ids_of(line, now - 1)
+        await moment.seen(conn, line, ids, now - 1, now, named=True)
+        return
+    found = await taskpage.seen(conn, line, now, after=None, most=100)
+    assert len(found.ended) == 100
+    await audit.newest(conn, ALICE, "t1", 5)
+    await audit.page(conn, ALICE, "t1", before=None, most=26)
 
 
 async def asked(conn: Conn, what: str) -> None:
@@ -359,7 +375,7 @@ async def asked(conn: Conn, what: str) -> None:
         assert step.after and not step.changed
         await resealing.piece(conn, ALICE, step.after, lambda *_: "")
     elif what == "calendars":
-        await calendars_asked(conn)
+        await calendars_asked(conn, what)
     elif what == "calling":
         assert (
             len(await tasklist.calling(conn, ALICE, "rare", (utc(0), uuid.UUID(int=0)), 1000))
@@ -369,9 +385,17 @@ async def asked(conn: Conn, what: str) -> None:
         await schedules_asked(conn, what, now)
     elif what == "old versions":
         await versions.prune(conn, utc(now))
+        await audit.prune(conn, utc(now))
     else:
         await state.page(conn, ALICE, what, [], offset=0, count=101)
         await state.count(conn, ALICE, what, 10_001)
+
+
+OF_ITS_OWN = {
+    "calendars": calendars_asked,
+    "page of a task": page_asked,
+    "instant": page_asked,
+}
 
 
 @pytest.mark.parametrize(
@@ -386,6 +410,8 @@ async def asked(conn: Conn, what: str) -> None:
         "pending events",
         "past events",
         "replaced versions",
+        "page of a task",
+        "instant",
         "old versions",
         "calendars",
         "calling",
@@ -399,5 +425,5 @@ async def test_what_else_is_read_uses_an_index(filled, what, monkeypatch):
     monkeypatch.setattr("test_plans.MOST", 60_000)  # a total is a sum over 50,000 entries
     with statements(filled) as seen:
         async with filled.api.connect() as conn:
-            await (calendars_asked(conn) if what == "calendars" else asked(conn, what))
+            await OF_ITS_OWN.get(what, asked)(conn, what)
     await explained(filled, seen)

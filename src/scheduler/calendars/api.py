@@ -9,11 +9,12 @@ from litestar.openapi.spec import OpenAPIFormat, OpenAPIType, Schema
 from litestar.params import FromPath
 from msgspec import UNSET
 
-from scheduler import asked, clock, db, exclusions, services, tasklist
+from scheduler import asked, audit, clock, db, exclusions, services, tasklist
+from scheduler.audit import Entry
 from scheduler.calendars import cost, ical, model
 from scheduler.calendars.model import Calendar, CalendarFields, Stretch
 from scheduler.clock import Slice
-from scheduler.db import Conn, rfc3339
+from scheduler.db import Conn, rfc3339, utc
 from scheduler.engine import Engine
 from scheduler.errors import Conflict, Detail, ValidationFailed
 from scheduler.exclusions import Stored
@@ -63,9 +64,11 @@ async def _created(
         now = await services.hold(conn, service.id)
         if await exclusions.count(conn, service.id, CALENDARS_MOST) >= CALENDARS_MOST:
             raise Conflict(f"a service has at most {CALENDARS_MOST} calendars; delete one first")
-        return await exclusions.create(
+        made = await exclusions.create(
             conn, service.id, name, rules, now=now, description=description, ical=file
         )
+        await _told(conn, service, made, "created", now)
+        return made
 
 
 @get(
@@ -122,7 +125,10 @@ async def _changed(
         after = msgspec.structs.replace(before, rules=rules, ical=file)
         if fields.description is not UNSET:
             after = msgspec.structs.replace(after, description=fields.description or None)
-        return await exclusions.change(conn, after, await clock.database_ms(conn))
+        now = await clock.database_ms(conn)
+        changed = await exclusions.change(conn, after, now)
+        await _told(conn, service, changed, "edited", now)
+        return changed
 
 
 @delete("/{calendar:str}", status_code=204, summary="Delete a calendar that no task names")
@@ -133,6 +139,13 @@ async def delete_calendar(calendar: FromPath[str], service: Caller, engine: Mach
         of = await exclusions.get(conn, service.id, calendar, lock=True)
         await _check_free(conn, of)
         await exclusions.remove(conn, of)
+        await _told(conn, service, of, "deleted", await clock.database_ms(conn))
+
+
+async def _told(conn: Conn, service: Service, of: Stored, verb: str, now: int) -> None:
+    """Write who changed a calendar."""
+    entry = Entry(kind="calendar", ref=of.name, verb=verb, version=of.version)
+    await audit.write(conn, service.id, service.by, [entry], utc(now))
 
 
 async def _check_free(conn: Conn, of: Stored) -> None:
