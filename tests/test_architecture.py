@@ -24,6 +24,7 @@ from scheduler import (
     errors,
     exclusions,
     executions,
+    glance,
     history,
     ledger,
     lines,
@@ -38,8 +39,10 @@ from scheduler import (
     task,
     tasklist,
     taskpage,
+    taskrows,
     triggers,
     usage,
+    undo,
     versions,
     watch,
 )
@@ -224,10 +227,11 @@ OWNERS = {
     "admin_session": {"dashboard/admin_sessions.py"},
     "token": {"dashboard/sessions.py", "services.py", "usage.py"},
     "session": {"dashboard/sessions.py", "services.py"},
-    "task": {"resealing.py", "task.py", "tasklist.py", "usage.py"},
-    "task_plan": {"planner.py", "taskpage.py"},
+    "task": {"glance.py", "resealing.py", "task.py", "tasklist.py", "taskrows.py", "undo.py", "usage.py"},
+    "task_plan": {"glance.py", "planner.py", "taskpage.py", "taskrows.py"},
     "run": {
         "backfills.py",
+        "glance.py",
         "ledger.py",
         "lines.py",
         "queue.py",
@@ -237,10 +241,12 @@ OWNERS = {
         "usage.py",
         "watch.py",
         "taskpage.py",
+        "taskrows.py",
     },
     "history": {
         "backfills.py",
         "executions.py",
+        "glance.py",
         "history.py",
         "ledger.py",
         "lines.py",
@@ -251,6 +257,7 @@ OWNERS = {
         "skips.py",
         "watch.py",
         "taskpage.py",
+        "taskrows.py",
     },
     "log_entry": {"logstore.py"},
     "calendar": {"exclusions.py"},
@@ -264,7 +271,7 @@ OWNERS = {
     "replica": {"replicas.py"},
     "installation": {"installation.py", "migrate.py"},
     "service_usage": {"quotas.py", "usage.py"},
-    "task_state": {"state.py"},
+    "task_state": {"glance.py", "state.py", "taskrows.py"},
     "task_version": {"versions.py"},
     "tally": {"tally.py"},
     "tally_mark": {"tally.py"},
@@ -272,10 +279,15 @@ OWNERS = {
 }
 """`services.py` asks who is calling, also by a session, and writes none; `dashboard/sessions.py` asks
 whether a token stands.
+    "service_usage": {"quotas.py"},
+    "undo": {"resealing.py", "undo.py"},
+"""`services.py` asks who is calling, also by a session, and writes none. `undo.py` keeps a row of
+`task` before it goes, and brings it back.
 `queue.py`, `lines.py`, `replays.py` and `skips.py` make the moves between `run` and `history`; `signing.py` has a column
 of its own, `resealing.py` changes the form of a value and never the value, and `migrate.py` asks
 before the schema is known; READERS write nothing."""
 READERS = {
+    "glance.py",
     "specs/listing.py",
     "tasklist.py",
     "ledger.py",
@@ -382,6 +394,8 @@ MACHINE = {
     "usage.OF_ALL": "for the admin's page about the installation, of all services together",
     "watch.LIVE": "of every service that somebody watches, each by its id",
     "watch.ENDED": "of every service that somebody watches, each by its id",
+    "undo.OLDEST": "goes by when acts were asked for, of every service",
+    "undo.PRUNE": "goes by when acts were asked for, of every service",
     "versions.OLDEST": "goes by when history ends, for every service",
     "versions.PRUNE": "goes by when history ends, for every service",
     "audit.PRUNE": "goes by when history ends, for every service",
@@ -409,6 +423,7 @@ MODULES = {
     "replays": replays,
     "skips": skips,
     "lines": lines,
+    "glance": glance,
     "history": history,
     "task": task,
     "planner": planner,
@@ -421,10 +436,12 @@ MODULES = {
     "schedules/events": events,
     "tasklist": tasklist,
     "taskpage": taskpage,
+    "taskrows": taskrows,
     "versions": versions,
     "audit": audit,
     "usage": usage,
     "watch": watch,
+    "undo": undo,
     "sessions": sessions,
     "exclusions": exclusions,
     "specs/responses": responses,
@@ -450,6 +467,7 @@ THEIRS = {
     "spec_archive",
     "spec_document",
     "spec_operation",
+    "undo",
 }
 
 

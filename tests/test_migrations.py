@@ -27,6 +27,7 @@ from scheduler import (
     state,
     tally,
     task,
+    undo,
     versions,
 )
 from scheduler.dashboard import admin_sessions, sessions
@@ -54,6 +55,7 @@ OWNERS = (
     state,
     tally,
     task,
+    undo,
     versions,
 )
 """Importing them declares the tables."""

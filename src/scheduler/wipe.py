@@ -21,6 +21,7 @@ from scheduler import (
     state,
     tally,
     task,
+    undo,
     versions,
 )
 from scheduler.db import Conn, Database
@@ -60,6 +61,7 @@ async def wipe(engine: AsyncEngine, service: UUID, recall: Recall, rooms: Sequen
         tally.remove_service,
         versions.remove_service,
         audit.remove_service,
+        undo.remove_service,
         exclusions.remove_service,
     ):
         left = True

@@ -11,7 +11,9 @@ from scheduler.dashboard import (
     admin,
     admin_door,
     apis,
+    bulk,
     door,
+    editor,
     page,
     registering,
     static,
@@ -30,6 +32,7 @@ from scheduler.dashboard.system import show_admin_system, show_system
 from scheduler.dashboard.task import act_on_task, show_task
 from scheduler.dashboard.tasks import show_tasks
 from scheduler.dashboard.timeline import show_timeline
+from scheduler.dashboard.trials import Trials
 from scheduler.dashboard.tries import Tries
 from scheduler.engine import Engine
 from scheduler.errors import UserError
@@ -94,14 +97,16 @@ def _answering(explained: Explained) -> Callable[[AnyRequest, Exception], Respon
 
 def router(explained: Explained) -> Router:
     """Return the pages; what goes wrong on them is a page, too."""
-    failures, hub = Tries(), Hub(CONTRIBUTORS)
+    failures, trials, hub = Tries(), Trials(), Hub(CONTRIBUTORS)
     return Router(
         "/",
         route_handlers=[
             show_overview,
             show_tasks,
+            *bulk.HANDLERS,
             show_task,
             act_on_task,
+            *editor.HANDLERS,
             *task_asked.HANDLERS,
             show_runs,
             show_run,
@@ -131,6 +136,7 @@ def router(explained: Explained) -> Router:
             "engine": Provide(_engine, sync_to_thread=False),
             "operations": Provide(_operations, sync_to_thread=False),
             "failures": Provide(lambda: failures, sync_to_thread=False),
+            "trials": Provide(lambda: trials, sync_to_thread=False),
             "hub": Provide(lambda: hub, sync_to_thread=False),
         },
         exception_handlers={
