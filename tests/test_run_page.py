@@ -138,6 +138,8 @@ def test_deep_json_is_not_indented_and_a_character_cut_off_is_text():
     deep = b"[" * 40 + b"]" * 40
     assert bodies.body(deep).kind == "text"
     assert bodies.body("für".encode()[:2]).text == "f\ufffd"
+    long = b'{"a": "' + b"x" * 100_000 + b'"}'
+    assert (bodies.body(long).size, len(bodies.body(long).text)) == (len(long), bodies.READ_MOST)
     assert json.loads(bodies.body(b'[{"x": "\\"}]"}]').text) == [{"x": '"}]'}]
 
 
