@@ -41,8 +41,8 @@ from scheduler import (
     taskpage,
     taskrows,
     triggers,
-    usage,
     undo,
+    usage,
     versions,
     watch,
 )
@@ -227,7 +227,15 @@ OWNERS = {
     "admin_session": {"dashboard/admin_sessions.py"},
     "token": {"dashboard/sessions.py", "services.py", "usage.py"},
     "session": {"dashboard/sessions.py", "services.py"},
-    "task": {"glance.py", "resealing.py", "task.py", "tasklist.py", "taskrows.py", "undo.py", "usage.py"},
+    "task": {
+        "glance.py",
+        "resealing.py",
+        "task.py",
+        "tasklist.py",
+        "taskrows.py",
+        "undo.py",
+        "usage.py",
+    },
     "task_plan": {"glance.py", "planner.py", "taskpage.py", "taskrows.py"},
     "run": {
         "backfills.py",
@@ -276,13 +284,10 @@ OWNERS = {
     "tally": {"tally.py"},
     "tally_mark": {"tally.py"},
     "audit": {"audit.py"},
+    "undo": {"resealing.py", "undo.py"},
 }
 """`services.py` asks who is calling, also by a session, and writes none; `dashboard/sessions.py` asks
-whether a token stands.
-    "service_usage": {"quotas.py"},
-    "undo": {"resealing.py", "undo.py"},
-"""`services.py` asks who is calling, also by a session, and writes none. `undo.py` keeps a row of
-`task` before it goes, and brings it back.
+whether a token stands. `undo.py` keeps a row of `task` before it goes, and brings it back.
 `queue.py`, `lines.py`, `replays.py` and `skips.py` make the moves between `run` and `history`; `signing.py` has a column
 of its own, `resealing.py` changes the form of a value and never the value, and `migrate.py` asks
 before the schema is known; READERS write nothing."""
@@ -296,6 +301,7 @@ READERS = {
     "usage.py",
     "watch.py",
     "taskpage.py",
+    "taskrows.py",
 }
 NAMED = re.compile(
     r"\b(?:FROM|JOIN|INTO|UPDATE|TABLE|TRUNCATE|LIKE)\s+(?:ONLY\s+)?(?:IF NOT EXISTS\s+)?(\w+)"
