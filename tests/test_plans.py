@@ -427,3 +427,15 @@ async def test_what_else_is_read_uses_an_index(filled, what, monkeypatch):
         async with filled.api.connect() as conn:
             await OF_ITS_OWN.get(what, asked)(conn, what)
     await explained(filled, seen)
+
+
+async def test_the_runs_beside_one_are_found_by_an_index(filled):
+    query = Query(service_id=ALICE, keys=(T1,), states=frozenset(ledger.END_STATES))
+    async with filled.api.connect() as conn:
+        (_, one), *_ = (await ledger.page(conn, query, now_ms(), after=None, count=1)).found
+    assert isinstance(one, history.Finished)
+    with statements(filled) as seen:
+        async with filled.api.connect() as conn:
+            before, _ = await history.beside(conn, ALICE, one)
+    assert before is not None
+    await explained(filled, seen)
