@@ -7,10 +7,9 @@ from litestar import Request, Response, Router, get
 from litestar.datastructures import State
 from litestar.di import NamedDependency, Provide
 
-from scheduler.dashboard import admin, admin_door, door, page, static
+from scheduler.dashboard import admin, admin_door, calendars, door, page, static
 from scheduler.dashboard.admin_door import AdminWanted
 from scheduler.dashboard.apis import show_api, show_apis
-from scheduler.dashboard.calendars import show_calendars
 from scheduler.dashboard.door import Stranger, Visitor
 from scheduler.dashboard.overview import show_overview
 from scheduler.dashboard.run import show_run
@@ -94,7 +93,7 @@ def router(explained: Explained) -> Router:
             show_timeline,
             show_apis,
             show_api,
-            show_calendars,
+            *calendars.HANDLERS,
             show_system,
             show_settings,
             act_on_settings,
