@@ -342,6 +342,7 @@ TABLES = (
     "history",
     "token",
     "service_usage",
+    "undo",
 )
 
 
@@ -372,6 +373,12 @@ async def filled(app: App, receiver: Any, conn: asyncpg.Connection, name: str) -
         service,
     )
     await conn.execute("INSERT INTO service_usage VALUES ($1, 1, now())", service)
+    await conn.execute(
+        """INSERT INTO undo (act, key, bucket, service_id, kind, id, name, state, at)
+           SELECT key, key, bucket, service_id, 'run', id, name, 'done', now() FROM task
+           WHERE service_id = $1""",
+        service,
+    )
 
 
 async def test_a_service_is_deleted_with_everything_of_it_and_nothing_else(

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from conftest import RunApp, running
 from scheduler import (
+    audit,
     db,
     exclusions,
     history,
@@ -24,7 +25,9 @@ from scheduler import (
     run,
     services,
     state,
+    tally,
     task,
+    undo,
     versions,
 )
 from scheduler.dashboard import admin_sessions, sessions
@@ -34,6 +37,7 @@ from scheduler.specs import model as specs
 from scheduler.specs import responses
 
 OWNERS = (
+    audit,
     admin_sessions,
     exclusions,
     history,
@@ -49,7 +53,9 @@ OWNERS = (
     sessions,
     specs,
     state,
+    tally,
     task,
+    undo,
     versions,
 )
 """Importing them declares the tables."""

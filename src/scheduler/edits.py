@@ -15,6 +15,7 @@ CATCH_UP_PASSES = 20
 async def replan(
     conn: Conn, before: Definition, after: Definition, planned: Planned, *, window_ms: int,
     at_once: bool = False, asked: int | None = None, until: int = 0, anew: bool = False,
+    passed_by: str = "paused",
 ) -> int | None:  # fmt: skip
     """Make the runs of an edited task, whose plan is locked; return the earliest instant made.
 
@@ -23,14 +24,15 @@ async def replan(
     gets the new version, and the holder drops the rest when it hears of it. An instant of the new
     trigger that passes while this waits for locks is due: `asked` is when the edit was read, in ms.
     Up to `until` (ms) runs are made even where that lies beyond the window. `anew` replans what
-    reads the same: its time zone is another one now.
+    reads the same: its time zone is another one now. `passed_by` is the word for what a pause that
+    it ends took.
     """
     start = await clock.database_ms(conn) if asked is None else asked
     await versions.keep(conn, before, after, utc(start))
     if _stays(before, after) and not (at_once or anew) and until <= planned.until:
         await _renew(conn, before, after, start)
         return None
-    owed = await _catch_up(conn, before, planned, start)
+    owed = await _catch_up(conn, before, planned, start, passed_by)
     taken = await lines.take_back(conn, after.line, utc(start))
     standing = await lines.standing(conn, after.line, utc(start))
     now = await clock.database_ms(conn)
@@ -95,9 +97,11 @@ class Owed(msgspec.Struct):
         return len(self.made) + sum(gap.count for gap in self.gaps) - self.late
 
 
-async def _catch_up(conn: Conn, before: Definition, planned: Planned, now: int) -> Owed:
+async def _catch_up(
+    conn: Conn, before: Definition, planned: Planned, now: int, passed_by: str
+) -> Owed:
     """Settle what the task owed before an edit: overdue instants, or the gap of a pause."""
-    owed = await _owed(conn, before, planned, now)
+    owed = await _owed(conn, before, planned, now, passed_by)
     if owed.made or owed.gaps:  # its plan lay behind
         behind = [before] if before.due is not None else []
         late = (await planner.late_of(conn, behind, now)).get(before.key, [])
@@ -110,12 +114,12 @@ async def _catch_up(conn: Conn, before: Definition, planned: Planned, now: int) 
     return owed
 
 
-async def _owed(conn: Conn, before: Definition, planned: Planned, now: int) -> Owed:
+async def _owed(conn: Conn, before: Definition, planned: Planned, now: int, passed_by: str) -> Owed:
     planned_until, owed, gone = planned.until, Owed([]), list[int]()
     if before.status == "paused":
         until = now if before.paused_until is None else min(now, before.paused_until - 1)
         gone = await planner.kept(conn, before, planned_until)
-        owed.gaps += planning.paused(before, planned_until, planned.runs, until, gone)
+        owed.gaps += planning.paused(before, planned_until, planned.runs, until, gone, passed_by)
         if until == now:
             return owed
         # The pause is over, and no tick has come by yet.

@@ -318,6 +318,12 @@ async def create(
     return first.runs[0].at if first.runs else None
 
 
+async def restore(conn: Conn, line: Line, planned: Planned, ahead: int | None) -> None:
+    """Write the plan of a task again that was deleted; `ahead` is when to look at it (ms)."""
+    values = {"planned_until": utc(planned.until), "next_plan_at": _maybe_utc(ahead)}
+    await conn.execute(INSERT, {**line.values, **values, "runs": planned.runs})
+
+
 async def create_many(conn: Conn, plans: Sequence[FirstPlan], now: int) -> None:
     """Write what `first_plan` made of many tasks."""
     rows = [plan.row for plan in plans]

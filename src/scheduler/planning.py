@@ -304,11 +304,16 @@ def passed_over(of: Definition, at: int) -> Gap:
 
 
 def paused(
-    of: Definition, planned_until: int, spent: int, until: int, gone: Iterable[int]
+    of: Definition,
+    planned_until: int,
+    spent: int,
+    until: int,
+    gone: Iterable[int],
+    reason: str = "paused",
 ) -> list[Gap]:
     """Return the gap of a pause up to `until`; what ended or runs by itself is not in it."""
     instants = within(of, without(of.instants, gone), planned_until, spent, until)
-    passed = gap(of, instants, planned_until, until, "paused")
+    passed = gap(of, instants, planned_until, until, reason)
     return [passed] if passed else []
 
 

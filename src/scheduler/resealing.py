@@ -100,6 +100,28 @@ WHERE spec_archive.key = u.key AND spec_archive.bucket = u.bucket
         WHERE key = ANY(:keys) AND service_id = :service_id FOR UPDATE SKIP LOCKED))
 """)
 
+UNDO_VALUES = text("""
+SELECT created_at, key, bucket, kind, named, CASE kind WHEN 'command' THEN action ->> 'env'
+           WHEN 'operation' THEN action ->> 'headers' ELSE action ->> 'header' END AS stored
+FROM (SELECT at AS created_at, key, bucket, before -> 'task' -> 'action' AS action,
+             before -> 'task' -> 'action' ->> 'kind' AS kind,
+             before -> 'task' -> 'action' ->> 'secret_headers' AS named
+      FROM undo WHERE service_id = :service_id AND (at, key) > (:created_at, :after)
+      ORDER BY at, key LIMIT :most) AS u
+ORDER BY created_at, key
+""")
+UNDO_REPLACE = text("""
+UPDATE undo SET before = jsonb_set(before, ARRAY['task', 'action', u.field],
+                                   CAST(u.after AS jsonb))
+FROM unnest(CAST(:keys AS uuid[]), CAST(:buckets AS smallint[]), CAST(:fields AS text[]),
+            CAST(:before AS text[]), CAST(:after AS text[]))
+    AS u (key, bucket, field, before, after)
+WHERE undo.key = u.key AND undo.bucket = u.bucket AND undo.service_id = :service_id
+    AND undo.before -> 'task' -> 'action' -> u.field = CAST(u.before AS jsonb)
+    AND undo.key = ANY(ARRAY(SELECT key FROM undo
+        WHERE key = ANY(:keys) AND service_id = :service_id FOR UPDATE SKIP LOCKED))
+""")
+
 FIELDS = {"command": "env", "operation": "headers"}
 """Where a kind of action has its secrets; the others have them in `header`."""
 
@@ -116,7 +138,8 @@ TASKS = Kept("tasks", VALUES, REPLACE)
 SPECS = Kept("specs", SPEC_VALUES, SPEC_REPLACE)
 PROCESSES = Kept("processes", PROCESS_VALUES, PROCESS_REPLACE)
 ARCHIVED = Kept("archived specs", ARCHIVE_VALUES, ARCHIVE_REPLACE)
-KEPT = (TASKS, SPECS, PROCESSES, ARCHIVED)
+UNDO = Kept("deleted tasks", UNDO_VALUES, UNDO_REPLACE)
+KEPT = (TASKS, SPECS, PROCESSES, ARCHIVED, UNDO)
 
 Change = Callable[[UUID, str, str], str]
 """(service, what it is, stored value) -> the value to be stored; of those that are secret."""
@@ -155,7 +178,7 @@ async def piece(
             "before": [row.stored for row, _ in changed],
             "after": [new for _, new in changed],
         }
-        if kept is TASKS:
+        if kept in (TASKS, UNDO):
             values["fields"] = [FIELDS.get(row.kind, "header") for row, _ in changed]
         step.changed = (await conn.execute(kept.replace, values)).rowcount
         step.left = len(changed) - step.changed

@@ -20,6 +20,7 @@ from scheduler.sources import Sources
 from scheduler.specs.aide import Aides
 from scheduler.specs.performer import OperationPerformer
 from scheduler.specs.steps import Overseer, StepPerformer, StepSource
+from scheduler.tasks.undoing import Pruning
 from scheduler.ticks import Chore
 
 
@@ -58,6 +59,7 @@ async def furnished(
             *operations.chores,
             Chore("callbacks", callback.SECONDS, callbacks.step, callbacks.due),
             Chore("processes", SECONDS, retention.step),
+            Chore("undo", Pruning.SECONDS, Pruning(database).step),
         ]
         yield Furnished(
             performers, sources, chores, {"process": callbacks.note}, acts.ROOMS, aides, operations

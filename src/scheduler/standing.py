@@ -139,7 +139,7 @@ class Standing:
             await state.stand(conn, [(of.line, pending) for of, pending in tasks.values()])
             # A replay takes an end back; but what is about to be written was counted already.
             resting = (key for key, (_, pending) in tasks.items() if not pending)
-            await _rest(conn, {key: tasks[key] for key in resting if key not in self._open})
+            await rest(conn, {key: tasks[key] for key in resting if key not in self._open})
 
     async def _tasks(self, conn: Conn, keys: Sequence[UUID]) -> dict[UUID, tuple[Definition, bool]]:
         """Return tasks by key, each with whether something of it is to come."""
@@ -192,11 +192,11 @@ class Standing:
         async with self._database.engine.begin() as conn:
             await state.lock(conn, keys)
             tasks = await self._tasks(conn, keys)
-            await _rest(conn, tasks)
+            await rest(conn, tasks)
 
 
-async def _rest(conn: Conn, tasks: dict[UUID, tuple[Definition, bool]]) -> None:
-    """Write how tasks stand by what is left of them in history."""
+async def rest(conn: Conn, tasks: dict[UUID, tuple[Definition, bool]]) -> None:
+    """Write how tasks stand by what is left of them in history; each with whether it is pending."""
     if not tasks:
         return
     streaks = await history.streaks(conn, list(tasks))

@@ -18,6 +18,7 @@ from scheduler import exclusions
 from scheduler.actions import Action
 from scheduler.db import Conn, walk_in_order
 from scheduler.definition import Definition
+from scheduler.run import Line, bucket_of
 from scheduler.task import COLUMNS, definition
 
 TOTAL_MOST = 10_000
@@ -174,23 +175,42 @@ async def page(
 async def _least(conn: Conn, asked: _Asked) -> tuple[str | None, bool]:
     """Return the condition that leaves the fewest tasks by its index, 10,000 at most.
 
-    And whether some condition is known to leave more.
+    And whether some condition is known to leave more. One statement: Postgres works out no
+    subselect that it needs no answer of.
     """
     least, leads, over = TOTAL_MOST + 1, None, False
     await walk_in_order(conn, bitmaps=True)
-    for name, condition in asked.indexed.items():
-        if name in ("tag", "words") and await _common(conn, asked, asked.plain(name)):
-            seen, fit = await _newest(conn, asked, asked.plain(name), COUNT_WALK)
-            over = over or fit > TOTAL_MOST
-            if fit > TOTAL_MOST or seen < COUNT_WALK:
-                continue
-        statement = f"SELECT count(*) FROM (SELECT FROM task WHERE {_all([condition])} LIMIT :most)"
-        values = {**asked.values, "most": TOTAL_MOST + 1}
-        found = (await conn.execute(text(f"{statement} AS t"), values)).scalar_one()
-        over = over or found > TOTAL_MOST
-        if found < least:
+    values = {**asked.values, "most": TOTAL_MOST + 1}
+    counts = [_left(asked, name) for name in asked.indexed]
+    row = (await conn.execute(text(f"SELECT {', '.join(counts)}"), values)).one() if counts else ()
+    for condition, found in zip(asked.indexed.values(), row, strict=True):
+        over = over or found == NEARLY_ALL or found > TOTAL_MOST
+        if 0 <= found < least:
             least, leads = int(found), condition
     return leads, over
+
+
+NEARLY_ALL, FEW_THERE = -2, -1
+"""No index is to lead: more than 10,000 of the newest fit, or all tasks were looked at."""
+
+
+def _left(asked: _Asked, name: str) -> str:
+    """Return how many tasks a condition leaves, counted to `:most`, as SQL.
+
+    A tag or word that half of the newest have is looked for among the newest first.
+    """
+    where = _all([asked.indexed[name]])
+    count = f"(SELECT count(*) FROM (SELECT FROM task WHERE {where} LIMIT :most) AS t)"
+    if name not in ("tag", "words"):
+        return count
+    newest = f"""(SELECT count(*) AS seen, count(*) FILTER (WHERE fits) AS fit FROM (
+        SELECT {asked.plain(name)} AS fits FROM task WHERE service_id = :service_id {NEWEST}
+        LIMIT {{most}}) AS t) AS n"""
+    return f"""CASE WHEN (SELECT seen < {LOOK} OR 2 * fit > {LOOK} FROM {newest.format(most=LOOK)})
+        THEN (SELECT CASE WHEN fit > {TOTAL_MOST} THEN {NEARLY_ALL}
+                          WHEN seen < {COUNT_WALK} THEN {FEW_THERE} ELSE {count} END
+              FROM {newest.format(most=COUNT_WALK)})
+        ELSE {count} END"""
 
 
 async def _common(conn: Conn, asked: _Asked, condition: str) -> bool:
@@ -287,6 +307,82 @@ async def few(conn: Conn, service_id: UUID, wanted: Filter) -> list[UUID] | None
         return None
     statement = f"SELECT key FROM task WHERE {_all([leads])}"
     return list((await conn.execute(text(statement), asked.values)).scalars())
+
+
+class Lead(msgspec.Struct):
+    """Where to look for what fits: the SQL of a filter, what is to lead first, and its values."""
+
+    where: str
+    values: dict[str, Any]
+
+
+async def lead(
+    conn: Conn,
+    service_id: UUID,
+    wanted: Filter,
+    among: Sequence[UUID] | None = None,
+    *,
+    by: str | None = None,
+) -> Lead:
+    """Return how to look for tasks that fit: `among` some keys, `by` a condition, or by an index.
+
+    By what leaves the fewest; where none leaves few, the list is to be walked in its order.
+    """
+    asked = _asked(service_id, wanted)
+    if among is not None:
+        asked.values["among"] = list(among)
+        by = "key = ANY(:among)"
+    if by is None and asked.indexed:
+        by, _ = await _least(conn, asked)
+    await walk_in_order(conn, bitmaps=by is not None)
+    first = [] if by is None else [by]
+    return Lead(_all([*first, *(each for each in asked.conditions if each != by)]), asked.values)
+
+
+# Names -------------------------------------------------------------------------------------------
+
+
+class Named(msgspec.Struct, frozen=True):
+    """A task by its address, its id and its name."""
+
+    line: Line
+    id: str
+    name: str
+
+
+NAMES = "SELECT key, bucket, service_id, id, name FROM task WHERE "
+
+
+async def names(
+    conn: Conn,
+    service_id: UUID,
+    wanted: Filter,
+    most: int,
+    among: Sequence[UUID] | None = None,
+) -> list[Named]:
+    """Return a service's tasks that fit, `most` at most, the newest first; `among` narrows it."""
+    if wanted.action is not None and wanted.action not in ACTIONS:
+        return []
+    led = await lead(conn, service_id, wanted, among)
+    statement = f"{NAMES}{led.where} {NEWEST} LIMIT :most"
+    return [_named(row) for row in await conn.execute(text(statement), led.values | {"most": most})]
+
+
+OF_IDS = text(
+    f"{NAMES}service_id = :service_id AND id = ANY(:ids) AND bucket = ANY(:buckets) {NEWEST}"
+)
+
+
+async def of_ids(conn: Conn, service_id: UUID, ids: Sequence[str]) -> list[Named]:
+    """Return those of a service's tasks that have one of these ids."""
+    plain = [each for each in ids if "\x00" not in each]
+    values = {"service_id": service_id, "ids": plain}
+    values["buckets"] = list({bucket_of(service_id, each) for each in plain})
+    return [_named(row) for row in await conn.execute(OF_IDS, values)]
+
+
+def _named(row: Any) -> Named:
+    return Named(Line(row.key, row.bucket, row.service_id), row.id, row.name)
 
 
 # Words -------------------------------------------------------------------------------------------

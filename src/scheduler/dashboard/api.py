@@ -7,22 +7,42 @@ from litestar import Request, Response, Router, get
 from litestar.datastructures import State
 from litestar.di import NamedDependency, Provide
 
-from scheduler.dashboard import admin, admin_door, calendars, door, page, static
+from scheduler.dashboard import (
+    admin,
+    admin_door,
+    apis,
+    bulk,
+    calendars,
+    door,
+    editor,
+    page,
+    registering,
+    settings,
+    static,
+    system,
+    task_asked,
+    trying,
+)
 from scheduler.dashboard.admin_door import AdminWanted
-from scheduler.dashboard.apis import show_api, show_apis
 from scheduler.dashboard.door import Stranger, Visitor
+from scheduler.dashboard.live import Contributor, Hub, watch_live
 from scheduler.dashboard.overview import show_overview
-from scheduler.dashboard.run import show_run
+from scheduler.dashboard.run import act_on_run, send_body, show_process, show_run
 from scheduler.dashboard.runs import show_runs
-from scheduler.dashboard.settings import act_on_settings, show_settings
-from scheduler.dashboard.system import show_admin_system, show_system
 from scheduler.dashboard.task import act_on_task, show_task
 from scheduler.dashboard.tasks import show_tasks
 from scheduler.dashboard.timeline import show_timeline
+from scheduler.dashboard.trials import Trials
 from scheduler.dashboard.tries import Tries
 from scheduler.engine import Engine
 from scheduler.errors import UserError
 from scheduler.specs.performer import OperationPerformer
+
+CONTRIBUTORS = [
+    Contributor(apis.slots, apis.SECONDS),
+    Contributor(system.slots, system.SECONDS),
+]
+"""What pages add to the stream of a service that somebody watches."""
 
 AnyRequest = Request[Any, Any, Any]
 Explained = Callable[[AnyRequest, Exception], UserError | None]
@@ -57,8 +77,8 @@ def _operations(state: State) -> OperationPerformer:
     return found
 
 
-def _refusing(explained: Explained) -> Callable[[AnyRequest, Exception], Response[Any]]:
-    """Return what answers an error: a page, too."""
+def _answering(explained: Explained) -> Callable[[AnyRequest, Exception], Response[Any]]:
+    """Return what answers an error with a page."""
 
     def answer_error(request: AnyRequest, error: Exception) -> Response[Any]:
         refused = explained(request, error)
@@ -80,25 +100,31 @@ def _refusing(explained: Explained) -> Callable[[AnyRequest, Exception], Respons
 
 def router(explained: Explained) -> Router:
     """Return the pages; what goes wrong on them is a page, too."""
-    failures = Tries()
+    failures, trials, hub = Tries(), Trials(), Hub(CONTRIBUTORS)
     return Router(
         "/",
         route_handlers=[
             show_overview,
             show_tasks,
+            *bulk.HANDLERS,
             show_task,
             act_on_task,
+            *editor.HANDLERS,
+            *task_asked.HANDLERS,
             show_runs,
             show_run,
+            send_body,
+            act_on_run,
+            show_process,
             show_timeline,
-            show_apis,
-            show_api,
+            *apis.HANDLERS,
+            *registering.HANDLERS,
+            *trying.HANDLERS,
             *calendars.HANDLERS,
-            show_system,
-            show_settings,
-            act_on_settings,
+            *system.HANDLERS,
+            *settings.HANDLERS,
             *admin.HANDLERS,
-            show_admin_system,
+            watch_live,
             show_nothing,
             door.show_sign_in,
             door.sign_in,
@@ -111,11 +137,13 @@ def router(explained: Explained) -> Router:
             "engine": Provide(_engine, sync_to_thread=False),
             "operations": Provide(_operations, sync_to_thread=False),
             "failures": Provide(lambda: failures, sync_to_thread=False),
+            "trials": Provide(lambda: trials, sync_to_thread=False),
+            "hub": Provide(lambda: hub, sync_to_thread=False),
         },
         exception_handlers={
             Stranger: door.turn_away,
             AdminWanted: admin_door.turn_away,
-            Exception: _refusing(explained),
+            Exception: _answering(explained),
         },
         request_max_body_size=door.FORM_MOST,
         include_in_schema=False,

@@ -77,6 +77,11 @@ DELETE FROM session WHERE hash = ANY(ARRAY(
     SELECT hash FROM session WHERE expires_at < now() ORDER BY expires_at LIMIT :most
     FOR UPDATE SKIP LOCKED))
 """)
+OPEN = text("""
+SELECT x.service_id, x.hash FROM session x JOIN token t ON t.id = x.token_id
+WHERE x.hash = ANY(:hashes) AND x.service_id = ANY(:services) AND x.expires_at > now()
+    AND t.revoked_at IS NULL
+""")
 
 
 def digest(cookie: str) -> bytes:
@@ -97,6 +102,14 @@ async def begin(conn: Conn, service_id: UUID, token_id: UUID) -> str:
     await conn.execute(CROWD_OUT, {**values, "most": MOST})
     await _prune(conn)
     return cookie
+
+
+async def still_open(
+    conn: Conn, services: Sequence[UUID], hashes: Sequence[bytes]
+) -> set[tuple[UUID, bytes]]:
+    """Return which of these sessions are open, each with its service: of who watches, by `live`."""
+    rows = await conn.execute(OPEN, {"services": list(services), "hashes": list(hashes)})
+    return {(row.service_id, row.hash) for row in rows}
 
 
 async def _prune(conn: Conn) -> None:

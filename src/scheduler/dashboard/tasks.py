@@ -1,36 +1,47 @@
-"""The list of tasks, as a page."""
+"""The list of tasks, as a page: filters that the address holds, a sort, pages, what can be done."""
 
+import uuid
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlencode
 from uuid import UUID
 
 import msgspec
 from litestar import Request, Response, get
 from litestar.di import NamedDependency
 
-from scheduler import asked, history, lines, tasklist
+from scheduler import asked, taskrows
 from scheduler.clock import Slice
-from scheduler.dashboard import caller, page
+from scheduler.dashboard import bulk, caller, page
 from scheduler.dashboard.door import Visitor
-from scheduler.db import Conn, utc
+from scheduler.db import Conn
 from scheduler.definition import Definition
 from scheduler.engine import Engine
+from scheduler.errors import ValidationFailed
 from scheduler.planning import Planned
-from scheduler.standing import awaits, ended_ahead, limited
-from scheduler.tasks import listing, model, pages, preview
+from scheduler.standing import awaits
+from scheduler.taskrows import SORTS, Facts
+from scheduler.tasks import listing, model, preview
 from scheduler.tasks.model import Task
+from scheduler.undo import Count
 
 COUNT = 50
+FILTERS = ("q", "status", "state", "trigger", "action", "tag")
+CHOICES = {
+    "status": ("active", "paused", "disabled"),
+    "state": model.STATES,
+    "trigger": listing.TRIGGERS,
+    "action": listing.ACTIONS,
+}
+SORTED = {
+    "newest": "Newest first",
+    "name": "By name",
+    "next": "Next run first",
+    "failing": "Failing first",
+}
 
 AnyRequest = Request[Any, Any, Any]
 Who = NamedDependency[Visitor]
 Machine = NamedDependency[Engine]
-
-
-# The list ----------------------------------------------------------------------------------------
-
-
 Last = tuple[str, int]
 
 
@@ -42,79 +53,141 @@ class Line(msgspec.Struct, frozen=True):
     """In words."""
     last: Last | None
     """How its last run ended, and when that was due (ms)."""
+    ends: list[str]
+    """How its last runs ended, the oldest first."""
 
 
-class Listed(msgspec.Struct, frozen=True):
+class Chip(msgspec.Struct, frozen=True):
+    """A filter that is on, and the address without it."""
+
+    name: str
+    value: str
+    without: str
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """What the address asks for."""
+
+    filters: dict[str, str]
+    sort: str
+    number: int
+    act: UUID | None
+
+    @property
+    def query(self) -> dict[str, str]:
+        """What an address holds of it, but for the page."""
+        sent = {name: value for name, value in self.filters.items() if value}
+        return sent | ({} if self.sort == "newest" else {"sort": self.sort})
+
+    def at(self, number: int) -> str:
+        """Return the address of a page."""
+        return bulk.listed(self.query | ({"page": str(number)} if number else {}))
+
+    @property
+    def chips(self) -> list[Chip]:
+        """The filters that are on."""
+        return [
+            Chip(name, value, bulk.listed({k: v for k, v in self.query.items() if k != name}))
+            for name, value in self.filters.items()
+            if value.strip()
+        ]
+
+
+class Listed(msgspec.Struct):
     """A page of the list; `total` is None where nobody counted."""
 
     lines: list[Line]
-    page: pages.Page
+    more: bool
     total: int | None
+    noted: Count | None
+
+
+# The list ----------------------------------------------------------------------------------------
 
 
 @get("/dashboard/tasks", include_in_schema=False)
 async def show_tasks(request: AnyRequest, visitor: Who, engine: Machine) -> Response[Any]:
-    """Return the list of tasks, by `q`, `status` and pages, as `GET /tasks` does."""
-    sent = request.query_params
-    number = asked.whole(sent.get("page"), "page", 0, 0, listing.DEEPEST // COUNT)
-    wanted = {"q": sent.get("q", "")[:500], "status": sent.get("status", "")}
+    """Return the list of tasks, by the filters of `GET /tasks`, a sort, and pages."""
+    wanted = _wanted(request)
     now = engine.clock.now_ms()
-    listed = await _listed(engine, visitor, wanted, number, now)
+    found = await _listed(engine, visitor, wanted, now)
     return await page.large(
         "tasks.html",
         visitor=visitor,
         now=now,
-        lines=listed.lines,
+        lines=found.lines,
         wanted=wanted,
-        sought=bool(wanted["q"].strip() or wanted["status"]),
-        first=number == 0,
-        words=("active", "paused", "disabled", *model.STATES),
-        total=listed.total,
-        before=_link(wanted, number - 1) if number else None,
-        after=_link(wanted, number + 1) if listed.page.following else None,
+        choices=CHOICES,
+        sorts=SORTED,
+        unsorted=found.total is None and wanted.sort != "newest",
+        bounded=found.total is None and bool(wanted.filters["state"]),
+        most=taskrows.MOST,
+        first=wanted.number == 0,
+        total=found.total,
+        before=wanted.at(wanted.number - 1) if wanted.number else None,
+        after=wanted.at(wanted.number + 1) if found.more else None,
+        here=wanted.at(wanted.number),
+        noted=found.noted,
+        words=bulk.KINDS.get(found.noted.kind) if found.noted else None,
+        nonce=uuid.uuid4(),
         url=caller.asked_at(request, engine.settings),
     )
 
 
-def _link(wanted: dict[str, str], number: int) -> str:
-    sent = {name: value for name, value in wanted.items() if value}
-    return f"/dashboard/tasks?{urlencode({**sent, 'page': number})}"
+def _wanted(request: AnyRequest) -> Wanted:
+    sent = request.query_params
+    filters = {name: sent.get(name, "").strip()[:500] for name in FILTERS}
+    if filters["status"] in model.STATES:  # as `GET /tasks` takes it
+        filters |= {"status": "", "state": filters["status"]}
+    sort = sent.get("sort") or "newest"
+    if sort not in SORTS:
+        raise ValidationFailed.of("sort", f"must be one of {', '.join(SORTS)}")
+    number = asked.whole(sent.get("page"), "page", 0, 0, listing.DEEPEST // COUNT)
+    try:
+        act = UUID(sent["act"]) if sent.get("act") else None
+    except ValueError:
+        act = None
+    return Wanted(filters, sort, number, act)
 
 
-async def _listed(
-    engine: Engine, visitor: Visitor, wanted: dict[str, str], number: int, now: int
-) -> Listed:
-    service_id, offset, count = visitor.service.id, number * COUNT, COUNT + 1
-    chosen, word = listing.read_filter(wanted)
+async def _listed(engine: Engine, visitor: Visitor, wanted: Wanted, now: int) -> Listed:
+    service_id = visitor.service.id
+    chosen, word = listing.read_filter(wanted.filters)
     async with engine.database.api.connect() as connection:
         conn = await connection.execution_options(isolation_level="REPEATABLE READ")
-        if word is None:
-            found = await tasklist.page(
-                conn, service_id, chosen, offset=offset, count=count, counted=False
-            )
-        else:
-            found = await listing.in_state(
-                conn, service_id, chosen, word, now, offset=offset, count=count
-            )
-        cut = pages.Page(found.tasks[:COUNT], (0, 0) if len(found.tasks) > COUNT else None)
-        return Listed(await _lines(conn, cut.tasks, visitor, now), cut, found.total)
+        found = await taskrows.page(
+            conn,
+            service_id,
+            chosen,
+            word,
+            wanted.sort,
+            now,
+            offset=wanted.number * COUNT,
+            count=COUNT + 1,
+        )
+        tasks = found.tasks[:COUNT]
+        lines, noted = await _lines(conn, visitor, tasks, now, wanted.act)
+    return Listed(lines, len(found.tasks) > COUNT, found.total, noted)
 
 
-async def _lines(conn: Conn, shown: Any, visitor: Visitor, now: int) -> list[Line]:
-    service_id, keys = visitor.service.id, [of.key for of in shown]
-    if not keys:
-        return []
-    live = await lines.live(conn, service_id, keys, utc(now))
-    plans = await limited(conn, service_id, shown)
-    gone = await ended_ahead(conn, service_id, shown, now)
-    lasts = await history.lasts(conn, service_id, keys)
+async def _lines(
+    conn: Conn, visitor: Visitor, tasks: list[Definition], now: int, act: UUID | None
+) -> tuple[list[Line], Count | None]:
+    facts, noted = await taskrows.facts(
+        conn, visitor.service.id, [of.key for of in tasks], now, act
+    )
     made, turn = [], Slice()
-    for of in shown:
-        key = of.key
-        task = stands(of, now, live.get(key), plans.get(key), gone.get(key, ()), lasts)
-        made.append(Line(task, preview.describe(of), lasts.get(key)))
+    for of in tasks:
+        made.append(_line(of, now, facts[of.key]))
         await turn.give_way()
-    return made
+    return made, noted
+
+
+def _line(of: Definition, now: int, known: Facts) -> Line:
+    planned = known.planned if of.bounds.max_runs is not None else None
+    lasts = {} if known.last is None else {of.key: known.last}
+    task = stands(of, now, known.live, planned, known.gone, lasts)
+    return Line(task, preview.describe(of), known.last, known.ends)
 
 
 def stands(

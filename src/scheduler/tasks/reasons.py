@@ -143,6 +143,7 @@ STATES = {
 SKIPPED = {
     "overlap": "an earlier run of the task was still under way, and its overlap does not allow two",
     "paused": "the task was paused",
+    "deleted": "the task was deleted then, and was brought back later",
     "calendar": "a calendar that the task keeps clear of excluded it",
 }
 

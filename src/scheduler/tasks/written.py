@@ -10,16 +10,29 @@ from typing import TypeVar
 
 import msgspec
 
-from scheduler import clock, db, edits, lines, planner, quotas, services, state, task, versions
+from scheduler import (
+    audit,
+    clock,
+    db,
+    edits,
+    lines,
+    planner,
+    quotas,
+    services,
+    state,
+    task,
+    versions,
+)
 from scheduler.actions import Command, Operation
-from scheduler.db import utc
+from scheduler.db import Conn, utc
 from scheduler.definition import Definition
 from scheduler.engine import Engine
 from scheduler.errors import Conflict, Unavailable
 from scheduler.judge import Unjudged, Verdicts
+from scheduler.planning import Planned
 from scheduler.service import Service
 from scheduler.standing import awaits, ended_ahead, limited
-from scheduler.tasks import edit, listing, model
+from scheduler.tasks import changes, edit, listing, model
 from scheduler.tasks.checking import Findings, Unchecked
 from scheduler.tasks.edit import Edit
 from scheduler.tasks.keeping import with_calendars
@@ -39,6 +52,10 @@ KNOWN_SINCE: Mapping[str, tuple[int, int]] = {
 """The version from which on replicas know what a task can be."""
 
 T = TypeVar("T")
+Also = Callable[[Conn, Definition, Definition], Awaitable[None]]
+"""What is written along with a change, in its transaction: a task before it, and after."""
+Keep = Callable[[Conn, Definition, Planned, int], Awaitable[None]]
+"""What is kept of a task that is deleted, in that transaction: its plan, and when that is (ms)."""
 
 
 class Written(msgspec.Struct):
@@ -61,6 +78,10 @@ def _any(_of: Definition) -> None:
     """Let every task be changed."""
 
 
+async def _nothing(_conn: Conn, _before: Definition, _after: Definition) -> None:
+    """Write nothing along with a change."""
+
+
 async def changed(
     engine: Engine,
     service: Service,
@@ -68,15 +89,18 @@ async def changed(
     fields: TaskFields,
     *,
     check: Callable[[Definition], None] = _any,
+    also: Also = _nothing,
+    reason: str | None = None,
 ) -> Written:
     """Change the fields sent of a task, and its future runs with it. Raises.
 
     `check` is asked about the task as it stands, which nobody else changes meanwhile; it raises
-    where it is not one to be changed.
+    where it is not one to be changed. `also` is written along; `reason` is for the audit.
     """
 
     async def change(verdicts: Verdicts, findings: Findings) -> Written:
-        return await _change(engine, service, task_id, fields, check, verdicts, findings)
+        by = (check, also, reason)
+        return await _change(engine, service, task_id, fields, by, verdicts, findings)
 
     return await _judged(engine, service, change)
 
@@ -87,6 +111,17 @@ async def drafted(engine: Engine, service: Service, fields: TaskFields, now: int
     async def draft(verdicts: Verdicts, _findings: Findings) -> Edit:
         most = engine.settings.tasks
         return edit.new_task(fields, service.id, now, most, verdicts=verdicts)
+
+    return await _judged(engine, service, draft, now)
+
+
+async def redrafted(
+    engine: Engine, service: Service, before: Definition, fields: TaskFields, now: int
+) -> Edit:
+    """Return what a body makes of a task as it stands, at `now` (ms); nothing is stored. Raises."""
+
+    async def draft(verdicts: Verdicts, _findings: Findings) -> Edit:
+        return edit.edited(fields, before, now, engine.settings.tasks, verdicts=verdicts)
 
     return await _judged(engine, service, draft, now)
 
@@ -168,6 +203,7 @@ async def _create(
         made.task = await with_calendars(conn, made.task)
         await quotas.check_tasks(conn, service)
         await task.create(conn, made.task)
+        await audit.write(conn, service.id, service.by, [changes.made(made.task)], utc(now))
         earliest = await planner.create(
             conn, made.task, now, window_ms=engine.window_ms, at_once=made.at_once
         )
@@ -187,10 +223,11 @@ async def _change(
     service: Service,
     task_id: str,
     fields: TaskFields,
-    check: Callable[[Definition], None],
+    by: tuple[Callable[[Definition], None], Also, str | None],
     verdicts: Verdicts,
     findings: Findings,
 ) -> Written:
+    check, also, reason = by
     async with engine.database.api.begin() as conn:
         before, planned = await planner.locked(conn, service.id, task_id)
         check(before)
@@ -203,6 +240,8 @@ async def _change(
         findings.check(vault, made.task, before)
         made.task = await with_calendars(conn, made.task, before.bounds.calendars)
         await task.change(conn, made.task)
+        entries = changes.edited(before, made.task, reason)
+        await audit.write(conn, service.id, service.by, entries, utc(asked))
         earliest = await edits.replan(
             conn,
             before,
@@ -213,6 +252,7 @@ async def _change(
             asked=asked,
         )
         shown = await listing.stand(conn, made.task, engine.clock.now_ms())
+        await also(conn, before, made.task)
     engine.recall(made.task.key)
     engine.wake(earliest)
     engine.resume_at(made.task.paused_until)
@@ -227,18 +267,23 @@ async def removed(
     task_id: str,
     *,
     check: Callable[[Definition], None] = _any,
+    keep: Keep | None = None,
 ) -> None:
     """Delete a task; what runs ends and is recorded, what is overdue ends cancelled.
 
-    Raises; `check` is asked as for `changed`.
+    Raises; `check` is asked as for `changed`, and `keep` before anything of it goes.
     """
     async with engine.database.api.begin() as conn:
-        of, _ = await planner.locked(conn, service.id, task_id)
+        of, planned = await planner.locked(conn, service.id, task_id)
         check(of)
-        now = utc(await clock.database_ms(conn))
+        at = await clock.database_ms(conn)
+        now = utc(at)
+        if keep is not None:
+            await keep(conn, of, planned, at)
         await lines.remove(conn, of.line, now)
         await planner.remove(conn, of.line)
         await versions.keep(conn, of, None, now)
         await task.remove(conn, of.line)
+        await audit.write(conn, service.id, service.by, [changes.gone(of)], now)
         await state.remove(conn, of.line)
     engine.recall(of.key)
