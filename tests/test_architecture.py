@@ -238,6 +238,7 @@ OWNERS = {
         "usage.py",
     },
     "task_plan": {"glance.py", "moment.py", "planner.py", "taskpage.py", "taskrows.py"},
+    "task_plan": {"glance.py", "planner.py", "taskpage.py", "taskrows.py"},
     "run": {
         "backfills.py",
         "glance.py",
