@@ -238,7 +238,6 @@ OWNERS = {
         "usage.py",
     },
     "task_plan": {"glance.py", "moment.py", "planner.py", "taskpage.py", "taskrows.py"},
-    "task_plan": {"glance.py", "planner.py", "taskpage.py", "taskrows.py"},
     "run": {
         "backfills.py",
         "glance.py",
