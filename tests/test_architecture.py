@@ -18,6 +18,7 @@ import scheduler
 from scheduler import (
     actions,
     app,
+    audit,
     backfills,
     config,
     errors,
@@ -26,6 +27,7 @@ from scheduler import (
     history,
     ledger,
     lines,
+    listpage,
     planner,
     queue,
     quotas,
@@ -33,12 +35,15 @@ from scheduler import (
     resealing,
     skips,
     state,
+    tally,
     task,
     tasklist,
     taskpage,
     triggers,
     undo,
+    usage,
     versions,
+    watch,
 )
 from scheduler.dashboard import sessions
 from scheduler.db import metadata
@@ -218,18 +223,22 @@ def test_no_two_settings_share_a_name_in_the_environment():
 
 OWNERS = {
     "service": {"services.py", "signing.py"},
-    "token": {"services.py"},
+    "admin_session": {"dashboard/admin_sessions.py"},
+    "token": {"dashboard/sessions.py", "services.py", "usage.py"},
     "session": {"dashboard/sessions.py", "services.py"},
-    "task": {"resealing.py", "task.py", "tasklist.py", "taskpage.py", "undo.py"},
-    "task_plan": {"planner.py", "taskpage.py"},
+    "task": {"listpage.py", "resealing.py", "task.py", "tasklist.py", "undo.py", "usage.py"},
+    "task_plan": {"listpage.py", "planner.py", "taskpage.py"},
     "run": {
         "backfills.py",
         "ledger.py",
         "lines.py",
+        "listpage.py",
         "queue.py",
         "replays.py",
         "schedules/events.py",
         "skips.py",
+        "usage.py",
+        "watch.py",
         "taskpage.py",
     },
     "history": {
@@ -238,11 +247,13 @@ OWNERS = {
         "history.py",
         "ledger.py",
         "lines.py",
+        "listpage.py",
         "partitions.py",
         "queue.py",
         "replays.py",
         "schedules/events.py",
         "skips.py",
+        "watch.py",
         "taskpage.py",
     },
     "log_entry": {"logstore.py"},
@@ -256,23 +267,30 @@ OWNERS = {
     "spec_operation": {"specs/changes.py", "specs/listing.py", "specs/model.py"},
     "replica": {"replicas.py"},
     "installation": {"installation.py", "migrate.py"},
-    "service_usage": {"quotas.py"},
-    "task_state": {"state.py", "taskpage.py"},
+    "service_usage": {"quotas.py", "usage.py"},
+    "task_state": {"listpage.py", "state.py"},
     "task_version": {"versions.py"},
     "undo": {"resealing.py", "undo.py"},
+    "tally": {"tally.py"},
+    "tally_mark": {"tally.py"},
+    "audit": {"audit.py"},
 }
-"""`services.py` asks who is calling, also by a session, and writes none. `undo.py` keeps a row of
-`task` before it goes, and brings it back.
+"""`undo.py` keeps a row of `task` before it goes, and brings it back.
+`services.py` asks who is calling, also by a session, and writes none; `dashboard/sessions.py` asks
+whether a token stands.
 `queue.py`, `lines.py`, `replays.py` and `skips.py` make the moves between `run` and `history`; `signing.py` has a column
 of its own, `resealing.py` changes the form of a value and never the value, and `migrate.py` asks
 before the schema is known; READERS write nothing."""
 READERS = {
+    "listpage.py",
     "specs/listing.py",
     "tasklist.py",
-    "taskpage.py",
     "ledger.py",
     "executions.py",
     "schedules/events.py",
+    "usage.py",
+    "watch.py",
+    "taskpage.py",
 }
 NAMED = re.compile(
     r"\b(?:FROM|JOIN|INTO|UPDATE|TABLE|TRUNCATE|LIKE)\s+(?:ONLY\s+)?(?:IF NOT EXISTS\s+)?(\w+)"
@@ -359,12 +377,23 @@ MACHINE = {
     "planner.ANYTHING": "asks whether there is anything to plan",
     "planner.ADVANCE": "plans for every service",
     "history.ENDED_BETWEEN": "repairs the states of every service's tasks",
+    "history.ENDED_BY_MINUTE": "counts what ended, of every service",
+    "tally.FORGET": "forgets what was counted, of every service",
+    "tally.OLDEST": "makes hours of minutes, of every service",
+    "tally.PRUNE": "goes by when history ends, for every service",
+    "tally.ROLL": "makes hours of minutes, of every service",
+    "tally.REMOVE_OTHERS": "counts what ended, of every service",
     "history.STREAKS": "repairs the states of every service's tasks",
+    "sessions.OPEN": "of everyone who watches at once, each with the service's id",
     "sessions.PRUNE": "goes by when sessions expire, for every service",
+    "usage.OF_ALL": "for the admin's page about the installation, of all services together",
+    "watch.LIVE": "of every service that somebody watches, each by its id",
+    "watch.ENDED": "of every service that somebody watches, each by its id",
     "undo.OLDEST": "goes by when acts were asked for, of every service",
     "undo.PRUNE": "goes by when acts were asked for, of every service",
     "versions.OLDEST": "goes by when history ends, for every service",
     "versions.PRUNE": "goes by when history ends, for every service",
+    "audit.PRUNE": "goes by when history ends, for every service",
     "specs/responses.OLDEST": "goes by when history ends, for every service",
     "specs/responses.PRUNE": "goes by when history ends, for every service",
     "specs/responses.FIND": "asks for many services at once, by keys that hold the service",
@@ -395,13 +424,18 @@ MODULES = {
     "quotas": quotas,
     "resealing": resealing,
     "state": state,
+    "tally": tally,
     "ledger": ledger,
     "executions": executions,
     "schedules/events": events,
+    "listpage": listpage,
+    "undo": undo,
     "tasklist": tasklist,
     "taskpage": taskpage,
     "versions": versions,
-    "undo": undo,
+    "audit": audit,
+    "usage": usage,
+    "watch": watch,
     "sessions": sessions,
     "exclusions": exclusions,
     "specs/responses": responses,
@@ -411,13 +445,16 @@ MODULES = {
 }
 THEIRS = {
     "task",
+    "undo",
     "task_plan",
     "task_state",
     "task_version",
+    "audit",
     "run",
     "history",
     "service_usage",
     "session",
+    "tally",
     "calendar",
     "response",
     "response_cache",
@@ -425,7 +462,6 @@ THEIRS = {
     "spec_archive",
     "spec_document",
     "spec_operation",
-    "undo",
 }
 
 

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from conftest import RunApp, running
 from scheduler import (
+    audit,
     db,
     exclusions,
     history,
@@ -24,17 +25,20 @@ from scheduler import (
     run,
     services,
     state,
+    tally,
     task,
     undo,
     versions,
 )
-from scheduler.dashboard import sessions
+from scheduler.dashboard import admin_sessions, sessions
 from scheduler.errors import StartupError
 from scheduler.processes import model as processes
 from scheduler.specs import model as specs
 from scheduler.specs import responses
 
 OWNERS = (
+    audit,
+    admin_sessions,
     exclusions,
     history,
     installation,
@@ -49,6 +53,7 @@ OWNERS = (
     sessions,
     specs,
     state,
+    tally,
     task,
     undo,
     versions,

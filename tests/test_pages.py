@@ -395,7 +395,7 @@ async def test_runs_of_a_task_come_in_pages(visitor, alice, receiver):
     path = "/dashboard/tasks/t"
     while path:
         text = (await visitor.get(path)).text
-        seen += re.findall(r'href="/dashboard/runs/([\w-]+)"', text)
+        seen += re.findall(r'data-run="([\w-]+)"', text)
         more = re.search(r'href="([^"]*\?after=[^"]*)" rel="next"', text)
         path = more[1] if more else ""
     runs = (await alice.get("/runs?task=t&limit=100")).json()["runs"]

@@ -11,7 +11,9 @@ import msgspec
 import structlog
 
 from scheduler import (
+    audit,
     config,
+    counting,
     db,
     logstore,
     metrics,
@@ -25,6 +27,7 @@ from scheduler import (
 )
 from scheduler.caretaker import Caretaker
 from scheduler.clock import Clock
+from scheduler.counting import Counting
 from scheduler.db import Conn, Database, ms, utc
 from scheduler.dispatcher import Dispatcher
 from scheduler.errors import Conflict
@@ -114,8 +117,11 @@ class Engine:
             database, self.clock, self.window_ms, self._retimed, lambda: self.membership.others
         )
         self.judge = Judge()
+        self.counting = Counting(database, self.clock)
         self.strays = Strays(database, self.recall, rooms.removes)
         self.caretaker = Caretaker(database, self.membership, self._pause, self.dispatcher.halt)
+        self.stopping = asyncio.Event()
+        """Set once a signal has said stop: what waits for something else ends."""
         self._gate = gate
         self._sole = sole
         self._chores, self._ended = rooms.chores, rooms.ended
@@ -257,16 +263,19 @@ class Engine:
             Chore("prune", PRUNE_S, self._prune, self.pruning),
             Chore("log", PRUNE_LOG_S, self._prune_log),
             Chore("zones", ZONES_S, self.retiming.step, self.retiming.wanted),
+            Chore("tally", counting.SECONDS, self.counting.step),
             Chore("measure", 10.0, self._measure),
             Chore("strays", STRAYS_S, self._strays),
         ]
 
     def begin_stop(self) -> None:
         """Claim and send no more, at once."""
+        self.stopping.set()
         self.dispatcher.begin_stop()
 
     async def stop(self) -> None:
         """Claim no more, finish the calls, write their outcomes, and leave."""
+        self.stopping.set()
         self._ticks.pause()
         await self.dispatcher.stop()
         try:
@@ -418,6 +427,8 @@ class Engine:
         metrics.HISTORY_BYTES.set(pruned.bytes)
         async with self.database.auto.connect() as conn:
             while await versions.prune(conn, pruned.kept_from):
+                pass
+            while await audit.prune(conn, pruned.kept_from):
                 pass
         if pruned.left:
             asyncio.get_running_loop().call_later(PRUNE_AGAIN_S, self.pruning.set)

@@ -12,7 +12,7 @@ import msgspec
 from scheduler import config, db, services
 from scheduler.db import Conn
 from scheduler.errors import PayloadTooLarge, Unauthorized
-from scheduler.service import Service
+from scheduler.service import By, Service
 
 
 class Caller(msgspec.Struct, frozen=True):
@@ -51,13 +51,13 @@ class Gate:
             found = await services.check(conn, user, key[1])
         if found is None:
             raise Unauthorized(services.UNKNOWN)
-        service = self._limited(found[0])
+        service = self._limited(found[0], By("api", found[1]))
         self._remember(key, service, found[1])
         return service
 
-    def _limited(self, service: Service) -> Service:
+    def _limited(self, service: Service, by: By) -> Service:
         limits = service.quotas.within(self._quotas)
-        return msgspec.structs.replace(service, limits=limits)
+        return msgspec.structs.replace(service, limits=limits, by=by)
 
     def _remember(self, key: tuple[str, bytes], service: Service, token_id: UUID) -> None:
         if len(self._known) >= self.MOST:
@@ -68,7 +68,7 @@ class Gate:
     def visited(self, service: Service, token_id: UUID) -> Service:
         """Note that a token was used, by a browser's session; return the service as admitted."""
         self._used.add(token_id)
-        return self._limited(service)
+        return self._limited(service, By("dashboard", token_id))
 
     async def _anonymous(self, database: db.Database, caller: Caller) -> Service:
         name = self._auth.anonymous_service
@@ -78,7 +78,7 @@ class Gate:
             found = await services.find(conn, name)
         if found is None:
             raise Unauthorized(f"auth.anonymous_service: there is no service {name}")
-        return self._limited(found)
+        return self._limited(found, By("api"))
 
     def _may_be_anonymous(self, caller: Caller) -> bool:
         """Say whether a request comes from here, by itself, and means this host.

@@ -24,9 +24,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from scheduler import codec
-from scheduler.db import Conn, metadata, ms, times_check, utc
+from scheduler import codec, tally
+from scheduler.clock import Slice
+from scheduler.db import Conn, metadata, ms, times_check, utc, walk_in_order
 from scheduler.run import OF_TASKS, Attempt, Line, bucket_in, run_id
+from scheduler.tally import Minute
 
 HISTORY = Table(
     "history",
@@ -229,6 +231,27 @@ def finished(row: Any) -> Finished:
     )
 
 
+# Both ways from a place in the index of a task's runs.
+SIDE = """(SELECT id FROM history
+        WHERE task_key = :key AND service_id = :service_id
+          AND (scheduled_for, id) {than} (:at, :id)
+        ORDER BY scheduled_for {way}, id {way} LIMIT 1)"""
+BESIDE = text(
+    f"SELECT {SIDE.format(than='<', way='DESC')} AS before, "
+    f"{SIDE.format(than='>', way='ASC')} AS after"
+)
+
+
+async def beside(conn: Conn, service_id: UUID, run: Finished) -> tuple[UUID | None, UUID | None]:
+    """Return the finished runs of the same task before and after one, by their instants."""
+    if run.task_key is None:
+        return None, None
+    await walk_in_order(conn)
+    values = {"key": run.task_key, "service_id": service_id, "id": run.id}
+    row = (await conn.execute(BESIDE, {**values, "at": utc(run.scheduled_for)})).one()
+    return row.before, row.after
+
+
 LAST_ENDS = text("""
 SELECT k.key, l.state, l.scheduled_for FROM unnest(CAST(:keys AS uuid[])) AS k (key), LATERAL (
     SELECT h.state, h.scheduled_for FROM history h
@@ -305,6 +328,36 @@ SELECT k.key, l.states, l.first, l.id FROM unnest(CAST(:keys AS uuid[])) AS k (k
           ORDER BY h.scheduled_for DESC, h.id DESC LIMIT :most) AS newest) AS l
 WHERE l.states IS NOT NULL
 """)
+
+
+# What a backfill made up for started late on purpose; nor was it planned ahead of its instant.
+LAG = """CASE WHEN kind = 'task' AND started_at IS NOT NULL AND created_at <= scheduled_for
+              AND gap_from IS NULL
+         THEN width_bucket(CAST(extract(epoch FROM started_at - scheduled_for) * 1000 AS float8),
+                           CAST(:bounds AS float8[])) END"""
+ENDED_BY_MINUTE = text(f"""
+SELECT service_id, minute, {
+    ", ".join(f"coalesce(sum(n) FILTER (WHERE state = '{state}'), 0)" for state in tally.STATES)
+},
+    {", ".join(f"coalesce(sum(n) FILTER (WHERE reason = '{why}'), 0)" for why in tally.REASONS)},
+    {", ".join(f"coalesce(sum(n) FILTER (WHERE bin = {n}), 0)" for n in range(tally.BINS))}
+FROM (SELECT service_id, date_bin('1 minute', finished_at, '2000-01-01Z') AS minute, state,
+             CASE WHEN state = 'skipped' THEN reason END AS reason, {LAG} AS bin, sum(count) AS n
+      FROM history WHERE finished_at >= :since AND finished_at < :until
+      GROUP BY 1, 2, 3, 4, 5) AS found
+GROUP BY service_id, minute
+""")
+
+
+async def ended_by_minute(conn: Conn, since: datetime, until: datetime) -> list[Minute]:
+    """Return what ended in [since, until) of every service, by minute."""
+    values = {"since": since, "until": until, "bounds": list(map(float, tally.BOUNDS))}
+    counts, turn, found = len(tally.COUNTS), Slice(), []
+    for service_id, at, *numbers in await conn.execute(ENDED_BY_MINUTE, values):
+        whole = [int(n) for n in numbers]
+        found.append(Minute(service_id, at, whole[:counts], whole[counts:]))
+        await turn.give_way()
+    return found
 
 
 async def ended_between(conn: Conn, since: datetime, until: datetime) -> list[UUID]:

@@ -106,12 +106,15 @@ class Metered(ResponseHandler):
         """Bytes that still go to the parser at once: all of nearly every answer."""
         self._head: RawResponseMessage | None = None
         self._left = BESIDE
+        self.asked = False
+        """A request was written to it: it is no new connection."""
 
     def expect(self, most: int) -> None:
         """Let the bytes of one answer in, `most` beside the first piece."""
         self._direct = 0 if self._rest else PIECE
         self._left = most
         self._piece = PIECE
+        self.asked = True
 
     def done(self) -> bool:
         """Let nothing more in: the next byte breaks the connection. Return whether none came yet

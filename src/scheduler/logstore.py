@@ -274,9 +274,21 @@ SEARCH_S = 60
 """What a search may take: a text is looked for in every line."""
 
 
-async def read(conn: Conn, wanted: Wanted, most: int, *, known: int = 0) -> list[Stored]:
-    """Return the newest lines, the oldest of them first; none that has a number up to `known`."""
+async def read(
+    conn: Conn,
+    wanted: Wanted,
+    most: int,
+    *,
+    known: int = 0,
+    within: int | None = None,
+    seconds: int = SEARCH_S,
+) -> list[Stored]:
+    """Return the newest lines, the oldest of them first; none that has a number up to `known`.
+
+    With `within` only so many of the newest are looked at, wanted or not: it takes no longer.
+    """
     conditions = {"id > :known": True}
+    conditions |= {"id > (SELECT max(id) - :within FROM log_entry)": within is not None}
     conditions |= {
         "at >= :since": wanted.since is not None,
         "level = ANY(:levels)": bool(wanted.levels),
@@ -286,7 +298,7 @@ async def read(conn: Conn, wanted: Wanted, most: int, *, known: int = 0) -> list
         "(message ILIKE :words OR CAST(fields AS text) ILIKE :words)": wanted.words is not None,
     }
     where = " AND ".join(condition for condition, holds in conditions.items() if holds)
-    order = "id DESC" if known else "at DESC, id DESC"
+    order = "id DESC" if known or within else "at DESC, id DESC"
     statement = f"SELECT * FROM log_entry WHERE {where} ORDER BY {order} LIMIT :most"
     values = {
         "known": known,
@@ -297,8 +309,9 @@ async def read(conn: Conn, wanted: Wanted, most: int, *, known: int = 0) -> list
         "service_id": wanted.service_id,
         "words": None if wanted.words is None else f"%{_plain(wanted.words)}%",
         "most": most,
+        "within": within,
     }
-    await conn.execute(text(f"SET LOCAL statement_timeout = {SEARCH_S * 1000}"))
+    await conn.execute(text(f"SET LOCAL statement_timeout = {seconds * 1000}"))
     named = {name: value for name, value in values.items() if f":{name}" in statement}
     rows = (await conn.execute(text(statement), named)).mappings()
     return [_stored(row) for row in reversed(list(rows))]

@@ -147,6 +147,11 @@ def known() -> frozenset[str]:
     return _revisions(scripts()).known
 
 
+def head() -> str:
+    """Return the newest revision that this program knows."""
+    return _revisions(scripts()).head
+
+
 class Revisions(NamedTuple):
     """What a folder of migrations holds: every revision, and the newest."""
 

@@ -26,6 +26,7 @@ from yarl import URL
 from scheduler.config import Http
 from scheduler.egress import Connector, Refused, Resolver, Rules
 from scheduler.inbound import Metered, Turns, wire_limit
+from scheduler.marks import Marks
 from scheduler.target import Target, header_lines, is_secret, prepare
 
 UNSAFE_TO_REPEAT = {"POST", "PATCH"}
@@ -130,21 +131,24 @@ class Outbound:
         deadline: float,
         may_send: Callable[[], bool] = lambda: True,
         limit: int | None = None,
+        marks: Marks | None = None,
     ) -> Response:
         """Send once and return the answer, whatever its status.
 
         `headers` are of this call and come after the target's own, which they must not repeat
         (`target.headers` has their names). `deadline` is in seconds of the loop's clock and
         holds for everything together. `may_send` is asked once more when the connection is there.
-        Of the body `limit` bytes are read, `http.max_response_bytes` where there is none.
+        Of the body `limit` bytes are read, `http.max_response_bytes` where there is none. `marks`
+        say when the first connection was there, and the last head.
         Raises SendError, NotNowError, and ValueError for a header with a line break. A cancelled
         call closes its connection.
         """
         lines = header_lines(headers).encode()
         limit = self._http.max_response_bytes if limit is None else limit
-        response = await self._exchange(target, lines, deadline, limit, may_send)
+        marks = marks or Marks(0.0)
+        response = await self._exchange(target, lines, deadline, limit, marks, may_send)
         if target.follow_redirects and _location(response):
-            return await self._follow(target, headers, response, deadline, limit)
+            return await self._follow(target, headers, response, deadline, limit, marks)
         return response
 
     async def _follow(
@@ -154,12 +158,13 @@ class Outbound:
         response: Response,
         deadline: float,
         limit: int,
+        marks: Marks,
     ) -> Response:
         for _ in range(self._http.max_redirects):
             target, headers = _redirected(target, headers, response)
             try:
                 lines = header_lines(headers).encode()
-                response = await self._exchange(target, lines, deadline, limit)
+                response = await self._exchange(target, lines, deadline, limit, marks)
             except SendError as e:
                 e.may_have_arrived = True  # where it was sent first, it did
                 raise
@@ -176,8 +181,10 @@ class Outbound:
         lines: bytes,
         deadline: float,
         limit: int,
+        marks: Marks,
         may_send: Callable[[], bool] = lambda: True,
     ) -> Response:
+        marks.asked = True
         connection = await self._connect(target, deadline)
         if not may_send():
             connection.release()
@@ -190,13 +197,15 @@ class Outbound:
                 may_have_arrived=False,
             )
         late = self._loop.call_at(deadline, protocol.set_exception, TimeoutError())
+        if not marks.sent:
+            marks.sent, marks.dialled = self._loop.time(), not protocol.asked
         try:
             protocol.expect(wire_limit(limit))
             protocol.set_response_params(
                 skip_payload=target.method == "HEAD", read_until_eof=True, auto_decompress=False
             )
             transport.write(b"".join((target.head, lines, b"\r\n", target.body)))
-            response = await self._receive(protocol, deadline, limit)
+            response = await self._receive(protocol, deadline, limit, marks)
             alone = protocol.done()
             if response.truncated or not alone or transport.get_write_buffer_size():
                 transport.abort()  # the rest of any would meet the next call
@@ -235,7 +244,9 @@ class Outbound:
         except (aiohttp.ClientError, OSError, RuntimeError) as e:  # RuntimeError: uvloop
             raise _not_connected(e, target) from e
 
-    async def _receive(self, protocol: ResponseHandler, deadline: float, limit: int) -> Response:
+    async def _receive(
+        self, protocol: ResponseHandler, deadline: float, limit: int, marks: Marks
+    ) -> Response:
         message, payload = await protocol.read()
         interim = 0
         while message.code < 200:
@@ -245,6 +256,7 @@ class Outbound:
             if interim > MOST_INTERIM:
                 raise aiohttp.ClientPayloadError(f"more than {MOST_INTERIM} interim ones came")
             message, payload = await protocol.read()
+        marks.answered = self._loop.time()
         body = (
             payload.read_nowait()
             if payload.is_eof()

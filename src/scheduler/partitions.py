@@ -107,6 +107,26 @@ async def _patiently(engine: AsyncEngine, statements: Sequence[str]) -> None:
             return
 
 
+# A BRIN index knows nothing of the newest pages until it is told to look: what asks for the last
+# minutes would read all that was written since the last vacuum.
+SUMMARIZE = text("""
+SELECT brin_summarize_new_values(i.indexrelid) FROM pg_index i
+JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam
+WHERE i.indrelid = to_regclass(:partition) AND a.amname = 'brin' AND i.indisvalid
+""")
+
+
+async def summarize(database: Database, now: datetime) -> None:
+    """Have the index of this week's times of finish know all of its pages; or another time."""
+    try:
+        async with database.engine.begin() as conn:
+            await conn.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
+            await conn.execute(SUMMARIZE, {"partition": partition_of(week_of(now))})
+    except DBAPIError as e:
+        if db.sqlstate(e) not in ("55P03", "42501"):  # a vacuum is at it; the table is another's
+            raise
+
+
 # Dropping ----------------------------------------------------------------------------------------
 
 

@@ -11,7 +11,12 @@ log = structlog.get_logger()
 
 
 class Protocol(HttpToolsProtocol):
-    """Uvicorn's, but for the answer that never reaches the application."""
+    """Uvicorn's, but for the answer that never reaches the application, and streams that end."""
+
+    def on_message_begin(self) -> None:
+        """Begin a request; whoever answers it for hours can cut a reader that has gone."""
+        super().on_message_begin()
+        self.scope["extensions"] = {"scheduler.abort": {"call": self.transport.abort}}
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what the parser cannot read, and close the connection."""

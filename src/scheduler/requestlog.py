@@ -27,6 +27,7 @@ READ_MOST = 16 << 10
 """Bytes of a body that are looked at."""
 SHOWN_MOST = 4 << 10
 """Characters of a body that are logged."""
+STREAM = b"text/event-stream"
 SAID = "scheduler_said"
 """Where a request's scope holds what its answer says of an error."""
 
@@ -82,6 +83,7 @@ class Seen:
         self._length = 0
         self._status = 0
         self._answered: list[tuple[bytes, bytes]] = []
+        self._told = False
 
     def receiving(self, receive: Receive) -> Receive:
         """Look at what comes in: the beginning of the body, and how long it is."""
@@ -105,12 +107,19 @@ class Seen:
                 self._status = message["status"]
                 self._answered = [*message["headers"], (b"x-trace-id", self.trace.encode())]
                 message["headers"] = self._answered
+                if any(
+                    name == b"content-type" and STREAM in value for name, value in self._answered
+                ):
+                    self.line()  # it has been answered; it ends when somebody closes a page
             await send(message)
 
         return sent
 
     def line(self) -> None:
-        """Log the request; headers and bodies where it failed, and for debugging."""
+        """Log the request, once; headers and bodies where it failed, and for debugging."""
+        if self._told:
+            return
+        self._told = True
         bound = log.bind()
         debugging = bound.is_enabled_for(logging.DEBUG)
         said = self._said

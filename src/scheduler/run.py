@@ -25,6 +25,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from scheduler.db import metadata, times_check
 from scheduler.instant import Instant
+from scheduler.marks import Timing
 
 RUN = Table(
     "run",
@@ -120,6 +121,7 @@ class Attempt(msgspec.Struct, omit_defaults=True):
     """Of the answer to a process."""
     kept: UUID | None = None
     """Where the whole body of that answer is kept (specs/responses.py), if not with the run."""
+    timing: Timing | None = None
 
 
 Attempts = list[Attempt]

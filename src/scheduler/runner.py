@@ -16,6 +16,7 @@ from scheduler.actions import Action, Call, Command, Http, Leave, Performer
 from scheduler.clock import Clock
 from scheduler.db import Conn
 from scheduler.definition import Backoff, Definition, Policy
+from scheduler.marks import Marks
 from scheduler.run import Attempt, End, Later, Retry, Run
 from scheduler.sealing import Vault
 from scheduler.settler import Outcome
@@ -177,7 +178,8 @@ class Runner:
         """
         started = self._clock.now_ms()
         work: Work | None = run.work
-        leave = Leave(partial(self._may_send, run.claimed_by))
+        now_s = asyncio.get_running_loop().time()
+        leave = Leave(partial(self._may_send, run.claimed_by), Marks(now_s))
         try:
             refusal = self._refusal(run, work, started)
             if refusal is not None or work is None:
@@ -187,16 +189,12 @@ class Runner:
             if not leave.given:
                 return self._unsent(run, work, started)
             cut = actions.Outcome(succeeded=False, unknown=True)
-            return self._decide(run, work, cut, started)
+            return self._decide(run, work, cut, started, leave)
         except Exception:
             log.exception("a run broke its runner", run=str(run.id), task=run.task_id)
             metrics.ERRORS.labels("run").inc()
-            broken = actions.Outcome(
-                succeeded=False,
-                error=BROKEN,
-                retryable=True,
-            )
-            return self._decide(run, work, broken, started)
+            broken = actions.Outcome(succeeded=False, error=BROKEN, retryable=True)
+            return self._decide(run, work, broken, started, leave)
 
     def _refusal(self, run: Run, work: Work | None, now: int) -> End | None:
         """Return the end of a run that is not to be started, if so."""
@@ -239,6 +237,7 @@ class Runner:
             service_id=run.service_id,
             kind=run.kind,
             again=bool(run.attempts) or run.replayed_at is not None,
+            marks=leave.marks,
         )
         run.version = work.task.version  # an edit may have come between the claim and the reading
         outcome = await work.performer.perform(work.prepared, call)
@@ -246,7 +245,7 @@ class Runner:
             due = self._clock.now_ms() + math.ceil(outcome.later_s * 1000)
             return Outcome(Later(run, max(due, run.due + 1)))
         if outcome is not None:
-            return self._decide(run, work, outcome, started)
+            return self._decide(run, work, outcome, started, leave)
         return self._unsent(run, work, started)
 
     def _unsent(self, run: Run, work: Work | None, now: int) -> Outcome | None:
@@ -254,7 +253,7 @@ class Runner:
         return Outcome(refusal) if refusal else None
 
     def _decide(
-        self, run: Run, work: Work | None, outcome: actions.Outcome, started: int
+        self, run: Run, work: Work | None, outcome: actions.Outcome, started: int, leave: Leave
     ) -> Outcome:
         now = self._clock.now_ms()
         first = _first(run, started)
@@ -269,6 +268,7 @@ class Runner:
             error=outcome.error,
             content_type=outcome.content_type,
             kept=outcome.kept,
+            timing=leave.marks.timing(),
         )
         run.attempts = [*run.attempts, attempt]
         overlapped = _overlapped(run, work, now)

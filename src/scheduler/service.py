@@ -36,6 +36,15 @@ class Quotas(msgspec.Struct, frozen=True):
         )
 
 
+class By(msgspec.Struct, frozen=True):
+    """Who does something for a service: by which door, and with which of its tokens."""
+
+    way: str = "system"
+    """`api`, `dashboard`, `admin`; what the machine does by itself is `system`."""
+    token_id: UUID | None = None
+    """None where no token was needed, or it is the admin's."""
+
+
 class Service(msgspec.Struct, frozen=True):
     """A tenant."""
 
@@ -48,6 +57,8 @@ class Service(msgspec.Struct, frozen=True):
     """Its own."""
     limits: Limits = Limits()
     """Those in force, where the gate let it in."""
+    by: By = By()
+    """Who acts for it, where the gate let it in."""
 
 
 class Token(msgspec.Struct, frozen=True):

@@ -102,6 +102,7 @@ DELETE FROM service WHERE id = ANY(ARRAY(
     SELECT id FROM service WHERE id = :service_id FOR UPDATE SKIP LOCKED))
 """)
 LIST = text(f"SELECT {COLUMNS} FROM service ORDER BY name")
+PAGE = text(f"SELECT {COLUMNS} FROM service ORDER BY name OFFSET :offset LIMIT :most")
 ANY = text("SELECT EXISTS (SELECT FROM service)")
 IDS = text("SELECT id FROM service")
 FIND = text(f"SELECT {COLUMNS} FROM service WHERE id = :id OR name = :name")
@@ -189,6 +190,11 @@ def as_id(value: str) -> UUID | None:
 async def list_all(conn: Conn) -> list[Service]:
     """Return every service, by name."""
     return [_service(row) for row in await conn.execute(LIST)]
+
+
+async def page(conn: Conn, *, offset: int, most: int) -> list[Service]:
+    """Return some services, by name."""
+    return [_service(row) for row in await conn.execute(PAGE, {"offset": offset, "most": most})]
 
 
 async def ids(conn: Conn) -> list[UUID]:
@@ -330,14 +336,17 @@ async def tokens(conn: Conn, service_id: UUID) -> list[Token]:
     return [Token(*row) for row in await conn.execute(TOKENS, {"service_id": service_id})]
 
 
-async def rotate(conn: Conn, service_id: UUID) -> Issued:
+async def rotate(conn: Conn, service_id: UUID, newest: UUID | None = None) -> Issued:
     """Make a new token beside the newest live one; an older live one is revoked.
 
-    Raises NotFound.
+    Raises NotFound; Conflict where the `newest` is not the newest one any more: who asked twice
+    would revoke a token that is in use.
     """
     await lock(conn, service_id)
     there = await tokens(conn, service_id)
     live = [token.id for token in there if token.revoked_at is None]
+    if newest is not None and live[:1] != [newest]:
+        raise Conflict("a token was made or revoked meanwhile; look at the list, then try again")
     revoked = [token.id for token in there if token.revoked_at is not None]
     old = (live[1:] + revoked)[REVOKED_KEPT:]
     await conn.execute(REVOKE, {"service_id": service_id, "ids": live[1:]})
@@ -352,18 +361,27 @@ async def _issue(conn: Conn, service_id: UUID, token: str | None = None) -> Issu
     return issued
 
 
-async def revoke(conn: Conn, service_id: UUID, token_id: UUID | None = None) -> None:
+ONLY = "this is the only live token, and without one nobody gets in; make a new one first"
+
+
+async def revoke(
+    conn: Conn, service_id: UUID, token_id: UUID | None = None, *, last: bool = True
+) -> None:
     """Revoke one token, or every live one but the newest. Raises NotFound.
 
-    One that is revoked already stays as it is.
+    One that is revoked already stays as it is. Unless the `last` may go, too, raises Conflict for
+    the only live one: nobody would get in any more.
     """
     await lock(conn, service_id)
     there = await tokens(conn, service_id)
-    chosen = [token.id for token in there if token.revoked_at is None][1:]
+    live = [token.id for token in there if token.revoked_at is None]
+    chosen = live[1:]
     if token_id is not None:
         if token_id not in [token.id for token in there]:
             raise NotFound(f"the service has no token with the id {token_id}")
         chosen = [token_id]
+        if live == chosen and not last:
+            raise Conflict(ONLY)
     await conn.execute(REVOKE, {"service_id": service_id, "ids": chosen})
 
 

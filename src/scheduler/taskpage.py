@@ -1,179 +1,157 @@
-"""A page of the dashboard's list of tasks, in one statement: filtered, sorted, counted.
+"""What the page of one task asks of its plan, the queue and history: all in one statement.
 
-What is sorted by anything but age, or stands in a state, is looked at to a bound, which is told.
+One statement is one snapshot: a run that ends meanwhile is in exactly one of the two tables.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 import msgspec
 from sqlalchemy import text
 
-from scheduler import exclusions, ledger, tasklist, undo
-from scheduler.db import Conn, ms, utc
-from scheduler.definition import Definition
+from scheduler.db import Conn, ms, utc, walk_in_order
+from scheduler.ledger import TOP, Place
 from scheduler.planning import Planned
-from scheduler.task import COLUMNS, OUTLINE, definition
-from scheduler.tasklist import ACTIONS, NEWEST, TOTAL_MOST, Filter
+from scheduler.run import Line
 
-SORTS = ("newest", "name", "next", "failing")
-MOST = TOTAL_MOST
-"""Tasks that are looked at to sort them, to count them, or for those in a state."""
-OUTLINES = COLUMNS.replace("description,", "NULL AS description,").replace("action,", OUTLINE)
-RUNNING = f"key = ANY(ARRAY({ledger.RUNNING.text}))"
-STANDING = f"""key = ANY(ARRAY(
-    SELECT key FROM task_state WHERE service_id = :service_id AND state = :word
-      AND key <> ALL(ARRAY({ledger.RUNNING.text}))
-    ORDER BY created_at DESC, key DESC LIMIT :most))"""
-NEXT = """LEFT JOIN task_plan p
-        ON p.key = f.key AND p.bucket = f.bucket AND p.service_id = :service_id"""
-RUNS = """(SELECT r.scheduled_for FROM run r WHERE r.task_key = f.key AND r.kind = 'task'
-        AND r.service_id = :service_id AND r.scheduled_for > :now
-        ORDER BY r.scheduled_for LIMIT 1)"""
-STATE = """LEFT JOIN task_state s
-        ON s.key = f.key AND s.bucket = f.bucket AND s.service_id = :service_id"""
-ORDERS = {
-    "newest": ("", "f.created_at DESC, f.key DESC"),
-    "name": ("", "lower(f.name), f.created_at DESC, f.key"),
-    "next": (
-        NEXT,
-        f"""CASE f.status WHEN 'active' THEN least({RUNS}, p.next_plan_at)
-                          WHEN 'paused' THEN f.paused_until END,
-            f.created_at DESC, f.key""",
-    ),
-    "failing": (STATE, "coalesce(s.failures, 0) DESC, f.created_at DESC, f.key"),
-}
-"""What is joined for a sort, and the sort."""
+GONE_MOST = 1000
+LIVE_MOST = 25
+"""Runs under way that are shown; what waits for its first try is not."""
 
 
-class Listed(msgspec.Struct):
-    """A page of tasks in outline; `total` is None where they are more than 10,000."""
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """A run as a row of the page; times in ms since 1970."""
 
-    tasks: list[Definition]
-    total: int | None
+    id: UUID
+    kind: str
+    state: str
+    reason: str | None
+    scheduled_for: int
+    lag_ms: int | None
+    duration_ms: int | None
+    """What the last attempt took."""
+    attempts: int
+    count: int
+    """Of instants that were passed over: how many."""
 
 
-async def page(
-    conn: Conn,
-    service_id: UUID,
-    wanted: Filter,
-    word: str | None,
-    sort: str,
-    now: int,
-    *,
-    offset: int,
-    count: int,
-) -> Listed:
-    """Return a page of a service's tasks that fit, and stand in a state, at `now` (ms).
+class Seen(msgspec.Struct, kw_only=True):
+    """What a task's page shows of its runs."""
 
-    Without what may be long: description, headers and payload. Beyond the 10,000th only the list
-    of the newest goes on.
+    planned: Planned | None = None
+    """None where the task has no plan: it was deleted just now."""
+    stance: Literal["running", "waiting"] | None = None
+    """Of what is live; None where nothing is."""
+    gone: list[int] = msgspec.field(default_factory=list)
+    """Instants to come that have ended already (ms)."""
+    last: tuple[str, int] | None = None
+    """How the last run ended, and when that was due (ms)."""
+    live: list[Row] = msgspec.field(default_factory=list)
+    ended: list[Row] = msgspec.field(default_factory=list)
+    following: Place | None = None
+    """Where the next page of what has ended begins."""
+
+
+OF_TASK = "task_key = :key AND bucket = :bucket AND service_id = :service_id"
+ROWS = text(f"""
+(SELECT 'plan' AS part, key AS id, NULL AS kind, NULL AS state, NULL AS reason,
+        planned_until AS scheduled_for, NULL::timestamptz AS started_at, planned_runs AS attempts_n,
+        NULL::jsonb AS last, 1 AS count
+ FROM task_plan WHERE key = :key AND bucket = :bucket AND service_id = :service_id)
+UNION ALL
+(SELECT 'stance', NULL, NULL, CASE WHEN bool_or(attempts_n > 0
+            OR claimed_by IS NOT NULL AND due <= :now) THEN 'running' ELSE 'waiting' END,
+        NULL, NULL, NULL, 0, NULL, 1
+ FROM run WHERE {OF_TASK} HAVING count(*) > 0)
+UNION ALL
+(SELECT 'live', id, kind, CASE WHEN claimed_by IS NOT NULL AND due <= :now THEN 'running'
+        ELSE 'retrying' END, NULL, scheduled_for, CASE WHEN attempts_n = 0 THEN due END,
+        attempts_n + CAST(claimed_by IS NOT NULL AND due <= :now AS int), attempts -> 0, 1
+ FROM run WHERE {OF_TASK} AND :first AND (attempts_n > 0 OR claimed_by IS NOT NULL AND due <= :now)
+ ORDER BY scheduled_for DESC, id DESC LIMIT :live)
+UNION ALL
+(SELECT 'gone', id, NULL, NULL, NULL, scheduled_for, NULL, 0, NULL, 1
+ FROM history WHERE {OF_TASK} AND scheduled_for > :now AND kind = 'task'
+   AND (gap_from IS NULL OR count = 1)
+ ORDER BY scheduled_for DESC, id DESC LIMIT :gone)
+UNION ALL
+(SELECT 'last', id, NULL, state, NULL, scheduled_for, NULL, 0, NULL, 1
+ FROM history WHERE {OF_TASK} AND state IN ('succeeded', 'failed', 'expired')
+ ORDER BY scheduled_for DESC, id DESC LIMIT 1)
+UNION ALL
+(SELECT 'ended', id, kind, state, reason, scheduled_for, started_at, attempts_n, attempts -> -1,
+        count
+ FROM history WHERE {OF_TASK} AND (scheduled_for, id) < (:at, :id)
+ ORDER BY scheduled_for DESC, id DESC LIMIT :most)
+""")
+
+
+async def seen(conn: Conn, line: Line, now: int, *, after: Place | None, most: int) -> Seen:
+    """Return what a task's page shows at `now` (ms): with `after`, runs from there on alone.
+
+    `line` is that of a task that was read from its service's row, or from its audit.
     """
-    if wanted.action is not None and wanted.action not in ACTIONS:
-        return Listed([], 0)
-    by = None if word is None else RUNNING if word == "running" else STANDING
-    led = await tasklist.lead(conn, service_id, wanted, by=by)
-    values = led.values | {"now": utc(now), "word": word, "most": MOST + 1}
-    values |= {"offset": offset, "count": count}
-    deep = sort == "newest" and word is None and offset + count > MOST
-    statement = _deep(led.where) if deep else _bounded(led.where, sort)
-    rows = (await conn.execute(text(statement), values)).all()
-    tasks = await exclusions.attach(conn, [definition(row) for row in rows])
-    return Listed(tasks, _total(rows, offset, deep=deep))
+    at, run = after or TOP
+    values = {**line.values, "now": utc(now), "first": after is None, "at": at, "id": run}
+    values |= {"live": LIVE_MOST, "gone": GONE_MOST, "most": most + 1}
+    await walk_in_order(conn)
+    found = Seen()
+    for row in await conn.execute(ROWS, values):
+        _add(found, row)
+    if len(found.ended) > most:
+        found.ended = found.ended[:most]
+        found.following = place(found.ended[-1])
+    return found
 
 
-def _total(rows: Sequence[Any], offset: int, *, deep: bool) -> int | None:
-    if deep or (not rows and offset):
-        return None
-    found = int(rows[0].total) if rows else 0
-    return found if found <= MOST else None
+def place(run: Row) -> Place:
+    """Return where a run stands in the list."""
+    return utc(run.scheduled_for), run.id
 
 
-def _bounded(where: str, sort: str) -> str:
-    joined, order = ORDERS[sort]
-    return f"""
-WITH fit AS MATERIALIZED (
-    SELECT key, bucket, created_at, name, status, paused_until FROM task WHERE {where}
-    {NEWEST} LIMIT :most),
-chosen AS MATERIALIZED (
-    SELECT f.key, row_number() OVER (ORDER BY {order}) AS place FROM fit f {joined}
-    ORDER BY place OFFSET :offset LIMIT :count)
-SELECT {OUTLINES}, (SELECT count(*) FROM fit) AS total
-FROM task JOIN (SELECT key AS chosen_key, place FROM chosen) AS c ON chosen_key = key
-WHERE service_id = :service_id AND key = ANY(ARRAY(SELECT key FROM chosen)) ORDER BY place
-"""
+def _add(found: Seen, row: Any) -> None:
+    match row.part:
+        case "plan":
+            found.planned = Planned(ms(row.scheduled_for), row.attempts_n)
+        case "stance":
+            found.stance = row.state
+        case "gone":
+            found.gone.append(ms(row.scheduled_for))
+        case "last":
+            found.last = (row.state, ms(row.scheduled_for))
+        case "live":
+            found.live.append(_row(row))
+        case _:
+            found.ended.append(_row(row))
 
 
-def _deep(where: str) -> str:
-    return f"""
-SELECT {OUTLINES} FROM task
-WHERE service_id = :service_id AND key = ANY(ARRAY(
-    SELECT key FROM task WHERE {where} {NEWEST} OFFSET :offset LIMIT :count))
-{NEWEST}
-"""
+class _Times(msgspec.Struct):
+    """Of an attempt, in ms since 1970."""
+
+    started_at: int | None = None
+    finished_at: int | None = None
 
 
-# How they stand ----------------------------------------------------------------------------------
-
-
-class Facts(msgspec.Struct, frozen=True):
-    """What tells how a task stands; times in ms since 1970."""
-
-    live: bool | None
-    """Of its live runs, whether one is under way; None where it has none."""
-    planned: Planned | None
-    gone: Sequence[int]
-    """Instants to come that have ended already."""
-    last: tuple[str, int] | None
-    """How its last run ended, and when that was due."""
-    ends: list[str] = []
-    """How its newest runs ended, the oldest first."""
-
-
-STRIP = 12
-FACTS = """
-SELECT k.key, l.running, p.planned_until, p.planned_runs, e.state, e.scheduled_for,
-       (SELECT array_agg(g.scheduled_for) FROM history g
-        WHERE g.task_key = k.key AND g.service_id = :service_id AND g.scheduled_for > :now
-          AND g.kind = 'task' AND (g.gap_from IS NULL OR g.count = 1)) AS gone,
-       (SELECT array_agg(h.state) FROM (SELECT state FROM history
-        WHERE task_key = k.key AND service_id = :service_id
-        ORDER BY scheduled_for DESC, id DESC LIMIT :strip) AS h) AS ends
-FROM unnest(CAST(:keys AS uuid[])) AS k (key)
-LEFT JOIN task_plan p ON p.key = k.key AND p.service_id = :service_id
-LEFT JOIN LATERAL (
-    SELECT bool_or(attempts_n > 0 OR claimed_by IS NOT NULL AND due <= :now) AS running
-    FROM run WHERE task_key = k.key AND service_id = :service_id) AS l ON true
-LEFT JOIN LATERAL (
-    SELECT state, scheduled_for FROM history
-    WHERE task_key = k.key AND service_id = :service_id
-      AND state IN ('succeeded', 'failed', 'expired')
-    ORDER BY scheduled_for DESC, id DESC LIMIT 1) AS e ON true
-"""
-ONE = text(FACTS)
-NOTED = text(f"SELECT *, ({undo.COUNTED}) AS noted FROM ({FACTS}) AS facts")
-
-
-async def facts(
-    conn: Conn, service_id: UUID, keys: Sequence[UUID], now: int, act: UUID | None
-) -> tuple[dict[UUID, Facts], undo.Count | None]:
-    """Map tasks to what tells how they stand at `now` (ms); and how far an act has come."""
-    if not keys:
-        return {}, None if act is None else await undo.count(conn, service_id, act)
-    values = {"keys": list(keys), "service_id": service_id, "now": utc(now), "strip": STRIP}
-    statement = ONE if act is None else NOTED
-    rows = (await conn.execute(statement, values | ({} if act is None else {"act": act}))).all()
-    noted = None if act is None else undo.counted(rows[0].noted)
-    return {row.key: _facts(row) for row in rows}, noted
-
-
-def _facts(row: Any) -> Facts:
-    planned = row.planned_until and Planned(ms(row.planned_until), row.planned_runs)
-    return Facts(
-        live=row.running,
-        planned=planned,
-        gone=[ms(at) for at in row.gone or ()],
-        last=None if row.state is None else (row.state, ms(row.scheduled_for)),
-        ends=list(reversed(row.ends or ())),
+def _row(row: Any) -> Row:
+    """Read a run; of one that someone damaged by hand nobody knows how long it took."""
+    try:
+        times = msgspec.json.decode(row.last or "{}", type=_Times)
+    except (msgspec.DecodeError, RecursionError):
+        times = _Times()
+    at, started = ms(row.scheduled_for), None if row.started_at is None else ms(row.started_at)
+    took = None
+    if row.part == "live":
+        started = times.started_at if started is None else started
+    elif times.started_at is not None and times.finished_at is not None:
+        took = times.finished_at - times.started_at
+    return Row(
+        id=row.id,
+        kind=row.kind,
+        state=row.state,
+        reason=row.reason,
+        scheduled_for=at,
+        lag_ms=None if started is None else started - at,
+        duration_ms=took,
+        attempts=row.attempts_n,
+        count=row.count,
     )

@@ -11,7 +11,19 @@ from uuid import UUID
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from scheduler import exclusions, history, lines, planner, services, state, task, undo, versions
+from scheduler import (
+    audit,
+    exclusions,
+    history,
+    lines,
+    planner,
+    services,
+    state,
+    tally,
+    task,
+    undo,
+    versions,
+)
 from scheduler.db import Conn, Database
 
 log = structlog.get_logger()
@@ -46,8 +58,10 @@ async def wipe(engine: AsyncEngine, service: UUID, recall: Recall, rooms: Sequen
         state.remove_service,
         runs,
         history.remove_service,
+        tally.remove_service,
         versions.remove_service,
         undo.remove_service,
+        audit.remove_service,
         exclusions.remove_service,
     ):
         left = True

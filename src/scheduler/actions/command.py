@@ -134,7 +134,10 @@ class CommandPerformer:
             return Outcome(succeeded=False, error=self._closed)
         if not call.may_send() or _is_cancelled():
             return None  # nothing was started: that is what the runner is to know
-        timeout_s = call.deadline - asyncio.get_running_loop().time()
+        now = asyncio.get_running_loop().time()
+        if call.marks is not None:
+            call.marks.asked, call.marks.sent = True, now
+        timeout_s = call.deadline - now
         job = Job(prepared.command, _environment(prepared, call), timeout_s)
         return await self._run(self._host, job, prepared.expected)
 

@@ -133,7 +133,9 @@ class HttpPerformer:
         target, expected = prepared.target, prepared.expected
         headers = _headers(target, call)
         try:
-            response = await self._outbound.send(target, headers, call.deadline, call.may_send)
+            response = await self._outbound.send(
+                target, headers, call.deadline, call.may_send, marks=call.marks
+            )
         except NotNowError:
             return None
         except SendError as e:

@@ -6,6 +6,8 @@ from uuid import UUID
 
 import msgspec
 
+from scheduler.marks import Marks
+
 
 class Call(msgspec.Struct, gc=False):
     """One attempt to be made."""
@@ -28,13 +30,16 @@ class Call(msgspec.Struct, gc=False):
     """Of the run."""
     again: bool = False
     """It is a retry, or a replay."""
+    marks: Marks | None = None
+    """To be set as it gets on."""
 
 
 class Leave:
-    """The leave of one attempt to send; it knows whether it was given."""
+    """The leave of one attempt to send; it knows whether it was given, and how far that got."""
 
-    def __init__(self, may_send: Callable[[], bool]) -> None:
+    def __init__(self, may_send: Callable[[], bool], marks: Marks) -> None:
         self._may_send = may_send
+        self.marks = marks
         self.given = False
 
     def __call__(self) -> bool:

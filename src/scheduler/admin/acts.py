@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 from msgspec import UNSET
 
-from scheduler import config, db, quotas, services, wipe
+from scheduler import config, db, installation, quotas, services, wipe
 from scheduler.admin.model import (
     ServiceFields,
     ShownService,
@@ -21,6 +21,7 @@ from scheduler.admin.model import (
 )
 from scheduler.db import Conn, Database
 from scheduler.errors import Conflict, ValidationFailed
+from scheduler.installation import Pause
 from scheduler.processes import model as processes
 from scheduler.sealing import SIGNING, SealError
 from scheduler.service import Quotas
@@ -100,8 +101,13 @@ async def update(
 
 
 @db.again
-async def rotate(database: Database, ref: str, *, signing: bool) -> ShownService:
-    """Make a new token, or a new signing secret, and show it once. Raises NotFound."""
+async def rotate(
+    database: Database, ref: str, *, signing: bool, newest: UUID | None = None
+) -> ShownService:
+    """Make a new token, or a new signing secret, and show it once.
+
+    Raises NotFound; Conflict where the `newest` token is not the newest one any more.
+    """
     async with database.api.begin() as conn:
         service = await services.get(conn, ref)
         face = shown(service)
@@ -109,18 +115,23 @@ async def rotate(database: Database, ref: str, *, signing: bool) -> ShownService
             secret = await rotate_secret(conn, database.vault, service.id)
             face.signing_secret = shown_secret(secret)
         else:
-            issued = await services.rotate(conn, service.id)
+            issued = await services.rotate(conn, service.id, newest)
             face.token, face.token_id = issued.token, str(issued.id)
             face.tokens = shown_tokens(await services.tokens(conn, service.id))
     return face
 
 
 @db.again
-async def revoke(database: Database, ref: str, token_id: UUID | None) -> ShownService:
-    """Revoke a token, or every live one but the newest. Raises NotFound."""
+async def revoke(
+    database: Database, ref: str, token_id: UUID | None, *, last: bool = True
+) -> ShownService:
+    """Revoke a token, or every live one but the newest. Raises NotFound.
+
+    Unless the `last` live one may go, too, Conflict for that.
+    """
     async with database.api.begin() as conn:
         service = await services.get(conn, ref)
-        await services.revoke(conn, service.id, token_id)
+        await services.revoke(conn, service.id, token_id, last=last)
         face = shown(service)
         face.tokens = shown_tokens(await services.tokens(conn, service.id))
     return face
@@ -165,3 +176,29 @@ async def _remove(database: Database, service: UUID) -> None:
         async with database.api.begin() as conn:
             gone = await services.remove(conn, service)
         await asyncio.sleep(0 if gone else wipe.PAUSE_S)
+
+
+# The installation ---------------------------------------------------------------------------------
+
+BY_HAND = "someone paused it"
+
+
+async def pause(database: Database, reason: str | None) -> Pause | None:
+    """Let no replica run anything until `resume`; return the pause that there was before.
+
+    Without a reason one that there is stays as it is.
+    """
+    async with database.api.begin() as conn:
+        before = (await installation.lock(conn)).pause
+        if before is None or reason is not None:
+            await installation.pause(conn, reason or BY_HAND)
+    return before
+
+
+async def resume(database: Database) -> Pause | None:
+    """End the pause, and return it; where the database lives now is its place from then on."""
+    here = await installation.place(database)
+    async with database.api.begin() as conn:
+        before = (await installation.lock(conn)).pause
+        await installation.resume(conn, here)
+    return before

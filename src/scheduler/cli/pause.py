@@ -2,12 +2,11 @@
 
 import click
 
-from scheduler import config, installation
+from scheduler import config
+from scheduler.admin import acts
 from scheduler.cli.database import with_database
 from scheduler.cli.output import say
 from scheduler.db import Database
-
-BY_HAND = "someone paused it"
 
 
 @click.command()
@@ -26,12 +25,10 @@ def pause(file: str | None, /, reason: str | None) -> None:
     """
 
     async def work(database: Database) -> str:
-        async with database.api.begin() as conn:
-            before = (await installation.lock(conn)).pause
-            if before is not None and reason is None:
-                return f"It is paused already: {before.reason}."
-            await installation.pause(conn, reason or BY_HAND)
-        return f"Paused: {reason or BY_HAND}. `scheduler resume` ends it."
+        before = await acts.pause(database, reason)
+        if before is not None and reason is None:
+            return f"It is paused already: {before.reason}."
+        return f"Paused: {reason or acts.BY_HAND}. `scheduler resume` ends it."
 
     say(with_database(config.load(file=file), work))
 
@@ -50,12 +47,9 @@ def resume(file: str | None, /) -> None:
     """
 
     async def work(database: Database) -> str:
-        here = await installation.place(database)
-        async with database.api.begin() as conn:
-            before = await installation.lock(conn)
-            await installation.resume(conn, here)
-        if before.pause is None:
+        before = await acts.resume(database)
+        if before is None:
             return "It was not paused."
-        return f"Resumed; it was paused: {before.pause.reason}."
+        return f"Resumed; it was paused: {before.reason}."
 
     say(with_database(config.load(file=file), work))

@@ -7,14 +7,27 @@ from litestar import Request, Response, Router, get
 from litestar.datastructures import State
 from litestar.di import NamedDependency, Provide
 
-from scheduler.dashboard import bulk, door, page, static
-from scheduler.dashboard.apis import show_api, show_apis
+from scheduler.dashboard import (
+    admin,
+    admin_door,
+    apis,
+    bulk,
+    door,
+    page,
+    registering,
+    static,
+    task_asked,
+    trying,
+)
+from scheduler.dashboard.admin_door import AdminWanted
 from scheduler.dashboard.calendars import show_calendars
 from scheduler.dashboard.door import Stranger, Visitor
+from scheduler.dashboard.live import Contributor, Hub, watch_live
 from scheduler.dashboard.overview import show_overview
-from scheduler.dashboard.run import show_run
+from scheduler.dashboard.run import act_on_run, send_body, show_process, show_run
 from scheduler.dashboard.runs import show_runs
-from scheduler.dashboard.system import show_system
+from scheduler.dashboard.settings import act_on_settings, show_settings
+from scheduler.dashboard.system import show_admin_system, show_system
 from scheduler.dashboard.task import act_on_task, show_task
 from scheduler.dashboard.tasks import show_tasks
 from scheduler.dashboard.timeline import show_timeline
@@ -22,6 +35,9 @@ from scheduler.dashboard.tries import Tries
 from scheduler.engine import Engine
 from scheduler.errors import UserError
 from scheduler.specs.performer import OperationPerformer
+
+CONTRIBUTORS: list[Contributor] = []
+"""What pages add to the stream of a service that somebody watches."""
 
 AnyRequest = Request[Any, Any, Any]
 Explained = Callable[[AnyRequest, Exception], UserError | None]
@@ -56,8 +72,8 @@ def _operations(state: State) -> OperationPerformer:
     return found
 
 
-def router(explained: Explained) -> Router:
-    """Return the pages; what goes wrong on them is a page, too."""
+def _answering(explained: Explained) -> Callable[[AnyRequest, Exception], Response[Any]]:
+    """Return what answers an error with a page."""
 
     def answer_error(request: AnyRequest, error: Exception) -> Response[Any]:
         refused = explained(request, error)
@@ -74,7 +90,12 @@ def router(explained: Explained) -> Router:
             visitor=None,
         )
 
-    failures = Tries()
+    return answer_error
+
+
+def router(explained: Explained) -> Router:
+    """Return the pages; what goes wrong on them is a page, too."""
+    failures, hub = Tries(), Hub(CONTRIBUTORS)
     return Router(
         "/",
         route_handlers=[
@@ -83,13 +104,23 @@ def router(explained: Explained) -> Router:
             *bulk.HANDLERS,
             show_task,
             act_on_task,
+            *task_asked.HANDLERS,
             show_runs,
             show_run,
+            send_body,
+            act_on_run,
+            show_process,
             show_timeline,
-            show_apis,
-            show_api,
+            *apis.HANDLERS,
+            *registering.HANDLERS,
+            *trying.HANDLERS,
             show_calendars,
             show_system,
+            show_settings,
+            act_on_settings,
+            *admin.HANDLERS,
+            watch_live,
+            show_admin_system,
             show_nothing,
             door.show_sign_in,
             door.sign_in,
@@ -98,11 +129,17 @@ def router(explained: Explained) -> Router:
         ],
         dependencies={
             "visitor": Provide(door.visitor),
+            "admin": Provide(admin_door.admin),
             "engine": Provide(_engine, sync_to_thread=False),
             "operations": Provide(_operations, sync_to_thread=False),
             "failures": Provide(lambda: failures, sync_to_thread=False),
+            "hub": Provide(lambda: hub, sync_to_thread=False),
         },
-        exception_handlers={Stranger: door.turn_away, Exception: answer_error},
+        exception_handlers={
+            Stranger: door.turn_away,
+            AdminWanted: admin_door.turn_away,
+            Exception: _answering(explained),
+        },
         request_max_body_size=door.FORM_MOST,
         include_in_schema=False,
     )

@@ -3,16 +3,16 @@
 import hmac
 import secrets
 import time
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import parse_qsl, quote
 
 import msgspec
 from litestar import Request, Response, get, post
-from litestar.datastructures import Cookie, State
+from litestar.datastructures import State
 from litestar.di import NamedDependency
 
 from scheduler import services
-from scheduler.dashboard import caller, page, sessions
+from scheduler.dashboard import caller, cookies, page, sessions
 from scheduler.dashboard.tries import Tries
 from scheduler.errors import Forbidden, InvalidRequest, TooManyRequests
 from scheduler.service import Service
@@ -35,6 +35,14 @@ class Stranger(Exception):
     """Nobody is signed in here."""
 
 
+class Signed(Protocol):
+    """Who has a session, of whatever kind."""
+
+    @property
+    def form(self) -> str:
+        """What the forms of this session send along."""
+
+
 class Visitor(msgspec.Struct, frozen=True):
     """Who is signed in, and what the forms of this session send along."""
 
@@ -45,7 +53,7 @@ class Visitor(msgspec.Struct, frozen=True):
 
 async def visitor(request: AnyRequest, state: State) -> Visitor:
     """Return whose page it is. Raises Stranger."""
-    cookie = _held(request, state, SESSION)
+    cookie = cookies.held(request, state, SESSION)
     if not cookie:
         raise Stranger
     async with state.database.api.connect() as conn:
@@ -65,13 +73,18 @@ async def form(request: AnyRequest) -> dict[str, str]:
         raise InvalidRequest("the form cannot be read") from None
 
 
-async def own_form(request: AnyRequest, state: State, of: Visitor) -> dict[str, str]:
+async def own_form(request: AnyRequest, state: State, of: Signed) -> dict[str, str]:
     """Return the fields of a form of this session. Raises Forbidden for one from elsewhere."""
     fields = await form(request)
+    check(request, state, of, fields)
+    return fields
+
+
+def check(request: AnyRequest, state: State, of: Signed, fields: dict[str, str]) -> None:
+    """Raise Forbidden where fields do not come from a form of this session."""
     ours = hmac.compare_digest(fields.get("form", "").encode(), of.form.encode())
     if not ours or not caller.own_form(request, state.settings):
         raise Forbidden(STALE)
-    return fields
 
 
 # Signing in --------------------------------------------------------------------------------------
@@ -94,19 +107,33 @@ def ask(
     headers: dict[str, str] | None = None,
 ) -> Response[Any]:
     """Return the form to sign in, which leads on to one of our pages."""
-    held = _held(request, state, FORM)
-    proof = held if len(held) == 43 and held.isascii() else secrets.token_urlsafe(32)
+    mark = proof(request, state)
     made = page.answer(
         "sign_in.html",
         status=status,
         headers=headers,
-        form=proof,
+        form=mark,
         next=ours(following),
         said=said,
         user=user[:200],
+        admin=bool(state.settings.admin.token),
     )
-    made.set_cookie(_cookie(request, state, FORM, proof))
+    made.set_cookie(cookies.made(request, state, FORM, mark))
     return made
+
+
+def proof(request: AnyRequest, state: State) -> str:
+    """Return what a form to sign in sends along, and a cookie of this browser holds."""
+    held = cookies.held(request, state, FORM)
+    return held if len(held) == 43 and held.isascii() else secrets.token_urlsafe(32)
+
+
+def proven(request: AnyRequest, state: State, fields: dict[str, str]) -> bool:
+    """Say whether a form to sign in was shown by us, to this browser."""
+    held = cookies.held(request, state, FORM)
+    sent = fields.get("form", "").encode()
+    same = bool(held) and hmac.compare_digest(sent, held.encode("utf-8", "replace"))
+    return same and caller.own_form(request, state.settings)
 
 
 def ours(path: str) -> str:
@@ -116,39 +143,14 @@ def ours(path: str) -> str:
     return path if plain and inside and not path.startswith(SIGN_IN) else HOME
 
 
-def _cookie(
-    request: AnyRequest, state: State, name: str, value: str, lasts: int | None = None
-) -> Cookie:
-    return Cookie(
-        key=_named(request, state, name),
-        value=value,
-        path="/",
-        max_age=lasts,
-        httponly=True,
-        samesite="strict",
-        secure=caller.over_tls(request, state.settings),
-    )
-
-
-def _named(request: AnyRequest, state: State, name: str) -> str:
-    """Return a cookie's name: over TLS one that a page of a sibling's host cannot set for us."""
-    return f"__Host-{name}" if caller.over_tls(request, state.settings) else name
-
-
-def _held(request: AnyRequest, state: State, name: str) -> str:
-    return request.cookies.get(_named(request, state, name), "")
-
-
 @post(SIGN_IN, status_code=200, include_in_schema=False)
 async def sign_in(request: AnyRequest, state: State, failures: Failures) -> Response[Any]:
     """Begin a session for who sends a service and its token."""
     fields = await form(request)
     following, user = fields.get("next", HOME), fields.get("service", "").strip()
-    proof, held = fields.get("form", ""), _held(request, state, FORM)
-    same = bool(held) and hmac.compare_digest(proof.encode(), held.encode("utf-8", "replace"))
-    if not same or not caller.own_form(request, state.settings):
+    if not proven(request, state, fields):
         return ask(request, state, following, status=403, said=STALE, user=user)
-    address, former = caller.address(request, state.settings), _held(request, state, SESSION)
+    address, former = caller.address(request, state.settings), cookies.held(request, state, SESSION)
     async with failures.turn(address):
         try:
             failures.begin(address, time.monotonic())
@@ -164,7 +166,7 @@ async def sign_in(request: AnyRequest, state: State, failures: Failures) -> Resp
             return ask(request, state, following, status=401, said=WRONG, user=user)
         failures.taken_back(address)
     made = page.leading(ours(following))
-    made.set_cookie(_cookie(request, state, SESSION, cookie, sessions.LASTS_S))
+    made.set_cookie(cookies.made(request, state, SESSION, cookie, sessions.LASTS_S))
     return made
 
 
@@ -195,7 +197,7 @@ async def sign_out(
     async with state.database.api.begin() as conn:
         await sessions.end(conn, visitor.service.id, visitor.cookie)
     made = page.leading(SIGN_IN)
-    made.set_cookie(_cookie(request, state, SESSION, "", lasts=0))
+    made.set_cookie(cookies.made(request, state, SESSION, "", lasts=0))
     return made
 
 

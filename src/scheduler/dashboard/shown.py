@@ -15,7 +15,7 @@ import msgspec
 from markupsafe import Markup
 
 from scheduler import asked, masking
-from scheduler.db import rfc3339
+from scheduler.db import ms, rfc3339
 
 ODD = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f"
@@ -89,10 +89,11 @@ def _number(found: re.Match[str]) -> str:
 SPANS = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1000, "s"))
 
 
-def when(at: int | str | None, now: int) -> Markup:
-    """Return an instant (ms since 1970, or RFC 3339) with how far from `now` it is."""
+def when(at: int | str | datetime | None, now: int) -> Markup:
+    """Return an instant (ms since 1970, RFC 3339, aware) with how far from `now` it is."""
     if at is None:
         return Markup('<span class="none">none</span>')
+    at = ms(at) if isinstance(at, datetime) else at
     at_ms = asked.instant(at) if isinstance(at, str) else at
     away = distance(at_ms - now)  # no part of it is anybody's text
     return Markup(  # noqa: S704

@@ -1,52 +1,65 @@
 """The page of one task: what it is, when it is due next, its runs, and what can be done."""
 
 import secrets
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote, urlencode
-from uuid import UUID
 
 import msgspec
 from litestar import Request, Response, get, post
 from litestar.datastructures import State
 from litestar.di import NamedDependency
 from litestar.params import FromPath
+from markupsafe import Markup
 
-from scheduler import history, ledger, lines, task
+from scheduler import audit, task, taskpage
 from scheduler.actions import Command
-from scheduler.dashboard import door, page
+from scheduler.audit import Found
+from scheduler.dashboard import charts, door, page
+from scheduler.dashboard.charts import Cell, Series
 from scheduler.dashboard.door import Visitor
-from scheduler.dashboard.tasks import Last, stands
-from scheduler.db import utc
+from scheduler.dashboard.shown import clock, duration
+from scheduler.dashboard.tasks import stands
+from scheduler.dashboard.typed import form_time
+from scheduler.db import Conn, rfc3339
 from scheduler.definition import Definition
 from scheduler.engine import Engine
 from scheduler.errors import UserError, ValidationFailed
-from scheduler.ledger import END_STATES, Query
-from scheduler.run import Started
-from scheduler.runs import model as runs
+from scheduler.run import Line, bucket_of
 from scheduler.runs.api import cursor_of, read_cursor
-from scheduler.runs.model import ShownRun
-from scheduler.standing import awaits, ended_ahead, limited
+from scheduler.taskpage import Row, Seen
 from scheduler.tasks import execute, preview, written
 from scheduler.tasks.model import Spent, Task, TaskFields
 from scheduler.triggers import Cron, Rrule
 
 RUNS = 25
+"""Runs of a page."""
+STRIP = 100
+"""Runs of the strip and of the charts."""
 NEXT = 5
+CHANGES = 5
+REASON_MOST = 500
+"""Characters of why a task is paused."""
 
 AnyRequest = Request[Any, Any, Any]
 Who = NamedDependency[Visitor]
 Machine = NamedDependency[Engine]
 
 
-class Seen(msgspec.Struct, frozen=True):
+class Whole(msgspec.Struct, frozen=True):
     """A task as its page shows it."""
 
     task: Task
     of: Definition
     next: preview.Preview
-    runs: list[ShownRun]
-    following: str | None
-    """The cursor of the next page of runs."""
+    seen: Seen
+    changes: list[Found]
+
+    @property
+    def paused(self) -> Found | None:
+        """The change that paused it, where it is paused."""
+        last = next((each for each in self.changes if each.verb == "paused"), None)
+        return last if self.task.status == "paused" else None
 
 
 @get("/dashboard/tasks/{task_id:str}", include_in_schema=False)
@@ -64,59 +77,70 @@ async def _task_page(
     engine: Engine,
     status: int = 200,
     said: str = "",
+    fields: dict[str, str] | None = None,
 ) -> Response[Any]:
     cursor = request.query_params.get("after") or None
     now = engine.clock.now_ms()
-    seen = await _seen(engine, visitor, task_id, cursor, now)
+    whole = await _whole(engine, visitor, task_id, cursor, now)
+    if isinstance(whole, Gone):
+        return await _gone_page(whole, visitor, task_id, now)
+    following = whole.seen.following
     return await page.large(
         "task.html",
         status=status,
         visitor=visitor,
         now=now,
-        task=seen.task,
-        next=seen.next,
-        zoned=isinstance(seen.of.trigger, Cron | Rrule) and seen.next.timezone != "UTC",
-        runs=seen.runs,
+        task=whole.task,
+        next=whole.next,
+        zoned=isinstance(whole.of.trigger, Cron | Rrule) and whole.next.timezone != "UTC",
+        runs=[*whole.seen.live, *whole.seen.ended[:RUNS]],
         first=cursor is None,
-        after=f"?{urlencode({'after': seen.following})}" if seen.following else None,
-        policy=_policy(seen.of, engine),
+        after=f"?{urlencode({'after': cursor_of(following)})}" if following else None,
+        strip=_strip(whole.seen.ended) if cursor is None else None,
+        lines=_lines(whole.seen.ended) if cursor is None else None,
+        changes=whole.changes[:CHANGES],
+        paused=whole.paused,
+        policy=_policy(whole.of, engine),
         nonce=secrets.token_hex(16),
         said=said or SAID.get(request.query_params.get("done", ""), ""),
         wrong=bool(said),
+        typed={name: (fields or {}).get(name, "") for name in ("reason", "for", "until")},
+        spans=SPANS,
     )
 
 
-async def _seen(
+async def _whole(
     engine: Engine, visitor: Visitor, task_id: str, cursor: str | None, now: int
-) -> Seen:
+) -> "Whole | Gone":
+    """Read a task in three statements, and one more where it names calendars. Raises NotFound."""
     service_id = visitor.service.id
     after = read_cursor(cursor) if cursor else None
     async with engine.database.api.connect() as connection:
         conn = await connection.execution_options(isolation_level="REPEATABLE READ")
-        of = await task.get(conn, service_id, task_id)
-        live = await lines.of_task(conn, of.line, utc(now))
-        plans = await limited(conn, service_id, [of])
-        gone = (await ended_ahead(conn, service_id, [of], now)).get(of.key, ())
-        query = Query(service_id=service_id, keys=(of.key,), states=frozenset(END_STATES))
-        ended = await ledger.page(conn, query, now, after=after, count=RUNS)
-        planned = plans.get(of.key)
-        stance: bool | None = True if live else None
-        lasts: dict[UUID, Last] = {}
-        if not live and not awaits(of, now, planned, gone):
-            stance = (await lines.live(conn, service_id, [of.key], utc(now))).get(of.key)
-            lasts = await history.lasts(conn, service_id, [of.key])
-    shown = [] if after else [runs.of_live(run, service_id, now) for run in live[:RUNS]]
-    shown += [_of_ended(run, service_id) for _, run in ended.found]
+        of = await task.find(conn, service_id, task_id)
+        changes = await audit.newest(conn, service_id, task_id, CHANGES)
+        if of is None:
+            return await _gone(conn, visitor, task_id, changes, now)
+        most = RUNS if after else STRIP
+        seen = await taskpage.seen(conn, of.line, now, after=after, most=most)
+    if after is None:
+        _first_page(seen)
+    planned, gone = seen.planned, seen.gone
     spent = None if planned is None else (planned.runs, planned.until)
+    limited = planned if of.bounds.max_runs is not None else None
+    stance = None if seen.stance is None else seen.stance == "running"
+    lasts = {} if seen.last is None else {of.key: seen.last}
     comes = of.status != "disabled" and not of.damaged
     coming = of if comes else msgspec.structs.replace(of, trigger=None)
-    return Seen(
-        stands(of, now, stance, planned, gone, lasts),
-        of,
-        await _next(coming, now, spent),
-        shown,
-        cursor_of(ended.following) if ended.following else None,
-    )
+    shown = stands(of, now, stance, limited, gone, lasts)
+    resumes = of.paused_until if shown.status == "paused" else None
+    return Whole(shown, of, await _next(coming, resumes or now, spent), seen, changes)
+
+
+def _first_page(seen: Seen) -> None:
+    """Have the list go on behind the runs that it shows, not behind those of the strip."""
+    if len(seen.ended) > RUNS:
+        seen.following = taskpage.place(seen.ended[RUNS - 1])
 
 
 async def _next(of: Definition, now: int, spent: Spent | None) -> preview.Preview:
@@ -125,12 +149,6 @@ async def _next(of: Definition, now: int, spent: Spent | None) -> preview.Previe
         return await preview.yields(of, now, NEXT, spent)
     except ValidationFailed:
         return preview.Preview("UTC", preview.describe(of), [])
-
-
-def _of_ended(run: Any, service_id: Any) -> ShownRun:
-    if isinstance(run, Started):  # no live state was asked for
-        raise TypeError
-    return runs.of_finished(run, service_id)
 
 
 def _policy(of: Definition, engine: Engine) -> dict[str, str]:
@@ -152,13 +170,79 @@ def _policy(of: Definition, engine: Engine) -> dict[str, str]:
     return said
 
 
+# Charts ------------------------------------------------------------------------------------------
+
+
+def _strip(ended: Sequence[Row]) -> Markup | None:
+    cells = [Cell(run.state, _words(run), f"/dashboard/runs/{run.id}") for run in reversed(ended)]
+    return charts.strip(cells, label="The last runs, the newest at the right") if cells else None
+
+
+def _words(run: Row) -> str:
+    """Return in words what became of a run."""
+    many = f", {run.count:,} instants" if run.count > 1 else ""
+    took = f", took {duration(run.duration_ms)}" if run.duration_ms is not None else ""
+    return f"{run.state}, {clock(run.scheduled_for)} UTC{many}{took}"
+
+
+def _lines(ended: Sequence[Row]) -> Markup | None:
+    """Return how long runs took, and how late they began; None where fewer than two ran."""
+    ran = sorted((run for run in ended if run.attempts), key=lambda run: run.scheduled_for)
+    if len(ran) < 2:
+        return None
+    took = Series("took", [(run.scheduled_for, run.duration_ms) for run in ran])
+    late = Series("started after", [(run.scheduled_for, run.lag_ms) for run in ran])
+    return charts.lines([took, late], label="How long the last runs took, and how late they began")
+
+
+# A task that is gone -----------------------------------------------------------------------------
+
+
+class Gone(msgspec.Struct, frozen=True):
+    """What is left of a task that was deleted."""
+
+    changes: list[Found]
+    seen: Seen
+
+
+async def _gone(conn: Conn, visitor: Visitor, task_id: str, changes: list[Found], now: int) -> Gone:
+    """Return what is left of a task; its runs where the audit knows which were its."""
+    key = next((each.key for each in changes if each.key is not None), None)
+    if key is None:
+        return Gone(changes, Seen())
+    line = Line(key, bucket_of(visitor.service.id, task_id), visitor.service.id)
+    return Gone(changes, await taskpage.seen(conn, line, now, after=None, most=RUNS))
+
+
+async def _gone_page(gone: Gone, visitor: Visitor, task_id: str, now: int) -> Response[Any]:
+    return await page.large(
+        "task_gone.html",
+        status=404,
+        visitor=visitor,
+        now=now,
+        id=task_id,
+        changes=gone.changes[:CHANGES],
+        runs=[*gone.seen.live, *gone.seen.ended],
+    )
+
+
 # What can be done --------------------------------------------------------------------------------
 
 SAID = {
-    "run": "A run was started by hand. Load the page again to see how it ends.",
+    "run": "A run was started by hand.",
     "pause": "The task is paused: instants that pass are not run.",
     "resume": "The task is active again.",
+    "backfill": "The runs are made, and fall due one after the other.",
 }
+SPANS = {
+    "": "until I resume it",
+    "1h": "for an hour",
+    "1d": "for a day",
+    "7d": "for a week",
+    "until": "until the time below",
+}
+HOUR_MS = 3_600_000
+LENGTHS = {"1h": HOUR_MS, "1d": 24 * HOUR_MS, "7d": 168 * HOUR_MS}
 
 
 @post("/dashboard/tasks/{task_id:str}/{act:str}", status_code=200, include_in_schema=False)
@@ -177,7 +261,7 @@ async def act_on_task(
     except UserError as e:
         if e.status not in (400, 403, 409, 429):
             raise
-        return await _task_page(task_id, request, visitor, engine, e.status, e.message)
+        return await _task_page(task_id, request, visitor, engine, e.status, e.message, fields)
     return page.leading(f"/dashboard/tasks/{quote(task_id, safe='')}?done={act}")
 
 
@@ -188,8 +272,30 @@ async def _act(
         nonce = fields.get("nonce") or secrets.token_hex(16)
         await execute.executed(engine, visitor.service, task_id, nonce, retry=False)
     elif act == "pause":
-        await written.changed(engine, visitor.service, task_id, TaskFields(status="paused"))
+        await _pause(engine, visitor, task_id, fields)
     elif act == "resume":
         await written.changed(engine, visitor.service, task_id, TaskFields(status="active"))
     else:
         raise ValidationFailed.of("act", "must be run, pause or resume")
+
+
+async def _pause(engine: Engine, visitor: Visitor, task_id: str, fields: dict[str, str]) -> None:
+    reason = fields.get("reason", "").strip()
+    if len(reason) > REASON_MOST or "\x00" in reason:
+        raise ValidationFailed.of("reason", f"at most {REASON_MOST} characters, without NUL")
+    until = _until(fields, engine.clock.now_ms())
+    paused = TaskFields(status="paused", paused_until=until)
+    await written.changed(engine, visitor.service, task_id, paused, reason=reason or None)
+
+
+def _until(fields: dict[str, str], now: int) -> str | None:
+    """Return when a pause ends, as RFC 3339; None for one that is ended by hand. Raises."""
+    span = fields.get("for", "")
+    if span in LENGTHS:
+        return rfc3339(now + LENGTHS[span])
+    if span != "until":
+        return None
+    at = form_time(fields, "until", now)
+    if at is None or at <= now:
+        raise ValidationFailed.of("until", "must be a time to come, like 2027-01-31T09:00 (UTC)")
+    return rfc3339(at)

@@ -55,6 +55,10 @@ RUNS = {
     "number": said("From 1.", 1),
     "outcome": said("How the attempt ended.", "succeeded",
                     enum=["succeeded", "failed", "unknown", "cancelled"]),
+    "connected_ms": said("How long after its start there was a connection, or the command was "
+                         "started, in milliseconds; null where nobody noted it.", 0.4),
+    "answered_ms": said("How long after its start the answer began, in milliseconds.", 7.2),
+    "new_connection": said("Whether the connection was made for it, or there from before.", False),
     "runs": said("The runs, the newest first.", []),
     "next_cursor": said("Where the list goes on; null at its end.", None),
     "Which.task": said("Of this task.", "report"),

@@ -9,7 +9,17 @@ import msgspec
 
 from scheduler.documents.checking import Checker
 from scheduler.documents.child import work
-from scheduler.documents.messages import Answer, Ask, Check, Finding, Fine, Learn, Unknown
+from scheduler.documents.forms import form_of
+from scheduler.documents.messages import (
+    Answer,
+    Ask,
+    Check,
+    Describe,
+    Finding,
+    Fine,
+    Learn,
+    Unknown,
+)
 
 MEMORY_BYTES = 512 << 20
 REMEMBERED = 16 << 20
@@ -26,16 +36,17 @@ class Memory:
         self._size = 0
 
     def answer(self, ask: Ask) -> Answer:
-        """Learn a document, or check a request."""
+        """Learn a document, check a request, or describe an operation."""
         match ask:
             case Check(document, endpoint, request, source):
-                if document not in self._known:
-                    if source is None:
-                        return Unknown()
-                    self._learn(document, source)
-                self._known.move_to_end(document)
-                wrong = self._known[document][0].check(endpoint, request)
+                known = self._recalled(document, source)
+                if known is None:
+                    return Unknown()
+                wrong = known.check(endpoint, request)
                 return Finding(wrong[:WRONG_MOST]) if wrong else Fine()
+            case Describe(document, endpoint, source):
+                known = self._recalled(document, source)
+                return Unknown() if known is None else form_of(known.document, endpoint)
             case Learn(name, document):
                 try:
                     return self._learn(name, document)
@@ -44,6 +55,14 @@ class Memory:
                     self._size = 0
                     return self._learn(name, document)
         raise TypeError(ask)
+
+    def _recalled(self, document: str, source: bytes | None) -> Checker | None:
+        if document not in self._known:
+            if source is None:
+                return None
+            self._learn(document, source)
+        self._known.move_to_end(document)
+        return self._known[document][0]
 
     def _learn(self, name: str, document: bytes) -> Fine:
         self._size -= self._known.pop(name, (None, 0))[1]

@@ -32,7 +32,7 @@ class Checker:
 
     def __init__(self, document: dict[str, Any]) -> None:
         """Take a document that is valid, with texts for keys, and local references alone."""
-        self._document = document
+        self.document = document
         self._schemas = Schemas(document)
         self._factory = factory(str(document.get("openapi", "")))
         self._plans: OrderedDict[str, Plan | None] = OrderedDict()
@@ -58,7 +58,7 @@ class Checker:
             self._plans.move_to_end(endpoint)
         else:
             try:
-                made = plan(self._document, self._schemas, self._factory, endpoint)
+                made = plan(self.document, self._schemas, self._factory, endpoint)
             except Exception:  # noqa: BLE001 - what cannot be read cannot be judged
                 made = None
             self._plans[endpoint] = made

@@ -3,6 +3,8 @@
 The child is not trusted with anything but the document: no settings, no database, no secret.
 """
 
+from typing import Literal
+
 import msgspec
 
 from scheduler.documents.client import Client
@@ -60,6 +62,14 @@ class Check(msgspec.Struct, tag=True, frozen=True):
     """The document, as in Learn, for a child that was asked for too many others meanwhile."""
 
 
+class Describe(msgspec.Struct, tag=True, frozen=True):
+    """Say what an operation can be called with, for a form; the rest as in Check."""
+
+    document: str
+    endpoint: str
+    source: bytes | None = None
+
+
 class Learn(msgspec.Struct, tag=True, frozen=True):
     """Remember a document, as it was compiled."""
 
@@ -67,7 +77,7 @@ class Learn(msgspec.Struct, tag=True, frozen=True):
     document: bytes
 
 
-Ask = Read | Compile | Review | Check | Learn
+Ask = Read | Compile | Review | Check | Describe | Learn
 
 
 class Finding(msgspec.Struct, tag=True, frozen=True):
@@ -95,6 +105,36 @@ class Reviewed(msgspec.Struct, tag=True, frozen=True):
     refused: dict[str, str]
 
 
+class Field(msgspec.Struct, kw_only=True, frozen=True):
+    """One value that an operation takes; all of it is text of the document."""
+
+    name: str
+    place: Literal["path", "query", "header", "cookie", "body"]
+    kind: str | None = None
+    """The type in its schema; None where that names none, or several."""
+    required: bool = False
+    choices: list[str] = []
+    sample: str = ""
+    """What fits, as it is typed in; nothing where it may be left out and no example is named."""
+    about: str = ""
+
+    @property
+    def long(self) -> bool:
+        """Say whether it is written as JSON."""
+        return self.kind in ("object", "array")
+
+
+class Form(msgspec.Struct, tag=True, kw_only=True, frozen=True):
+    """What an operation can be called with."""
+
+    fields: list[Field]
+    body: str | None = None
+    """One that fits, as JSON text; None where it takes none."""
+    body_type: str = ""
+    body_required: bool = False
+    about: str = ""
+
+
 class Unknown(msgspec.Struct, tag=True, frozen=True):
     """The child does not know the document: send it, and ask again."""
 
@@ -103,7 +143,7 @@ class Unasked(msgspec.Struct, tag=True, frozen=True):
     """The child came to its end before this ask: it is to be asked again."""
 
 
-Answer = Finding | Fine | Compiled | Reviewed | Unknown | Unasked
+Answer = Finding | Fine | Compiled | Reviewed | Form | Unknown | Unasked
 
 
 class Asked(msgspec.Struct, frozen=True):

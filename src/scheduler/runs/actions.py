@@ -33,6 +33,11 @@ async def replay_run(
     run_id: FromPath[str], service: NamedDependency[Service], engine: NamedDependency[Engine]
 ) -> ShownRun:
     """Move a run back into the queue, due now: the same id to the target, the next attempt."""
+    return await replayed(engine, service, run_id)
+
+
+async def replayed(engine: Engine, service: Service, run_id: str) -> ShownRun:
+    """Replay one run, and return it as it stands then. Raises UserError."""
     key = model.key_of(run_id)
     async with engine.database.api.connect() as conn:
         ended = await history.get(conn, service.id, key)
@@ -146,6 +151,12 @@ async def cancel_run(
 
     What reached its target before may have been acted upon; an outcome that came first stands.
     """
+    shown, ended = await cancelled(engine, service, run_id)
+    return Response(shown, status_code=200 if ended else 202)
+
+
+async def cancelled(engine: Engine, service: Service, run_id: str) -> tuple[ShownRun, bool]:
+    """Cancel one run; return it as it stands then, and whether it has ended. Raises UserError."""
     key = model.key_of(run_id)
     done, marked = await cancel(engine, service.id, [key])
     unsent = bool(marked) and not marked[0].running
@@ -158,7 +169,7 @@ async def cancel_run(
         raise NotFound(f"there is no run {run_id}")
     if not done and not marked:
         raise Conflict(f"the run has ended: {shown.state}")
-    return Response(shown, status_code=200 if ended else 202)
+    return shown, ended
 
 
 @db.again

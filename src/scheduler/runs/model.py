@@ -32,6 +32,11 @@ class ShownAttempt(msgspec.Struct):
     """The beginning, where another attempt followed; the last one's is the run's."""
     truncated: bool
     """There was more of its response than is kept."""
+    connected_ms: float | None = None
+    """After its start: when there was a connection, or the command was started."""
+    answered_ms: float | None = None
+    """After its start: when the answer began."""
+    new_connection: bool | None = None
 
 
 class ShownRun(msgspec.Struct, kw_only=True):
@@ -83,14 +88,22 @@ async def find(
     run = await lines.get(conn, service_id, run_id) or await history.get(conn, service_id, run_id)
     if run is None:
         return None
+    return (await described(conn, service_id, run, now, sources or {}))[0]
+
+
+async def described(
+    conn: Conn, service_id: UUID, run: Started | Finished, now: int, sources: Sources
+) -> tuple[ShownRun, Definition | None]:
+    """Return a run with what its task says of it, and that task as it stands; None where gone."""
     if isinstance(run, Started):
         shown = of_live(run, service_id, now)
     else:
         shown = of_finished(run, service_id)
     if not run.of_task:
-        of = (await definitions(sources or {}, conn, service_id, [run])).get(run.id)
-        return _described(shown, Face(None, None) if of is None else _called(of))
-    return _described(shown, await _face(conn, service_id, run))
+        of = (await definitions(sources, conn, service_id, [run])).get(run.id)
+        return _described(shown, Face(None, None) if of is None else _called(of)), of
+    face, of = await _face(conn, service_id, run)
+    return _described(shown, face), of
 
 
 def _called(of: Definition) -> Face:
@@ -102,18 +115,20 @@ def _called(of: Definition) -> Face:
     return Face(face.trigger, msgspec.structs.replace(face.request, headers=hidden))
 
 
-async def _face(conn: Conn, service_id: UUID, run: Started | Finished) -> Face:
+async def _face(
+    conn: Conn, service_id: UUID, run: Started | Finished
+) -> tuple[Face, Definition | None]:
     """Return what a run shows of its task: what replaced its version later is looked at last."""
     if run.task_key is None or run.task_id is None:
-        return Face(None, None)
+        return Face(None, None), None
     of = await task.find(conn, service_id, run.task_id)
     of = of if of is not None and of.key == run.task_key else None
     if of is None or of.version != run.version:
         version = (run.task_key, bucket_in(run.id), run.version)
         replaced = await versions.find(conn, service_id, version)
         if replaced is not None:
-            return replaced
-    return Face(None, None) if of is None else versions.face(of)
+            return replaced, of
+    return Face(None, None) if of is None else versions.face(of), of
 
 
 async def triggers(conn: Conn, service_id: UUID, runs: Sequence[Started | Finished]) -> Kinds:
@@ -235,6 +250,8 @@ def _duration(run: Finished) -> int | None:
 
 
 def _attempt(attempt: Attempt) -> ShownAttempt:
+    timing = attempt.timing
+    sent, answered = (timing.sent, timing.answered) if timing else (None, None)
     return ShownAttempt(
         number=attempt.number,
         started_at=rfc3339(attempt.started_at),
@@ -244,4 +261,7 @@ def _attempt(attempt: Attempt) -> ShownAttempt:
         error=attempt.error,
         response=attempt.response,
         truncated=attempt.truncated,
+        connected_ms=None if sent is None else sent / 10,
+        answered_ms=None if answered is None else answered / 10,
+        new_connection=timing.dialled if timing and sent is not None else None,
     )

@@ -15,9 +15,11 @@ from scheduler.asking import Asking, Moved, Waiting
 from scheduler.config import Specs
 from scheduler.documents.messages import (
     Answer,
+    Ask,
     Asked,
     Check,
     Compile,
+    Describe,
     Finding,
     Learn,
     Read,
@@ -110,9 +112,7 @@ class Aides:
         every = (self._reader, self._compiler, self._checker, self._patient)
         await asyncio.gather(*(aide.close() for aide in every))
 
-    async def ask(
-        self, service_id: UUID, ask: Read | Compile | Review | Check | Learn, seconds: float
-    ) -> Answer:
+    async def ask(self, service_id: UUID, ask: Ask, seconds: float) -> Answer:
         """Have something done, services in turn, and return what came of it.
 
         A Finding says that it took longer than `seconds` of its own, or too much memory. Raises
@@ -123,7 +123,7 @@ class Aides:
                 aide = self._reader
             case Compile() | Review():
                 aide = self._compiler
-            case Check() | Learn():
+            case Check() | Describe() | Learn():
                 return await self._checked(service_id, Asked(ask, seconds))
         return await aide.answer(service_id, Asked(ask, seconds))
 
@@ -134,7 +134,7 @@ class Aides:
         has to be ended: the others would wait, and have their documents learnt anew, each time.
         """
         quick = asked
-        if isinstance(asked.ask, Check) and asked.seconds > QUICK_S:
+        if isinstance(asked.ask, Check | Describe) and asked.seconds > QUICK_S:
             quick = Asked(asked.ask, QUICK_S)
         while True:
             if self._is_apart(service_id):

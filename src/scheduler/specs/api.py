@@ -59,6 +59,11 @@ async def create_spec(
 ) -> CreatedSpec:
     """Register an OpenAPI document under a name; it is read and compiled in the background."""
     fields = asked.body(await _body(request, engine), SpecFields)
+    return CreatedSpec(await register(engine, aides, service, fields))
+
+
+async def register(engine: Engine, aides: Aides, service: Service, fields: SpecFields) -> str:
+    """Create a spec of what was sent, and return its trace_id. Raises UserError."""
     sent, wrong = await wanted.read(fields, engine.settings.specs)
     wrong = wanted.missing(fields) + wrong
     if wrong or sent.name is None or sent.headers is None or sent.sent is None:
@@ -72,7 +77,7 @@ async def create_spec(
         sent=sent.sent,
     )
     engine.wake(await _created(engine, service, new))
-    return CreatedSpec(new.trace_id)
+    return new.trace_id
 
 
 async def _body(request: AnyRequest, engine: Engine) -> bytes:
@@ -198,7 +203,15 @@ async def change_spec(
     Another document goes through everything again; the old one serves until then, and goes on to
     where the new one ends in ERROR.
     """
-    fields = asked.body(await _body(request, engine), SpecFields)
+    await change(
+        engine, aides, service, trace_id, asked.body(await _body(request, engine), SpecFields)
+    )
+
+
+async def change(
+    engine: Engine, aides: Aides, service: Service, trace_id: str, fields: SpecFields
+) -> None:
+    """Change what was sent of a spec. Raises UserError."""
     sent, wrong = await wanted.read(fields, engine.settings.specs)
     if wrong:
         raise ValidationFailed.all(wrong)
@@ -257,6 +270,11 @@ def _told(of: Stored, now: int) -> NewRun:
 @delete("/{trace_id:str}", status_code=204, summary="Delete a spec")
 async def delete_spec(trace_id: FromPath[str], service: Caller, engine: Machine) -> None:
     """Move a spec to the archive; its name is free again, and its endpoints cannot be called."""
+    await archive(engine, service, trace_id)
+
+
+async def archive(engine: Engine, service: Service, trace_id: str) -> None:
+    """Move a spec to the archive. Raises NotFound."""
     of = await _archived(engine, service, trace_id)
     if of.status not in ("SUCCESS", "ERROR"):
         await runs.cancel(engine, service.id, [_next(of)])

@@ -4,7 +4,19 @@ import asyncio
 from collections import OrderedDict
 from uuid import UUID
 
-from scheduler.documents.messages import Check, Finding, Fine, Learn, Request, Unknown
+import msgspec
+
+from scheduler.documents.messages import (
+    Answer,
+    Check,
+    Describe,
+    Finding,
+    Form,
+    Learn,
+    Request,
+    Unasked,
+    Unknown,
+)
 from scheduler.errors import Unavailable
 from scheduler.masking import MASK, is_secret
 from scheduler.specs import model
@@ -74,20 +86,35 @@ class Checks:
     async def _ask(
         self, service_id: UUID, called: Called, endpoint: str, request: Request
     ) -> str | None:
-        document, source = f"{called.spec}/{called.serving}", None
+        check = Check(f"{called.spec}/{called.serving}", endpoint, request)
+        answer = await self._answer(service_id, called, check)
+        if isinstance(answer, Finding) and answer.spent:
+            raise Unavailable(f"to check it {answer.message.partition(';')[0]}")
+        return _masked(answer.message, request) if isinstance(answer, Finding) else None
+
+    async def form(self, service_id: UUID, called: Called) -> Form:
+        """Return what an operation can be called with. Raises as `finding` does."""
+        if called.serving is None or called.operation is None:
+            raise ValueError("there is nothing to describe")
+        document = f"{called.spec}/{called.serving}"
+        async with self._line(service_id):
+            ask = Describe(document, called.operation.endpoint)
+            answer = await self._answer(service_id, called, ask)
+        if not isinstance(answer, Form):
+            raise Unavailable("the document does not say in time what this operation takes")
+        return answer
+
+    async def _answer(self, service_id: UUID, called: Called, ask: Check | Describe) -> Answer:
+        """Ask the child, and have it learn the document where it does not know it."""
         for number in range(TRIES):
-            check = Check(document, endpoint, request, source)
-            answer = await self._aides.ask(service_id, check, CHECK_S)
-            if isinstance(answer, Fine):
-                return None
-            if isinstance(answer, Finding) and answer.spent:
-                raise Unavailable(f"to check it {answer.message.partition(';')[0]}")
-            if isinstance(answer, Finding):
-                return _masked(answer.message, request)
+            answer = await self._aides.ask(service_id, ask, CHECK_S)
+            if not isinstance(answer, Unknown | Unasked):
+                return answer
             if isinstance(answer, Unknown) and not number:
-                await self._learn(service_id, called, document)
+                await self._learn(service_id, called, ask.document)
             elif isinstance(answer, Unknown):  # what was learnt is forgotten: too much else was
                 source = await self._document(service_id, called)
+                ask = msgspec.structs.replace(ask, source=source)
         raise Unavailable("the child process that checks requests does not answer; see the log")
 
     async def _learn(self, service_id: UUID, called: Called, document: str) -> None:

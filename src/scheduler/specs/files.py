@@ -30,6 +30,21 @@ Machine = NamedDependency[Engine]
 @get("/{trace_id:str}/files/spec.yaml", media_type=YAML, summary="The document, as it was sent")
 async def get_document(trace_id: FromPath[str], service: Caller, engine: Machine) -> Response[Json]:
     """Return the document that came last, byte for byte; it may be JSON."""
+    return await file(engine, service, trace_id, "spec.yaml")
+
+
+async def file(engine: Engine, service: Service, trace_id: str, name: str) -> Response[Any]:
+    """Return one of a spec's files. Raises UserError."""
+    if name == "spec.yaml":
+        return await _document(engine, service, trace_id)
+    if name == "service.metadata.yaml":
+        return await _metadata(engine, service, trace_id)
+    if name == "client.zip":
+        return await _package(engine, service, trace_id)
+    raise NotFound(f"a spec has no file {name}")
+
+
+async def _document(engine: Engine, service: Service, trace_id: str) -> Response[Any]:
     async with engine.database.api.connect() as conn:
         of = await _found(conn, service, trace_id)
         source = await changes.source(conn, of, of.draft)
@@ -45,6 +60,10 @@ async def get_document(trace_id: FromPath[str], service: Caller, engine: Machine
 )
 async def get_metadata(trace_id: FromPath[str], service: Caller, engine: Machine) -> Response[Json]:
     """Return the trace_id, the name, and when the spec was changed last."""
+    return await file(engine, service, trace_id, "service.metadata.yaml")
+
+
+async def _metadata(engine: Engine, service: Service, trace_id: str) -> Response[Any]:
     async with engine.database.api.connect() as conn:
         of = await _found(conn, service, trace_id)
     return _file(metadata_file(of).encode(), YAML, "service.metadata.yaml")
@@ -58,6 +77,10 @@ async def get_metadata(trace_id: FromPath[str], service: Caller, engine: Machine
 )
 async def get_package(trace_id: FromPath[str], service: Caller, engine: Machine) -> Response[bytes]:
     """Return a Python package; it is written when it is first asked for, which takes a while."""
+    return await file(engine, service, trace_id, "client.zip")
+
+
+async def _package(engine: Engine, service: Service, trace_id: str) -> Response[Any]:
     async with engine.database.api.connect() as conn:
         of = await _found(conn, service, trace_id)
         if of.serving is None:

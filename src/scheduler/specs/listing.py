@@ -1,6 +1,7 @@
 """Lists of specs, and what their answers hold beside the row; it writes nothing."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -10,7 +11,7 @@ from sqlalchemy import text
 from scheduler.clock import Slice
 from scheduler.db import Conn
 from scheduler.documents.client import Client, Operation
-from scheduler.specs.model import COLUMNS, OF_SERVICE, Stored, home, stored
+from scheduler.specs.model import COLUMNS, OF_SERVICE, Status, Stored, home, stored
 
 PAGE_BYTES = 8 << 20
 """Of what the specs of a page hold, where that is asked for; it ends there, after one at least."""
@@ -35,6 +36,12 @@ SELECT {COLUMNS} FROM spec WHERE {OF_SERVICE}
 ORDER BY created_at DESC, key DESC OFFSET :offset LIMIT :most
 """)
 TOTAL = text(f"SELECT count(*) FROM spec WHERE {OF_SERVICE}")
+# What moves, or has moved just now: all that a page need be told of.
+MOVING = text(f"""
+SELECT trace_id, status FROM spec
+WHERE {OF_SERVICE} AND (status NOT IN ('SUCCESS', 'ERROR') OR updated_at >= :since)
+ORDER BY updated_at DESC LIMIT :most
+""")
 SOURCES = text("""
 SELECT s.key, d.source
 FROM spec s JOIN spec_document d
@@ -83,6 +90,14 @@ async def page(conn: Conn, service_id: UUID, *, offset: int, most: int) -> tuple
     total = int((await conn.execute(TOTAL, address)).scalar_one())
     rows = await conn.execute(PAGE, {**address, "offset": offset, "most": most})
     return total, [stored(row) for row in rows]
+
+
+async def moving(
+    conn: Conn, service_id: UUID, since: datetime, most: int
+) -> list[tuple[str, Status]]:
+    """Return trace_id and status of a service's specs that are under way, or were since a time."""
+    rows = await conn.execute(MOVING, {**_address(service_id), "since": since, "most": most})
+    return [(row.trace_id, row.status) for row in rows]
 
 
 async def whole(

@@ -9,6 +9,7 @@ from scheduler.actions import Call, Expected, Operation, Outcome
 from scheduler.actions.http import named, refused
 from scheduler.config import Settings
 from scheduler.db import Database
+from scheduler.documents.messages import Form
 from scheduler.documents.operation import WrongCall
 from scheduler.errors import TooManyRequests, Unavailable, UserError
 from scheduler.outbound import NotNowError, Outbound, Response, SendError
@@ -140,6 +141,16 @@ class OperationPerformer:
             finding = cut(str(e))
         return [] if finding is None else [(field_of(called.operation, finding), finding)]
 
+    async def form(self, service_id: UUID, called: Called) -> Form:
+        """Return what an operation can be called with.
+
+        Raises TooManyRequests and Unavailable where nobody can say.
+        """
+        try:
+            return await self._checks.form(service_id, called)
+        except ReplacedError:
+            raise Unavailable("the document has just been replaced; load this again") from None
+
     # The call ------------------------------------------------------------------------------------
 
     async def perform(self, prepared: tuple[Operation, Expected], call: Call) -> Outcome | None:
@@ -268,7 +279,7 @@ class OperationPerformer:
         most = self._limit(asked)
         try:
             response = await self._outbound.send(
-                target, headers, call.deadline, call.may_send, most
+                target, headers, call.deadline, call.may_send, most, call.marks
             )
         except NotNowError:
             return None

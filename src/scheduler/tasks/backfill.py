@@ -10,7 +10,7 @@ from litestar import Request, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
-from scheduler import asked, backfills, db, ledger, planner, quotas, services, state, task
+from scheduler import asked, audit, backfills, db, ledger, planner, quotas, services, state, task
 from scheduler.clock import Slice
 from scheduler.db import Conn, ms, rfc3339, utc
 from scheduler.definition import Definition
@@ -20,6 +20,7 @@ from scheduler.openapi import asks
 from scheduler.planner import stance_of
 from scheduler.planning import Planned
 from scheduler.service import Service
+from scheduler.tasks import changes
 from scheduler.tasks.execute import check_enabled
 from scheduler.tasks.permission import check_command
 
@@ -115,7 +116,13 @@ async def backfill_task(
     They keep their instants, and fall due one after the other from now on; asking again makes
     none twice. `next` says where to go on, where there are more than one call looks at.
     """
-    wanted = _wanted(await request.body(), engine.clock.now_ms(), engine)
+    sent = asked.body(await request.body(), Backfill)
+    return await backfilled(engine, service, task_id, sent)
+
+
+async def backfilled(engine: Engine, service: Service, task_id: str, sent: Backfill) -> Backfilled:
+    """Make the runs that a backfill asks for, or count them. Raises."""
+    wanted = _wanted(sent, engine.clock.now_ms(), engine)
     most = engine.settings.tasks.backfill_most
     quota = service.limits.max_runs_per_minute
     size = min(quota, QUOTA_PIECE) if quota and not wanted.dry_run else PIECE
@@ -129,7 +136,8 @@ async def backfill_task(
             if wanted.dry_run:
                 piece = await _counted(engine, service, task_id, wanted, after, room)
             else:
-                piece = await _made(engine, service, task_id, wanted, after, room)
+                begun = found.made > 0
+                piece = await _made(engine, service, task_id, wanted, after, room, begun=begun)
         except TooManyRequests:
             if not found.made:
                 raise
@@ -147,8 +155,7 @@ async def backfill_task(
     return found
 
 
-def _wanted(body: bytes, now: int, engine: Engine) -> _Wanted:
-    sent = asked.body(body, Backfill)
+def _wanted(sent: Backfill, now: int, engine: Engine) -> _Wanted:
     since, until = _time(sent.since, "from", now), _time(sent.until, "to", now)
     if until > now + SKEW_MS:
         raise ValidationFailed.of("to", "must not lie after now: what is to come is planned")
@@ -185,9 +192,19 @@ async def _counted(
 
 @db.again
 async def _made(
-    engine: Engine, service: Service, task_id: str, wanted: _Wanted, after: int, room: int
+    engine: Engine,
+    service: Service,
+    task_id: str,
+    wanted: _Wanted,
+    after: int,
+    room: int,
+    *,
+    begun: bool,
 ) -> _Piece:
-    """Make the runs of some instants that have none, under the lock of the task's plan."""
+    """Make the runs of some instants that have none, under the lock of the task's plan.
+
+    What is asked for stands in the audit once: with the first runs, before the call has `begun`.
+    """
     async with engine.database.api.begin() as conn:
         of, planned = await planner.locked(conn, service.id, task_id)
         check_command(of, service, engine.settings.commands)
@@ -202,6 +219,9 @@ async def _made(
         runs = list(zip(ids.values(), ids, due, strict=True))
         made = await backfills.make(conn, of.line, of.id, stance_of(of), runs, utc(now))
         piece.made, piece.first_due, piece.last_due = len(made), due[0], due[-1]
+        if not begun:
+            entry = changes.backfilled(of, wanted.since, wanted.until)
+            await audit.write(conn, service.id, service.by, [entry], utc(now))
         if latest > min(ids):
             await backfills.pace(conn, of.line, now, wanted.step_ms)
             piece.first_due = now

@@ -102,6 +102,11 @@ async def explain_task(
     at = asked.near(request.query_params, "at", now)
     if at is None:
         raise ValidationFailed.of("at", "is needed, like 2027-01-31T09:00:00Z")
+    return await explained(engine, service, task_id, at, now)
+
+
+async def explained(engine: Engine, service: Service, task_id: str, at: int, now: int) -> Explained:
+    """Return what becomes of a task at `at`, as seen at `now`, both in ms. Raises NotFound."""
     async with engine.database.api.connect() as connection:
         # One snapshot: a run that ends between two of them would be in neither.
         conn = await connection.execution_options(isolation_level="REPEATABLE READ")

@@ -18,16 +18,19 @@ from scheduler.actions import Operation
 from scheduler.db import Database, utc
 from scheduler.definition import Definition
 from scheduler.documents.client import Operation as Endpoint
+from scheduler.documents.operation import WrongCall
 from scheduler.engine import Engine
 from scheduler.errors import NotFound
 from scheduler.openapi import asks
 from scheduler.runs.api import cursor_of, read_cursor
 from scheduler.service import Service
 from scheduler.specs import model
-from scheduler.specs.asked import no_endpoint
+from scheduler.specs.asked import built, cut, field_of, no_endpoint
 from scheduler.specs.model import Called, Status, Stored
 from scheduler.specs.performer import OperationPerformer
 
+EACH = 100
+"""Tasks that a page looks at."""
 MOST = 1000
 """Tasks that one call looks at."""
 PAGE = 20
@@ -95,6 +98,34 @@ async def impact_of(
     after: Place = START,
 ) -> Impact:
     """Return the tasks from a place on that a spec does not fit. Raises NotFound."""
+    impact, document = await _compared(database, service_id, trace_id)
+    if document is None:
+        return impact
+    until, more = time.monotonic() + SECONDS, True
+    while more and impact.checked < MOST and time.monotonic() < until:
+        after, more = await _look(impact, document, after, operations, PAGE)
+    impact.next_cursor = cursor_of(after) if more else None
+    return impact
+
+
+async def page_of(
+    database: Database,
+    service_id: UUID,
+    trace_id: str,
+    operations: OperationPerformer,
+    after: Place = START,
+) -> Impact:
+    """Return the same of the next tasks, by three statements. Raises NotFound."""
+    impact, document = await _compared(database, service_id, trace_id)
+    if document is not None:
+        after, more = await _look(impact, document, after, operations, EACH)
+        impact.next_cursor = cursor_of(after) if more else None
+    return impact
+
+
+async def _compared(
+    database: Database, service_id: UUID, trace_id: str
+) -> tuple[Impact, "Document | None"]:
     async with database.api.connect() as conn:
         of = await model.of_trace(conn, service_id, trace_id)
         if of is None:
@@ -102,9 +133,8 @@ async def impact_of(
         number = of.draft if of.status in COMPILED else of.serving
         found = [] if number is None else await model.operations(conn, service_id, of.key, number)
     impact = Impact(of.trace_id, of.name, of.status, of.draft, number, 0, [], None)
-    if number is None:
-        return impact
-    return await _filled(impact, Document(of, number, database, found), after, operations)
+    document = None if number is None else Document(of, number, database, found)
+    return impact, document
 
 
 class Document:
@@ -134,39 +164,50 @@ class Document:
         """Say that it has no such endpoint, and which it has."""
         return no_endpoint(action, list(self._endpoints))
 
-    async def tasks(self, after: Place) -> list[Definition]:
+    async def tasks(self, after: Place, most: int) -> list[Definition]:
         """Return some of the tasks that call it, from a place on."""
         async with self.database.api.connect() as conn:
-            return await tasklist.calling(conn, self.of.service_id, self.of.name, after, PAGE)
+            return await tasklist.calling(conn, self.of.service_id, self.of.name, after, most)
+
+    def misfit(self, of: Definition) -> Misfit | None:
+        """Return what is wrong with a task, as far as the compiled document tells."""
+        action = of.action
+        if not isinstance(action, Operation):  # its row is damaged
+            return None
+        opened = action.opened(self.database.vault, of.service_id)
+        called = self.called(action.name)
+        if called.operation is None:
+            return Misfit(of.id, of.name, action.name, "endpoint", self.lacks(action))
+        try:
+            built(opened, called)
+        except (WrongCall, ValueError) as e:
+            why = cut(str(e))
+            return Misfit(of.id, of.name, action.name, field_of(called.operation, why), why)
+        return None
 
 
-async def _filled(
-    impact: Impact, document: Document, after: Place, operations: OperationPerformer
-) -> Impact:
-    """Look at tasks, as far as one call goes."""
-    until, more = time.monotonic() + SECONDS, True
-    while more and impact.checked < MOST and time.monotonic() < until:
-        page = await document.tasks(after)
-        found = await asyncio.gather(*(_misfit(each, document, operations) for each in page))
-        impact.tasks += [each for each in found if each is not None]
-        impact.checked += len(page)
-        more = len(page) == PAGE
-        if more:
-            after = page[-1].created_at, page[-1].key
-    impact.next_cursor = cursor_of(after) if more else None
-    return impact
+async def _look(
+    impact: Impact, document: Document, after: Place, operations: OperationPerformer, most: int
+) -> tuple[Place, bool]:
+    """Look at some tasks; return where to go on, and whether there may be more."""
+    page = await document.tasks(after, most)
+    found = await asyncio.gather(*(_misfit(each, document, operations) for each in page))
+    impact.tasks += [each for each in found if each is not None]
+    impact.checked += len(page)
+    if len(page) < most:
+        return after, False
+    return (page[-1].created_at, page[-1].key), True
 
 
 async def _misfit(
     of: Definition, document: Document, operations: OperationPerformer
 ) -> Misfit | None:
     action = of.action
-    if not isinstance(action, Operation):  # its row is damaged
-        return None
+    found = document.misfit(of)
+    if found is not None or not isinstance(action, Operation):
+        return found
     opened = action.opened(document.database.vault, of.service_id)
     called = document.called(action.name)
-    if called.operation is None:
-        return Misfit(of.id, of.name, action.name, "endpoint", document.lacks(action))
     wrong = await operations.misfits(of.service_id, opened, called)
     if not wrong:
         return None

@@ -8,7 +8,20 @@ from litestar import Request, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
-from scheduler import asked, clock, db, edits, lines, planner, queue, quotas, services, state, task
+from scheduler import (
+    asked,
+    audit,
+    clock,
+    db,
+    edits,
+    lines,
+    planner,
+    queue,
+    quotas,
+    services,
+    state,
+    task,
+)
 from scheduler.db import Conn, rfc3339, utc
 from scheduler.definition import Definition
 from scheduler.engine import Engine
@@ -19,7 +32,7 @@ from scheduler.planning import Planned
 from scheduler.run import NewRun, run_id
 from scheduler.runs import model as runs
 from scheduler.service import Service
-from scheduler.tasks import edit, listing
+from scheduler.tasks import changes, edit, listing
 from scheduler.tasks.execute import check_enabled
 from scheduler.tasks.model import TaskFields
 from scheduler.tasks.permission import check_command
@@ -106,6 +119,7 @@ async def _moved(
     if made.task.trigger != of.trigger:
         await quotas.take_runs(conn, service)
     await task.change(conn, made.task)
+    await audit.write(conn, service.id, service.by, changes.edited(of, made.task), utc(asked))
     # However far ahead: the run is there from now on, to be looked at and to be cancelled.
     earliest = await edits.replan(
         conn,

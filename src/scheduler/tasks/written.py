@@ -10,7 +10,19 @@ from typing import TypeVar
 
 import msgspec
 
-from scheduler import clock, db, edits, lines, planner, quotas, services, state, task, versions
+from scheduler import (
+    audit,
+    clock,
+    db,
+    edits,
+    lines,
+    planner,
+    quotas,
+    services,
+    state,
+    task,
+    versions,
+)
 from scheduler.actions import Command, Operation
 from scheduler.db import Conn, utc
 from scheduler.definition import Definition
@@ -20,7 +32,7 @@ from scheduler.judge import Unjudged, Verdicts
 from scheduler.planning import Planned
 from scheduler.service import Service
 from scheduler.standing import awaits, ended_ahead, limited
-from scheduler.tasks import edit, listing, model
+from scheduler.tasks import changes, edit, listing, model
 from scheduler.tasks.checking import Findings, Unchecked
 from scheduler.tasks.edit import Edit
 from scheduler.tasks.keeping import with_calendars
@@ -44,6 +56,14 @@ Also = Callable[[Conn, Definition, Definition], Awaitable[None]]
 """What is written along with a change, in its transaction: a task before it, and after."""
 Keep = Callable[[Conn, Definition, Planned, int], Awaitable[None]]
 """What is kept of a task that is deleted, in that transaction: its plan, and when that is (ms)."""
+
+
+class By(msgspec.Struct, frozen=True):
+    """What `changed` is asked along with the fields."""
+
+    check: Callable[[Definition], None]
+    also: Also
+    reason: str | None
 
 
 class Written(msgspec.Struct):
@@ -78,15 +98,17 @@ async def changed(
     *,
     check: Callable[[Definition], None] = _any,
     also: Also = _nothing,
+    reason: str | None = None,
 ) -> Written:
     """Change the fields sent of a task, and its future runs with it. Raises.
 
     `check` is asked about the task as it stands, which nobody else changes meanwhile; it raises
-    where it is not one to be changed. `also` is written along.
+    where it is not one to be changed. `also` is written along. `reason` is for the audit.
     """
+    by = By(check, also, reason)
 
     async def change(verdicts: Verdicts, findings: Findings) -> Written:
-        return await _change(engine, service, task_id, fields, (check, also), verdicts, findings)
+        return await _change(engine, service, task_id, fields, by, verdicts, findings)
 
     return await _judged(engine, service, change)
 
@@ -178,6 +200,7 @@ async def _create(
         made.task = await with_calendars(conn, made.task)
         await quotas.check_tasks(conn, service)
         await task.create(conn, made.task)
+        await audit.write(conn, service.id, service.by, [changes.made(made.task)], utc(now))
         earliest = await planner.create(
             conn, made.task, now, window_ms=engine.window_ms, at_once=made.at_once
         )
@@ -197,14 +220,13 @@ async def _change(
     service: Service,
     task_id: str,
     fields: TaskFields,
-    by: tuple[Callable[[Definition], None], Also],
+    by: By,
     verdicts: Verdicts,
     findings: Findings,
 ) -> Written:
-    check, also = by
     async with engine.database.api.begin() as conn:
         before, planned = await planner.locked(conn, service.id, task_id)
-        check(before)
+        by.check(before)
         asked, spent = await clock.database_ms(conn), (planned.runs, planned.until)
         gone = (await ended_ahead(conn, service.id, [before], asked)).get(before.key, ())
         vault, most = engine.database.vault, engine.settings.tasks
@@ -214,6 +236,8 @@ async def _change(
         findings.check(vault, made.task, before)
         made.task = await with_calendars(conn, made.task, before.bounds.calendars)
         await task.change(conn, made.task)
+        entries = changes.edited(before, made.task, by.reason)
+        await audit.write(conn, service.id, service.by, entries, utc(asked))
         earliest = await edits.replan(
             conn,
             before,
@@ -224,7 +248,7 @@ async def _change(
             asked=asked,
         )
         shown = await listing.stand(conn, made.task, engine.clock.now_ms())
-        await also(conn, before, made.task)
+        await by.also(conn, before, made.task)
     engine.recall(made.task.key)
     engine.wake(earliest)
     engine.resume_at(made.task.paused_until)
@@ -256,5 +280,6 @@ async def removed(
         await planner.remove(conn, of.line)
         await versions.keep(conn, of, None, now)
         await task.remove(conn, of.line)
+        await audit.write(conn, service.id, service.by, [changes.gone(of)], now)
         await state.remove(conn, of.line)
     engine.recall(of.key)

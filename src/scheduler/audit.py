@@ -1,0 +1,200 @@
+"""The audit: who changed what, and when. A row for each change, written in its transaction.
+
+Secrets are masked before a row is made. A replica of a version that knows no audit writes none.
+"""
+
+import secrets
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import (
+    Column,
+    DateTime,
+    Index,
+    Integer,
+    PrimaryKeyConstraint,
+    SmallInteger,
+    Table,
+    Text,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+from scheduler.db import Conn, metadata, ms
+from scheduler.run import bucket_of
+from scheduler.service import By
+
+AUDIT = Table(
+    "audit",
+    metadata,
+    Column("id", Uuid, nullable=False),
+    Column("bucket", SmallInteger, nullable=False),
+    Column("service_id", Uuid, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("ref", Text, nullable=False),
+    Column("key", Uuid),
+    Column("version", Integer),
+    Column("at", DateTime(timezone=True), nullable=False),
+    Column("verb", Text, nullable=False),
+    Column("way", Text, nullable=False),
+    Column("token_id", Uuid),
+    Column("changes", JSONB, nullable=False),
+    Column("reason", Text),
+    PrimaryKeyConstraint("id", "bucket", name="audit_pkey"),
+    Index("audit_of", "service_id", "kind", "ref", "id"),
+)
+
+
+class Change(msgspec.Struct, frozen=True, array_like=True):
+    """A field that became another, in words; None where there is none. Secrets are masked."""
+
+    name: str
+    before: str | None
+    after: str | None
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """A change to be written."""
+
+    ref: str
+    """What was changed, by the id that its service knows."""
+    verb: str
+    """What was done, in the past: `created`, `edited`, `paused`."""
+    kind: str = "task"
+    key: UUID | None = None
+    version: int | None = None
+    """The version that it made."""
+    changes: Sequence[Change] = ()
+    reason: str | None = None
+    """Why, where someone said it."""
+
+
+class Found(msgspec.Struct, frozen=True):
+    """A change that was written; `at` in ms since 1970."""
+
+    id: UUID
+    key: UUID | None
+    version: int | None
+    at: int
+    verb: str
+    by: By
+    changes: list[Change]
+    reason: str | None
+
+
+INSERT = text("""
+INSERT INTO audit (id, bucket, service_id, kind, ref, key, version, at, verb, way, token_id,
+                   changes, reason)
+SELECT u.id, u.bucket, :service_id, u.kind, u.ref, u.key, u.version, :at, u.verb, :way, :token_id,
+       CAST(u.changes AS jsonb), u.reason
+FROM unnest(CAST(:id AS uuid[]), CAST(:bucket AS smallint[]), CAST(:kind AS text[]),
+            CAST(:ref AS text[]), CAST(:key AS uuid[]), CAST(:version AS int[]),
+            CAST(:verb AS text[]), CAST(:changes AS text[]), CAST(:reason AS text[]))
+     AS u (id, bucket, kind, ref, key, version, verb, changes, reason)
+""")
+COLUMNS = "id, key, version, at, verb, way, token_id, changes, reason"
+OF = f"""
+SELECT {COLUMNS} FROM audit
+WHERE service_id = :service_id AND kind = :kind AND ref = :ref AND bucket = :bucket"""
+PAGE = text(f"{OF} AND id < :before ORDER BY id DESC LIMIT :most")
+# Of a task that is paused: why, however many edits there were since.
+NEWEST = text(f"""
+SELECT * FROM (({OF} ORDER BY id DESC LIMIT :most)
+    UNION ({OF} AND verb = 'paused' ORDER BY id DESC LIMIT 1)) AS newest
+ORDER BY id DESC
+""")
+LAST = UUID(int=(1 << 128) - 1)
+VERSIONS = 1 << 12
+
+
+def _id(at: int, version: int | None) -> UUID:
+    """Return a UUIDv7 (RFC 9562, 5.7) of a time in ms, whose rand_a is the version."""
+    order = (version or 0) % VERSIONS
+    return UUID(int=at << 80 | 7 << 76 | order << 64 | 2 << 62 | secrets.randbits(62))
+
+
+async def write(
+    conn: Conn, service_id: UUID, by: By, entries: Sequence[Entry], now: datetime
+) -> None:
+    """Write changes that `by` made of what a service has, by one statement."""
+    if not entries:
+        return
+    values: dict[str, Any] = {
+        "service_id": service_id,
+        "at": now,
+        "way": by.way,
+        "token_id": by.token_id,
+        "id": [_id(ms(now), each.version) for each in entries],
+        "bucket": [bucket_of(service_id, each.ref) for each in entries],
+        "changes": [_json(each.changes) for each in entries],
+    }
+    for name in ("kind", "ref", "key", "version", "verb", "reason"):
+        values[name] = [getattr(each, name) for each in entries]
+    await conn.execute(INSERT, values)
+
+
+def _json(changes: Sequence[Change]) -> str:
+    """Return changes as JSON text that jsonb takes: it refuses U+0000."""
+    return msgspec.json.encode(changes).decode().replace("\\u0000", "\\ufffd") if changes else "[]"
+
+
+async def page(
+    conn: Conn, service_id: UUID, ref: str, *, kind: str = "task", before: UUID | None, most: int
+) -> list[Found]:
+    """Return the changes of one thing, the newest first; those before an entry, if one is named."""
+    values = {"before": before or LAST, "most": most, **_named(service_id, kind, ref)}
+    return [_found(row) for row in await conn.execute(PAGE, values)]
+
+
+async def newest(conn: Conn, service_id: UUID, ref: str, most: int) -> list[Found]:
+    """Return the newest changes of a task, and its last pause, which may lie further back."""
+    values = {"most": most, **_named(service_id, "task", ref)}
+    return [_found(row) for row in await conn.execute(NEWEST, values)]
+
+
+def _named(service_id: UUID, kind: str, ref: str) -> dict[str, Any]:
+    ref = ref.replace("\x00", "\ufffd")  # no text in Postgres can hold one
+    bucket = bucket_of(service_id, ref)
+    return {"service_id": service_id, "kind": kind, "ref": ref, "bucket": bucket}
+
+
+def _found(row: Any) -> Found:
+    try:
+        changes = msgspec.json.decode(row.changes, type=list[Change])
+    except (msgspec.DecodeError, RecursionError):  # damaged by hand
+        changes = []
+    by = By(row.way, row.token_id)
+    return Found(row.id, row.key, row.version, ms(row.at), row.verb, by, changes, row.reason)
+
+
+# Those that are gone ------------------------------------------------------------------------------
+
+PIECE = 2000
+PRUNE = text("""
+DELETE FROM audit WHERE id = ANY(ARRAY(
+    SELECT id FROM audit WHERE id < :before ORDER BY id LIMIT :most))
+""")
+OF_SERVICE = "FROM audit WHERE service_id = :service_id LIMIT :most"
+REMOVE_SERVICE = text(
+    "DELETE FROM audit WHERE service_id = :service_id AND id = ANY(ARRAY("
+    f"SELECT id {OF_SERVICE} FOR UPDATE SKIP LOCKED))"
+)
+LEFT_OF_SERVICE = text(f"SELECT EXISTS (SELECT FROM (SELECT id {OF_SERVICE}) AS left_over)")
+
+
+async def prune(conn: Conn, kept_from: datetime, most: int = PIECE) -> bool:
+    """Delete a piece of what was written before `kept_from`; say whether more may be left."""
+    before = UUID(int=ms(kept_from) << 80)
+    gone = await conn.execute(PRUNE, {"before": before, "most": most})
+    return gone.rowcount == most
+
+
+async def remove_service(conn: Conn, service_id: UUID, most: int) -> bool:
+    """Delete at most so many of a service's rows; say whether any are left."""
+    await conn.execute(REMOVE_SERVICE, {"service_id": service_id, "most": most})
+    left = await conn.execute(LEFT_OF_SERVICE, {"service_id": service_id, "most": 1})
+    return bool(left.scalar_one())

@@ -1,0 +1,85 @@
+"""Large forms: documents that are uploaded, and calls that are tried, each with a limit of its own.
+
+A handler that reads one lifts the limit that holds for all other forms (`request_max_body_size`).
+"""
+
+import hmac
+from typing import Any
+from urllib.parse import parse_qsl
+
+from litestar import Request
+from litestar.datastructures import State, UploadFile
+from litestar.exceptions import HTTPException, SerializationException
+
+from scheduler.dashboard import caller
+from scheduler.dashboard.door import STALE, Visitor
+from scheduler.errors import Forbidden, InvalidRequest, PayloadTooLarge
+
+FIELDS_MOST = 1000
+PIECE = 64 << 10
+
+AnyRequest = Request[Any, Any, Any]
+
+
+class Sent:
+    """The fields of a form; a name may be there more than once."""
+
+    def __init__(self, pairs: list[tuple[str, str]], files: dict[str, bytes]) -> None:
+        self._pairs = pairs
+        self.files = files
+        """By field, what was uploaded; what is empty is left out."""
+
+    def one(self, name: str) -> str:
+        """Return the last value of a field; nothing where it is not there."""
+        found = self.all(name)
+        return found[-1] if found else ""
+
+    def all(self, name: str) -> list[str]:
+        """Return the values of a field, in their order."""
+        return [value for key, value in self._pairs if key == name]
+
+
+async def own(request: AnyRequest, state: State, of: Visitor, most: int, limit: str) -> Sent:
+    """Return a form of this session, of at most so many bytes; `limit` names the setting.
+
+    Raises Forbidden for one from elsewhere, PayloadTooLarge and InvalidRequest.
+    """
+    length = request.headers.get("content-length", "")
+    if not length.isdecimal():
+        raise InvalidRequest("a form says how long it is (Content-Length)")
+    if int(length) > most:
+        raise PayloadTooLarge(f"the form has more than {most} bytes ({limit})")
+    kind = request.content_type[0]
+    sent = await (_multipart(request) if kind == "multipart/form-data" else _plain(request))
+    ours = hmac.compare_digest(sent.one("form").encode(), of.form.encode())
+    if not ours or not caller.own_form(request, state.settings):
+        raise Forbidden(STALE)
+    return sent
+
+
+async def _plain(request: AnyRequest) -> Sent:
+    try:
+        body = (await request.body()).decode("ascii")
+        pairs = parse_qsl(
+            body, keep_blank_values=True, max_num_fields=FIELDS_MOST, errors="replace"
+        )
+    except ValueError:
+        raise InvalidRequest("the form cannot be read") from None
+    return Sent(pairs, {})
+
+
+async def _multipart(request: AnyRequest) -> Sent:
+    pairs, files = list[tuple[str, str]](), dict[str, bytes]()
+    try:
+        form = await request.form()
+    except (HTTPException, SerializationException, ValueError):
+        raise InvalidRequest("the form cannot be read") from None
+    for name, value in form.multi_items():
+        if isinstance(value, UploadFile):
+            content = await value.read()
+            if content:
+                files[name] = content
+        else:
+            pairs.append((name, str(value)))
+    await form.close()
+    return Sent(pairs, files)

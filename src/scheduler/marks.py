@@ -1,0 +1,36 @@
+"""Marks: when an attempt got how far, and what is kept of that."""
+
+import msgspec
+
+
+class Timing(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """How far an attempt got when, in tenths of a millisecond after it began."""
+
+    sent: int | None
+    """The connection was there, and the request was written; a command was started. None where
+    it did not come to that.
+    """
+    answered: int | None = None
+    """The head of the answer was there."""
+    dialled: bool = False
+    """The connection was a new one."""
+
+
+class Marks(msgspec.Struct, gc=False):
+    """The marks of one attempt, set by who makes it; seconds of the loop's clock, 0 for not yet."""
+
+    began: float
+    asked: bool = False
+    """A connection was asked for."""
+    sent: float = 0.0
+    answered: float = 0.0
+    dialled: bool = False
+
+    def timing(self) -> Timing | None:
+        """Return what is kept; None where nothing was tried that takes a while."""
+        if not self.asked:
+            return None
+        return Timing(self._after(self.sent), self._after(self.answered), self.dialled)
+
+    def _after(self, at: float) -> int | None:
+        return round((at - self.began) * 10_000) if at else None

@@ -1,0 +1,128 @@
+"""What an edit changes of a task, in words for the audit: masked, and cut where it is long."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+
+from scheduler.actions.step import Step
+from scheduler.audit import Change, Entry
+from scheduler.db import rfc3339
+from scheduler.definition import Definition
+from scheduler.masking import MASK, mask, mask_words
+from scheduler.tasks import model
+from scheduler.triggers import Once
+
+NOT_FIELDS = {"id", "service_id", "state", "scheduled_at", "created_at", "updated_at", "message"}
+"""Of a task as it is answered: what no edit sends, and when it is due next."""
+READ_MOST = 4000
+"""Characters of a value that are looked at."""
+MOST = 400
+"""Characters of a value that are kept."""
+BREAKS = ' \n",&'
+VERBS = {"active": "resumed", "paused": "paused", "disabled": "disabled"}
+
+
+def made(of: Definition) -> Entry:
+    """Return the entry of a task that was created; what it is like, it says itself."""
+    return Entry(ref=of.id, verb="created", key=of.key, version=of.version)
+
+
+def gone(of: Definition) -> Entry:
+    """Return the entry of a task that was deleted."""
+    changes = [Change("name", _words(of.name), None)]
+    return Entry(ref=of.id, verb="deleted", key=of.key, version=of.version, changes=changes)
+
+
+def back(of: Definition) -> Entry:
+    """Return the entry of a task whose deletion was undone."""
+    return Entry(ref=of.id, verb="restored", key=of.key, version=of.version)
+
+
+def backfilled(of: Definition, since: int, until: int) -> Entry:
+    """Return the entry of a backfill of what lies from `since` to `until`, in ms."""
+    span = [Change("from", None, rfc3339(since)), Change("to", None, rfc3339(until))]
+    return Entry(ref=of.id, verb="backfilled", key=of.key, version=of.version, changes=span)
+
+
+def edited(before: Definition, after: Definition, reason: str | None = None) -> Sequence[Entry]:
+    """Return the entry of an edit; none where it changes nothing, and nobody says why."""
+    changes = list(_changes(before, after))
+    if not changes and not reason:
+        return ()
+    moved = before.status != after.status or before.paused_until != after.paused_until
+    moved = moved or (reason is not None and after.status != "active")
+    verb = VERBS[after.status] if moved else "edited"
+    return [
+        Entry(
+            ref=after.id, verb=verb, key=after.key, version=after.version, changes=changes,
+            reason=reason or None,
+        )
+    ]  # fmt: skip
+
+
+def _changes(before: Definition, after: Definition) -> Iterator[Change]:
+    was, becomes = _fields(before), _fields(after)
+    hidden = _secrets(before), _secrets(after)
+    for name, old in was.items():
+        new = becomes[name]
+        if old != new:
+            words = _address if name == "url" else _words
+            yield Change(name, words(old), words(new))
+        elif name in hidden[0] and hidden[0][name] != hidden[1].get(name):
+            yield Change(name, MASK, MASK)
+
+
+def _fields(of: Definition) -> dict[str, Any]:
+    """Return what of a task an edit sends, as a GET answers it, secrets masked."""
+    shown = model.shown(of, "", 0)
+    fields = {
+        name: getattr(shown, name) for name in shown.__struct_fields__ if name not in NOT_FIELDS
+    }
+    fields["status"] = of.status
+    fields["paused_until"] = rfc3339(of.paused_until)
+    fields["scheduled_at"] = rfc3339(of.trigger.at) if isinstance(of.trigger, Once) else None
+    return fields
+
+
+def _secrets(of: Definition) -> dict[str, dict[str, str]]:
+    """Map the fields that hold secrets to those as they are stored, to be compared."""
+    found = {}
+    for name in ("header", "headers", "env"):
+        values = getattr(of.action, name, None)
+        if values and not isinstance(of.action, Step):
+            found[name] = {key: values[key] for key in of.action.secrets(values)}
+    return found
+
+
+def _words(value: Any) -> str | None:
+    if value is None:
+        return None
+    if isinstance(value, msgspec.Raw):
+        text = bytes(value).decode("utf-8", "replace")
+        return None if text == "null" else _kept(text)
+    if isinstance(value, dict):
+        value = [f"{name}: {each}" for name, each in value.items()]
+    if isinstance(value, list):
+        value = ", ".join(map(str, value))
+    return _kept(value if isinstance(value, str) else msgspec.json.encode(value).decode())
+
+
+def _address(url: str | None) -> str | None:
+    """Return a URL as pages show it: what is secret in it masked."""
+    return None if url is None else _cut(mask(url), len(url))
+
+
+def _kept(text: str) -> str:
+    """Return what of a text is kept, with how long it is where that is not all."""
+    read = text[:READ_MOST]
+    if len(text) > READ_MOST:  # cut within an address, maybe: between a password and its @
+        last = max(read.rfind(c) for c in BREAKS)
+        read = read[: last + 1] if "//" in read[last + 1 :] else read
+    return _cut(mask_words(read), len(text))
+
+
+def _cut(masked: str, size: int) -> str:
+    if size <= READ_MOST and len(masked) <= MOST:
+        return masked
+    return f"{masked[:MOST]}… ({size:,} characters)"

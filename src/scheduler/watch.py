@@ -1,0 +1,162 @@
+"""What changed among the runs of watched services since the last look; for all of them at once.
+
+A look costs two statements, whoever watches: what lives, and what ended. Both read a bounded number
+of rows of each service by its index, the newest first, so that a service with very much to do is
+seen in part, and says so.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import text
+
+from scheduler import codec
+from scheduler.db import Conn, ms, utc, walk_in_order
+from scheduler.history import Finished, finished
+from scheduler.run import Started, bucket_in
+
+MOST = 200
+"""Runs of a service that a look reads of each kind: due, waiting to be tried again, ended."""
+OVERLAP_MS = 4_000
+"""How far a look goes back before the last one: an end is written after the time it names."""
+LATE_MS = 12_000
+"""How long before that a run that ended, and was never seen alive, may have been due."""
+VANISHED_MS = 86_400_000
+"""How long ago a run that is gone may say that it ended."""
+
+RUN = """service_id, id, kind, task_key, task_id, version, scheduled_for, due, created_at,
+         jsonb_path_query_array(attempts, '$[0]') AS attempts, attempts_n,
+         claimed_by IS NOT NULL AS claimed"""
+LIVE = text(f"""
+SELECT r.* FROM unnest(CAST(:services AS uuid[])) AS w (service_id), LATERAL (
+    (SELECT {RUN} FROM run WHERE service_id = w.service_id AND due <= :now
+     ORDER BY due DESC LIMIT :most)
+    UNION ALL
+    (SELECT {RUN} FROM run WHERE service_id = w.service_id AND due <> scheduled_for AND due > :now
+     ORDER BY scheduled_for DESC, id DESC LIMIT :most)) AS r
+""")
+END = """service_id, id, kind, task_key, task_id, version, state, reason, scheduled_for, created_at,
+         started_at, finished_at, jsonb_path_query_array(attempts, '$[last]') AS attempts,
+         attempts_n, NULL AS response, truncated, count, gap_from, gap_to"""
+ENDED = text(f"""
+SELECT h.* FROM unnest(CAST(:services AS uuid[])) AS w (service_id), LATERAL (
+    SELECT {END} FROM history
+    WHERE service_id = w.service_id AND scheduled_for >= :due_since AND scheduled_for <= :ahead
+      AND finished_at >= :since
+    ORDER BY scheduled_for DESC, id DESC LIMIT :most) AS h
+UNION ALL
+SELECT {END} FROM history
+WHERE id = ANY(:ids) AND bucket = ANY(:buckets) AND service_id = ANY(:services)
+  AND finished_at >= :vanished_since
+""")
+
+
+class Changed(msgspec.Struct, frozen=True):
+    """A run that is new, or stands otherwise than at the last look."""
+
+    run: Started | Finished
+    attempts: int
+    """How many there were; `run` holds the first alone, or the last where it ended."""
+    new: bool
+    """It was not there at the last look."""
+
+
+class News(msgspec.Struct):
+    """What changed of a service; `cut` where more did than was read."""
+
+    changed: list[Changed] = []
+    cut: bool = False
+
+
+class Memory(msgspec.Struct):
+    """What the last looks saw of a service."""
+
+    live: dict[UUID, tuple[int, int, bool, bool]] = {}
+    """Of what lived: its due time, its attempts, whether a replica held it, whether it was due."""
+    ended: dict[UUID, int] = {}
+    """Of what ended lately: when (ms)."""
+    told: bool = False
+    """There was a look before: of what a first one finds little is new."""
+
+
+async def look(
+    conn: Conn, memories: Mapping[UUID, Memory], now: int, last: int
+) -> dict[UUID, News]:
+    """Return what changed of services since the `last` look; both in ms. `memories` are kept."""
+    await walk_in_order(conn)
+    services = list(memories)
+    news = {service: News() for service in services}
+    values = {"services": services, "now": utc(now), "most": MOST}
+    lived: dict[UUID, list[Any]] = {service: [] for service in services}
+    for row in await conn.execute(LIVE, values):
+        lived[row.service_id].append(row)
+    gone = [
+        run
+        for service, memory in memories.items()
+        for run in memory.live.keys() - {row.id for row in lived[service]}
+    ]
+    since = last - OVERLAP_MS
+    values = {
+        "services": services,
+        "most": MOST,
+        "since": utc(since),
+        "due_since": utc(since - LATE_MS),
+        "ahead": utc(now + OVERLAP_MS),
+        "ids": gone,
+        "buckets": list({bucket_in(run) for run in gone}),
+        "vanished_since": utc(now - VANISHED_MS),
+    }
+    ended: dict[UUID, dict[UUID, Any]] = {service: {} for service in services}
+    for row in await conn.execute(ENDED, values):
+        ended[row.service_id][row.id] = row
+    for service, memory in memories.items():
+        rows = [row for row in lived[service] if row.id not in ended[service]]
+        _live(news[service], memory, rows, now, since)
+        _ended(news[service], memory, ended[service], since)
+        memory.told = True
+    return news
+
+
+def _live(news: News, memory: Memory, rows: Sequence[Any], now: int, since: int) -> None:
+    before, memory.live = memory.live, {}
+    fresh = 0
+    for row in rows:
+        due = ms(row.due)
+        stance = (due, row.attempts_n, row.claimed, due <= now)
+        memory.live[row.id] = stance
+        new = row.id not in before and (memory.told or due >= since)
+        fresh += new
+        if before.get(row.id) != stance:
+            news.changed.append(Changed(_started(row), row.attempts_n, new))
+    news.cut |= fresh >= MOST
+
+
+def _ended(news: News, memory: Memory, rows: Mapping[UUID, Any], since: int) -> None:
+    before = memory.ended
+    memory.ended = {run: at for run, at in before.items() if at >= since}
+    fresh = 0
+    for run, row in rows.items():
+        at = ms(row.finished_at)
+        memory.ended[run] = at
+        if before.get(run) == at:
+            continue
+        fresh += 1
+        news.changed.append(Changed(finished(row), row.attempts_n, new=True))
+    news.cut |= fresh >= MOST
+
+
+def _started(row: Any) -> Started:
+    return Started(
+        id=row.id,
+        kind=row.kind,
+        task_key=row.task_key,
+        task_id=row.task_id,
+        version=row.version,
+        scheduled_for=ms(row.scheduled_for),
+        due=ms(row.due),
+        created_at=ms(row.created_at),
+        attempts=codec.decode(row.attempts, min(row.attempts_n, 1))[0],
+        claimed=row.claimed,
+    )
