@@ -54,13 +54,13 @@ KINDS = {
     "pause": Kind(
         "Pause", "Paused", "Active again:", "What is due meanwhile is not run, and not made up for."
     ),
-    "resume": Kind("Resume", "Resumed", "", "They are due again from now on."),
+    "resume": Kind("Resume", "Resumed", "", "What is due from now on is run again."),
     "run": Kind("Run", "Started", "", "Each is run once, now, beside its schedule."),
     "delete": Kind(
         "Delete",
         "Deleted",
         "Brought back",
-        "Nothing of them runs any more. For an hour you can have them back.",
+        "What is deleted runs no more. For an hour it can be had back.",
     ),
 }
 
