@@ -20,6 +20,7 @@ from bench import (
     idle,
     lists,
     memory,
+    pages,
     processes,
     report,
     rrules,
@@ -53,6 +54,8 @@ class Sizes(NamedTuple):
     crowded_s: int = 20
     listed_tasks: int = 1_000_000
     listed_runs: int = 10_000_000
+    paged_tasks: int = 10_000
+    paged_runs: int = 100_000
     ruled: int = 10_000
     processes: int = 10_000
     operations: int = 1000
@@ -73,6 +76,8 @@ QUICK = Sizes(
     crowded_s=4,
     listed_tasks=100_000,
     listed_runs=1_000_000,
+    paged_tasks=1000,
+    paged_runs=10_000,
     ruled=500,
     processes=500,
     operations=100,
@@ -108,6 +113,9 @@ class Bench:
         )
         await self._alone(
             "lists", lambda p: lists.lists(p, sink, sizes.listed_tasks, sizes.listed_runs)
+        )
+        await self._alone(
+            "pages", lambda p: pages.pages(p, sink, sizes.paged_tasks, sizes.paged_runs)
         )
         await self._alone("rrules", lambda _: rrules.planned(sizes.ruled))
         await self._alone(

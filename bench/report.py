@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.machine import median
+from bench.pages import PAGES
 
 Figures = dict[str, Any]
 
@@ -21,6 +22,7 @@ NAMES = {
     "idle_stored": "1,000,000 stored, 50 due in a minute",
     "memory": "memory",
     "lists": "lists, 1,000,000 tasks and 10,000,000 runs stored",
+    "pages": "pages of the dashboard, 10,000 tasks and 100,000 runs stored",
     "rrules": "recurrence rules, planning",
     "processes": "10,000 processes through a spec",
     "start": "start",
@@ -213,6 +215,16 @@ REST = {
         (f"{name.replace('_', ' ')}, {share}, ms", (name, share))
         for name in SHOWN
         for share in ("p50", "max")
+    ),
+    "pages": tuple(
+        (f"{name.replace('_', ' ')}, {words}", place)
+        for name in PAGES
+        for words, place in (
+            ("first byte, p50, ms", ("page", name, "first_byte", "p50")),
+            ("whole answer, p50, ms", ("page", name, "whole", "p50")),
+            ("statements", ("page", name, "statements")),
+            ("first paint, p50, ms", ("painted", name, "p50")),
+        )
     ),
     "immediate": (
         ("the API's answer, p50 ms", ("call_ms", "p50")),

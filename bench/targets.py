@@ -109,6 +109,11 @@ TARGETS: dict[str, list[Target]] = {
     "lists": [
         Target("first page of the slowest list, p50, ms", "50", _at("slowest_p50"), _just(50))
     ],
+    "pages": [
+        Target("slowest page, whole answer, p50, ms", "150", _at("slowest_p50"), _just(150)),
+        Target("slowest first paint, p50, ms", "300", _at("slowest_paint_p50"), _just(300)),
+        Target("statements of a page, at most", "5", _at("most_statements"), _just(5)),
+    ],
     "rrules": [
         Target("the oldest DTSTART / one of yesterday, at most", "1.5", _at("flat"), _just(1.5)),
         Target(

@@ -24,10 +24,10 @@ from scheduler import (
     errors,
     exclusions,
     executions,
+    glance,
     history,
     ledger,
     lines,
-    listpage,
     planner,
     queue,
     quotas,
@@ -39,6 +39,7 @@ from scheduler import (
     task,
     tasklist,
     taskpage,
+    taskrows,
     triggers,
     undo,
     usage,
@@ -226,13 +227,21 @@ OWNERS = {
     "admin_session": {"dashboard/admin_sessions.py"},
     "token": {"dashboard/sessions.py", "services.py", "usage.py"},
     "session": {"dashboard/sessions.py", "services.py"},
-    "task": {"listpage.py", "resealing.py", "task.py", "tasklist.py", "undo.py", "usage.py"},
-    "task_plan": {"listpage.py", "planner.py", "taskpage.py"},
+    "task": {
+        "glance.py",
+        "resealing.py",
+        "task.py",
+        "tasklist.py",
+        "taskrows.py",
+        "undo.py",
+        "usage.py",
+    },
+    "task_plan": {"glance.py", "planner.py", "taskpage.py", "taskrows.py"},
     "run": {
         "backfills.py",
+        "glance.py",
         "ledger.py",
         "lines.py",
-        "listpage.py",
         "queue.py",
         "replays.py",
         "schedules/events.py",
@@ -240,14 +249,15 @@ OWNERS = {
         "usage.py",
         "watch.py",
         "taskpage.py",
+        "taskrows.py",
     },
     "history": {
         "backfills.py",
         "executions.py",
+        "glance.py",
         "history.py",
         "ledger.py",
         "lines.py",
-        "listpage.py",
         "partitions.py",
         "queue.py",
         "replays.py",
@@ -255,6 +265,7 @@ OWNERS = {
         "skips.py",
         "watch.py",
         "taskpage.py",
+        "taskrows.py",
     },
     "log_entry": {"logstore.py"},
     "calendar": {"exclusions.py"},
@@ -268,21 +279,20 @@ OWNERS = {
     "replica": {"replicas.py"},
     "installation": {"installation.py", "migrate.py"},
     "service_usage": {"quotas.py", "usage.py"},
-    "task_state": {"listpage.py", "state.py"},
+    "task_state": {"glance.py", "state.py", "taskrows.py"},
     "task_version": {"versions.py"},
-    "undo": {"resealing.py", "undo.py"},
     "tally": {"tally.py"},
     "tally_mark": {"tally.py"},
     "audit": {"audit.py"},
+    "undo": {"resealing.py", "undo.py"},
 }
-"""`undo.py` keeps a row of `task` before it goes, and brings it back.
-`services.py` asks who is calling, also by a session, and writes none; `dashboard/sessions.py` asks
-whether a token stands.
+"""`services.py` asks who is calling, also by a session, and writes none; `dashboard/sessions.py` asks
+whether a token stands. `undo.py` keeps a row of `task` before it goes, and brings it back.
 `queue.py`, `lines.py`, `replays.py` and `skips.py` make the moves between `run` and `history`; `signing.py` has a column
 of its own, `resealing.py` changes the form of a value and never the value, and `migrate.py` asks
 before the schema is known; READERS write nothing."""
 READERS = {
-    "listpage.py",
+    "glance.py",
     "specs/listing.py",
     "tasklist.py",
     "ledger.py",
@@ -291,6 +301,7 @@ READERS = {
     "usage.py",
     "watch.py",
     "taskpage.py",
+    "taskrows.py",
 }
 NAMED = re.compile(
     r"\b(?:FROM|JOIN|INTO|UPDATE|TABLE|TRUNCATE|LIKE)\s+(?:ONLY\s+)?(?:IF NOT EXISTS\s+)?(\w+)"
@@ -418,6 +429,7 @@ MODULES = {
     "replays": replays,
     "skips": skips,
     "lines": lines,
+    "glance": glance,
     "history": history,
     "task": task,
     "planner": planner,
@@ -428,14 +440,14 @@ MODULES = {
     "ledger": ledger,
     "executions": executions,
     "schedules/events": events,
-    "listpage": listpage,
-    "undo": undo,
     "tasklist": tasklist,
     "taskpage": taskpage,
+    "taskrows": taskrows,
     "versions": versions,
     "audit": audit,
     "usage": usage,
     "watch": watch,
+    "undo": undo,
     "sessions": sessions,
     "exclusions": exclusions,
     "specs/responses": responses,
@@ -445,7 +457,6 @@ MODULES = {
 }
 THEIRS = {
     "task",
-    "undo",
     "task_plan",
     "task_state",
     "task_version",
@@ -462,6 +473,7 @@ THEIRS = {
     "spec_archive",
     "spec_document",
     "spec_operation",
+    "undo",
 }
 
 

@@ -121,7 +121,7 @@ async def test_the_list_is_sorted(visitor, alice, conn):
 
 
 async def test_a_sort_says_where_it_does_not_reach(visitor, alice, monkeypatch):
-    monkeypatch.setattr("scheduler.listpage.MOST", 2)
+    monkeypatch.setattr("scheduler.taskrows.MOST", 2)
     await make(alice, "a", "b", "c")
     text = (await visitor.get("/dashboard/tasks?sort=name")).text
     assert "only the newest of them are sorted" in text

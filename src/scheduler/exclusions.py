@@ -160,6 +160,13 @@ REMOVE_SERVICE = text(
     f"SELECT id {OF_SERVICE} FOR UPDATE SKIP LOCKED))"
 )
 LEFT_OF_SERVICE = text(f"SELECT EXISTS (SELECT FROM (SELECT id {OF_SERVICE}) AS left_over)")
+NAMES = text(f"SELECT name {OF_SERVICE}")
+
+
+async def names(conn: Conn, service_id: UUID, most: int) -> list[str]:
+    """Return the names of a service's calendars, in their order, `most` at most."""
+    found = await conn.execute(NAMES, {"service_id": service_id, "most": most})
+    return list(found.scalars())
 
 
 async def remove_service(conn: Conn, service_id: UUID, most: int) -> bool:

@@ -173,7 +173,7 @@ NEAR = 20
 """So far apart are the halves of `"key": "Authorization", "value": "..."` at most."""
 
 
-SENT = {"payload", "body", "reqbody", "env", "header", "headers", "value", "val", "command"}
+SENT = {"payload", "body", "reqbody", "env", "header", "headers", "value", "val", "command", "curl"}
 
 
 def _is_sent(name: str) -> bool:

@@ -60,8 +60,8 @@ async def wipe(engine: AsyncEngine, service: UUID, recall: Recall, rooms: Sequen
         history.remove_service,
         tally.remove_service,
         versions.remove_service,
-        undo.remove_service,
         audit.remove_service,
+        undo.remove_service,
         exclusions.remove_service,
     ):
         left = True

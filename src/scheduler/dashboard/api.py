@@ -13,6 +13,7 @@ from scheduler.dashboard import (
     apis,
     bulk,
     door,
+    editor,
     page,
     registering,
     static,
@@ -31,12 +32,13 @@ from scheduler.dashboard.system import show_admin_system, show_system
 from scheduler.dashboard.task import act_on_task, show_task
 from scheduler.dashboard.tasks import show_tasks
 from scheduler.dashboard.timeline import show_timeline
+from scheduler.dashboard.trials import Trials
 from scheduler.dashboard.tries import Tries
 from scheduler.engine import Engine
 from scheduler.errors import UserError
 from scheduler.specs.performer import OperationPerformer
 
-CONTRIBUTORS: list[Contributor] = []
+CONTRIBUTORS = [Contributor(apis.slots, apis.SECONDS)]
 """What pages add to the stream of a service that somebody watches."""
 
 AnyRequest = Request[Any, Any, Any]
@@ -93,46 +95,51 @@ def _answering(explained: Explained) -> Callable[[AnyRequest, Exception], Respon
     return answer_error
 
 
+HANDLERS: list[Any] = [
+    show_overview,
+    show_tasks,
+    *bulk.HANDLERS,
+    show_task,
+    act_on_task,
+    *editor.HANDLERS,
+    *task_asked.HANDLERS,
+    show_runs,
+    show_run,
+    send_body,
+    act_on_run,
+    show_process,
+    show_timeline,
+    *apis.HANDLERS,
+    *registering.HANDLERS,
+    *trying.HANDLERS,
+    show_calendars,
+    show_system,
+    show_settings,
+    act_on_settings,
+    *admin.HANDLERS,
+    watch_live,
+    show_admin_system,
+    show_nothing,
+    door.show_sign_in,
+    door.sign_in,
+    door.sign_out,
+    static.send_file,
+]
+
+
 def router(explained: Explained) -> Router:
     """Return the pages; what goes wrong on them is a page, too."""
-    failures, hub = Tries(), Hub(CONTRIBUTORS)
+    failures, trials, hub = Tries(), Trials(), Hub(CONTRIBUTORS)
     return Router(
         "/",
-        route_handlers=[
-            show_overview,
-            show_tasks,
-            *bulk.HANDLERS,
-            show_task,
-            act_on_task,
-            *task_asked.HANDLERS,
-            show_runs,
-            show_run,
-            send_body,
-            act_on_run,
-            show_process,
-            show_timeline,
-            *apis.HANDLERS,
-            *registering.HANDLERS,
-            *trying.HANDLERS,
-            show_calendars,
-            show_system,
-            show_settings,
-            act_on_settings,
-            *admin.HANDLERS,
-            watch_live,
-            show_admin_system,
-            show_nothing,
-            door.show_sign_in,
-            door.sign_in,
-            door.sign_out,
-            static.send_file,
-        ],
+        route_handlers=HANDLERS,
         dependencies={
             "visitor": Provide(door.visitor),
             "admin": Provide(admin_door.admin),
             "engine": Provide(_engine, sync_to_thread=False),
             "operations": Provide(_operations, sync_to_thread=False),
             "failures": Provide(lambda: failures, sync_to_thread=False),
+            "trials": Provide(lambda: trials, sync_to_thread=False),
             "hub": Provide(lambda: hub, sync_to_thread=False),
         },
         exception_handlers={

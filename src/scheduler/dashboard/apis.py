@@ -32,6 +32,8 @@ CALLERS = 20
 """Tasks that are looked at for the page of a spec; the page of its tasks looks at all."""
 MOVED = timedelta(minutes=10)
 MOVING_MOST = 500
+SECONDS = 2.0
+"""How often marks are made, while somebody watches."""
 SAID = {
     "new": "The document is registered. It is read and compiled now.",
     "edit": "The changes are saved.",

@@ -9,7 +9,7 @@ import msgspec
 from litestar import Request, Response, get
 from litestar.di import NamedDependency
 
-from scheduler import asked, listpage
+from scheduler import asked, taskrows
 from scheduler.clock import Slice
 from scheduler.dashboard import bulk, caller, page
 from scheduler.dashboard.door import Visitor
@@ -17,9 +17,9 @@ from scheduler.db import Conn
 from scheduler.definition import Definition
 from scheduler.engine import Engine
 from scheduler.errors import ValidationFailed
-from scheduler.listpage import SORTS, Facts
 from scheduler.planning import Planned
 from scheduler.standing import awaits
+from scheduler.taskrows import SORTS, Facts
 from scheduler.tasks import listing, model, preview
 from scheduler.tasks.model import Task
 from scheduler.undo import Count
@@ -121,7 +121,7 @@ async def show_tasks(request: AnyRequest, visitor: Who, engine: Machine) -> Resp
         sorts=SORTED,
         unsorted=found.total is None and wanted.sort != "newest",
         bounded=found.total is None and bool(wanted.filters["state"]),
-        most=listpage.MOST,
+        most=taskrows.MOST,
         first=wanted.number == 0,
         total=found.total,
         before=wanted.at(wanted.number - 1) if wanted.number else None,
@@ -155,7 +155,7 @@ async def _listed(engine: Engine, visitor: Visitor, wanted: Wanted, now: int) ->
     chosen, word = listing.read_filter(wanted.filters)
     async with engine.database.api.connect() as connection:
         conn = await connection.execution_options(isolation_level="REPEATABLE READ")
-        found = await listpage.page(
+        found = await taskrows.page(
             conn,
             service_id,
             chosen,
@@ -173,7 +173,7 @@ async def _listed(engine: Engine, visitor: Visitor, wanted: Wanted, now: int) ->
 async def _lines(
     conn: Conn, visitor: Visitor, tasks: list[Definition], now: int, act: UUID | None
 ) -> tuple[list[Line], Count | None]:
-    facts, noted = await listpage.facts(
+    facts, noted = await taskrows.facts(
         conn, visitor.service.id, [of.key for of in tasks], now, act
     )
     made, turn = [], Slice()

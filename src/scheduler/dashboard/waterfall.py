@@ -91,6 +91,8 @@ def _waited(before: float, start: float, *, first: bool) -> list[Part]:
 
 def _within(each: ShownAttempt, start: float, end: float, *, shell: bool) -> list[Part]:
     """Return the parts of an attempt; one, where nobody noted more, or it never came further."""
+    known = max(each.connected_ms or 0, each.answered_ms or 0)
+    end = max(end, min(start + known, end + 1))  # what is kept of its end is whole ms
     if each.connected_ms is None:
         return [Part("whole", start, end, WORDS["whole"])]
     sent = min(start + max(each.connected_ms, 0), end)

@@ -64,6 +64,14 @@ FROM spec s JOIN spec_operation o
 WHERE s.bucket = :bucket AND s.service_id = :service_id AND s.key = ANY(:keys)
 ORDER BY s.key, o.place
 """)
+CHOICES = text(f"""
+SELECT s.name, CASE WHEN s.name = :name THEN ARRAY(
+    SELECT o.endpoint FROM spec_operation o
+    WHERE o.bucket = s.bucket AND o.service_id = s.service_id AND o.spec_key = s.key
+        AND o.draft = s.serving
+    ORDER BY o.place LIMIT :most) END AS endpoints
+FROM spec s WHERE {OF_SERVICE} ORDER BY s.name LIMIT :most
+""")
 
 
 class Serving(msgspec.Struct):
@@ -98,6 +106,19 @@ async def moving(
     """Return trace_id and status of a service's specs that are under way, or were since a time."""
     rows = await conn.execute(MOVING, {**_address(service_id), "since": since, "most": most})
     return [(row.trace_id, row.status) for row in rows]
+
+
+async def choices(
+    conn: Conn, service_id: UUID, name: str, most: int
+) -> tuple[list[str], list[str]]:
+    """Return names of specs, and the endpoints, like `GET /pets/{id}`, of the one so called.
+
+    Of each `most` at most.
+    """
+    values = {**_address(service_id), "name": name, "most": most}
+    rows = (await conn.execute(CHOICES, values)).all()
+    endpoints: list[str] = next((row.endpoints for row in rows if row.endpoints is not None), [])
+    return [row.name for row in rows], list(endpoints)
 
 
 async def whole(

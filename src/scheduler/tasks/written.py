@@ -58,14 +58,6 @@ Keep = Callable[[Conn, Definition, Planned, int], Awaitable[None]]
 """What is kept of a task that is deleted, in that transaction: its plan, and when that is (ms)."""
 
 
-class By(msgspec.Struct, frozen=True):
-    """What `changed` is asked along with the fields."""
-
-    check: Callable[[Definition], None]
-    also: Also
-    reason: str | None
-
-
 class Written(msgspec.Struct):
     """A task as it was written, and as it is answered."""
 
@@ -103,11 +95,11 @@ async def changed(
     """Change the fields sent of a task, and its future runs with it. Raises.
 
     `check` is asked about the task as it stands, which nobody else changes meanwhile; it raises
-    where it is not one to be changed. `also` is written along. `reason` is for the audit.
+    where it is not one to be changed. `also` is written along; `reason` is for the audit.
     """
-    by = By(check, also, reason)
 
     async def change(verdicts: Verdicts, findings: Findings) -> Written:
+        by = (check, also, reason)
         return await _change(engine, service, task_id, fields, by, verdicts, findings)
 
     return await _judged(engine, service, change)
@@ -119,6 +111,17 @@ async def drafted(engine: Engine, service: Service, fields: TaskFields, now: int
     async def draft(verdicts: Verdicts, _findings: Findings) -> Edit:
         most = engine.settings.tasks
         return edit.new_task(fields, service.id, now, most, verdicts=verdicts)
+
+    return await _judged(engine, service, draft, now)
+
+
+async def redrafted(
+    engine: Engine, service: Service, before: Definition, fields: TaskFields, now: int
+) -> Edit:
+    """Return what a body makes of a task as it stands, at `now` (ms); nothing is stored. Raises."""
+
+    async def draft(verdicts: Verdicts, _findings: Findings) -> Edit:
+        return edit.edited(fields, before, now, engine.settings.tasks, verdicts=verdicts)
 
     return await _judged(engine, service, draft, now)
 
@@ -220,13 +223,14 @@ async def _change(
     service: Service,
     task_id: str,
     fields: TaskFields,
-    by: By,
+    by: tuple[Callable[[Definition], None], Also, str | None],
     verdicts: Verdicts,
     findings: Findings,
 ) -> Written:
+    check, also, reason = by
     async with engine.database.api.begin() as conn:
         before, planned = await planner.locked(conn, service.id, task_id)
-        by.check(before)
+        check(before)
         asked, spent = await clock.database_ms(conn), (planned.runs, planned.until)
         gone = (await ended_ahead(conn, service.id, [before], asked)).get(before.key, ())
         vault, most = engine.database.vault, engine.settings.tasks
@@ -236,7 +240,7 @@ async def _change(
         findings.check(vault, made.task, before)
         made.task = await with_calendars(conn, made.task, before.bounds.calendars)
         await task.change(conn, made.task)
-        entries = changes.edited(before, made.task, by.reason)
+        entries = changes.edited(before, made.task, reason)
         await audit.write(conn, service.id, service.by, entries, utc(asked))
         earliest = await edits.replan(
             conn,
@@ -248,7 +252,7 @@ async def _change(
             asked=asked,
         )
         shown = await listing.stand(conn, made.task, engine.clock.now_ms())
-        await by.also(conn, before, made.task)
+        await also(conn, before, made.task)
     engine.recall(made.task.key)
     engine.wake(earliest)
     engine.resume_at(made.task.paused_until)
