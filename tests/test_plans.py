@@ -29,6 +29,7 @@ from scheduler import (
     task,
     tasklist,
     taskpage,
+    taskrows,
     versions,
 )
 from scheduler.db import Conn, Database, utc
@@ -242,6 +243,34 @@ async def test_a_list_of_tasks_reads_a_bounded_part_of_an_index(filled, name):
     with statements(filled) as seen:
         async with filled.api.connect() as conn:
             await tasklist.page(conn, ALICE, LISTS[name], offset=0, count=101)
+    await explained(filled, seen)
+
+
+ROWS: dict[str, tuple[Filter, str | None, str, int]] = {
+    "all": (Filter(), None, "newest", 0),
+    "deep": (Filter(), None, "newest", 15_000),
+    "by name": (Filter(), None, "name", 0),
+    "next": (Filter(), None, "next", 50),
+    "failing": (Filter(), None, "failing", 0),
+    "rare by name": (Filter(tag="rare"), None, "name", 0),
+    "a word": (Filter(words=("seldom",)), None, "next", 0),
+    "pending": (Filter(), "pending", "newest", 500),
+    "failed and active": (Filter(status="active"), "failed", "name", 0),
+    "running": (Filter(), "running", "newest", 0),
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+async def test_a_page_of_the_dashboard_reads_a_bounded_part_of_an_index(filled, name):
+    wanted, word, sort, offset = ROWS[name]
+    with statements(filled) as seen:
+        async with filled.api.connect() as conn:
+            listed = await taskrows.page(
+                conn, ALICE, wanted, word, sort, now_ms(), offset=offset, count=51
+            )
+            keys = [of.key for of in listed.tasks]
+            facts, _ = await taskrows.facts(conn, ALICE, keys, now_ms(), uuid.UUID(int=1))
+    assert len(facts) == len(keys) and (keys or word == "running")
     await explained(filled, seen)
 
 
