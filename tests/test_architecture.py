@@ -301,6 +301,7 @@ READERS = {
     "usage.py",
     "watch.py",
     "taskpage.py",
+    "taskrows.py",
 }
 NAMED = re.compile(
     r"\b(?:FROM|JOIN|INTO|UPDATE|TABLE|TRUNCATE|LIKE)\s+(?:ONLY\s+)?(?:IF NOT EXISTS\s+)?(\w+)"

@@ -24,6 +24,7 @@ from scheduler import (
     state,
     task,
     tasklist,
+    usage,
     versions,
 )
 from scheduler.db import Conn, Database, utc
@@ -31,6 +32,7 @@ from scheduler.definition import Definition
 from scheduler.ledger import Query
 from scheduler.run import Line
 from scheduler.schedules import events
+from scheduler.service import Service
 from scheduler.tasklist import LOOK, Filter
 from scheduler.tasks import listing
 from test_queue import ALICE, BOB, now_ms
@@ -316,6 +318,7 @@ async def _task(conn: Conn) -> Definition:
 async def calendars_asked(conn: Conn) -> None:
     assert len(await tasklist.naming(conn, ALICE, "rare", 4)) == 4
     assert not await tasklist.naming(conn, BOB, "rare", 4)
+    assert len(await tasklist.keeping_clear(conn, ALICE, "rare", 21)) == 21
     assert not await tasklist.naming(conn, ALICE, "rar", 4)
     await exclusions.page(conn, ALICE, offset=0, most=100)
     await exclusions.held(conn, ALICE, ["often", "c7"])
@@ -399,4 +402,14 @@ async def test_what_else_is_read_uses_an_index(filled, what, monkeypatch):
     with statements(filled) as seen:
         async with filled.api.connect() as conn:
             await (calendars_asked(conn) if what == "calendars" else asked(conn, what))
+    await explained(filled, seen)
+
+
+async def test_what_services_use_is_counted_to_a_limit(filled):
+    of = [Service(key, "s", False, utc(now_ms()), utc(now_ms())) for key in (ALICE, BOB)]
+    with statements(filled) as seen:
+        async with filled.api.connect() as conn:
+            used = await usage.of_services(conn, of, now_ms())
+            await usage.of_all(conn, now_ms())
+    assert used[ALICE].tasks == usage.COUNT_MOST
     await explained(filled, seen)

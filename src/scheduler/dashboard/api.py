@@ -98,39 +98,42 @@ def _answering(explained: Explained) -> Callable[[AnyRequest, Exception], Respon
     return answer_error
 
 
+HANDLERS: list[Any] = [
+    show_overview,
+    show_tasks,
+    *bulk.HANDLERS,
+    show_task,
+    act_on_task,
+    *editor.HANDLERS,
+    *task_asked.HANDLERS,
+    show_runs,
+    show_run,
+    send_body,
+    act_on_run,
+    show_process,
+    show_timeline,
+    *apis.HANDLERS,
+    *registering.HANDLERS,
+    *trying.HANDLERS,
+    watch_live,
+    *calendars.HANDLERS,
+    *system.HANDLERS,
+    *settings.HANDLERS,
+    *admin.HANDLERS,
+    show_nothing,
+    door.show_sign_in,
+    door.sign_in,
+    door.sign_out,
+    static.send_file,
+]
+
+
 def router(explained: Explained) -> Router:
     """Return the pages; what goes wrong on them is a page, too."""
     failures, trials, hub = Tries(), Trials(), Hub(CONTRIBUTORS)
     return Router(
         "/",
-        route_handlers=[
-            show_overview,
-            show_tasks,
-            *bulk.HANDLERS,
-            show_task,
-            act_on_task,
-            *editor.HANDLERS,
-            *task_asked.HANDLERS,
-            show_runs,
-            show_run,
-            send_body,
-            act_on_run,
-            show_process,
-            show_timeline,
-            *apis.HANDLERS,
-            *registering.HANDLERS,
-            *trying.HANDLERS,
-            *calendars.HANDLERS,
-            *system.HANDLERS,
-            *settings.HANDLERS,
-            *admin.HANDLERS,
-            watch_live,
-            show_nothing,
-            door.show_sign_in,
-            door.sign_in,
-            door.sign_out,
-            static.send_file,
-        ],
+        route_handlers=HANDLERS,
         dependencies={
             "visitor": Provide(door.visitor),
             "admin": Provide(admin_door.admin),
