@@ -30,6 +30,7 @@ from scheduler import (
     tasklist,
     taskpage,
     taskrows,
+    usage,
     versions,
 )
 from scheduler.db import Conn, Database, utc
@@ -37,6 +38,7 @@ from scheduler.definition import Definition
 from scheduler.ledger import Query
 from scheduler.run import Line
 from scheduler.schedules import events
+from scheduler.service import Service
 from scheduler.tasklist import LOOK, Filter
 from scheduler.tasks import listing
 from test_queue import ALICE, BOB, now_ms
@@ -350,6 +352,7 @@ async def _task(conn: Conn) -> Definition:
 async def calendars_asked(conn: Conn, _what: str) -> None:
     assert len(await tasklist.naming(conn, ALICE, "rare", 4)) == 4
     assert not await tasklist.naming(conn, BOB, "rare", 4)
+    assert len(await tasklist.keeping_clear(conn, ALICE, "rare", 21)) == 21
     assert not await tasklist.naming(conn, ALICE, "rar", 4)
     await exclusions.page(conn, ALICE, offset=0, most=100)
     await exclusions.held(conn, ALICE, ["often", "c7"])
@@ -467,4 +470,14 @@ async def test_the_runs_beside_one_are_found_by_an_index(filled):
         async with filled.api.connect() as conn:
             before, _ = await history.beside(conn, ALICE, one)
     assert before is not None
+    await explained(filled, seen)
+
+
+async def test_what_services_use_is_counted_to_a_limit(filled):
+    of = [Service(key, "s", False, utc(now_ms()), utc(now_ms())) for key in (ALICE, BOB)]
+    with statements(filled) as seen:
+        async with filled.api.connect() as conn:
+            used = await usage.of_services(conn, of, now_ms())
+            await usage.of_all(conn, now_ms())
+    assert used[ALICE].tasks == usage.COUNT_MOST
     await explained(filled, seen)

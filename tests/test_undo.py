@@ -94,7 +94,7 @@ async def test_a_deleted_task_comes_back_as_it_was(visitor, alice, conn, receive
     assert receiver.last.header("Authorization") == "Bearer planted"
     assert await conn.fetchval("SELECT before FROM undo") is None
     verbs = [row["verb"] for row in await conn.fetch("SELECT verb FROM audit ORDER BY at")]
-    assert verbs == ["created", "deleted", "restored"]
+    assert verbs == ["created", "deleted", "brought back"]
 
 
 async def test_what_passed_meanwhile_is_recorded_as_skipped_and_not_run(

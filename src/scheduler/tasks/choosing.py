@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from uuid import UUID
 
-from scheduler import ledger, state, tasklist, taskrows
+from scheduler import lines, state, tasklist, taskrows
 from scheduler.clock import Slice
 from scheduler.db import Conn, utc
 from scheduler.errors import Conflict
