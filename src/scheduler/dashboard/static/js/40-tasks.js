@@ -1,6 +1,6 @@
 // The list of tasks: what is selected, and forms that change a line in place.
 {
-  document.documentElement.classList.add("scripted");
+  document.documentElement.classList.add("with-script");
 
   const boxes = () => [...document.querySelectorAll("input[name=id][form=bulk]")];
 
