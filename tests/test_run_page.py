@@ -59,7 +59,7 @@ async def test_the_waterfall_has_a_row_for_each_attempt_and_a_table_of_its_parts
     receiver.then(503, b'{"error": "soon"}')
     run = await ran(alice, receiver, max_retries=2)
     text = await page(visitor, run)
-    assert text.count("<svg") == 2
+    assert text.count('<svg class="waterfall"') == 2
     for kind in ("waiting", "connecting", "answering", "backoff"):
         assert f'<rect class="{kind}' in text, kind
     assert "<title>Connected, " in text and "Tried again: 503 may be gone" in text
