@@ -26,6 +26,7 @@ from scheduler import (
     task,
     tasklist,
     versions,
+    watch,
 )
 from scheduler.db import Conn, Database, utc
 from scheduler.definition import Definition
@@ -348,6 +349,9 @@ async def asked(conn: Conn, what: str) -> None:
         await history.ended_ahead(conn, ALICE, keys, utc(now))
     elif what == "running":
         await lines.running(conn, ALICE, utc(now), 10_001)
+    elif what == "a look":
+        memory = watch.Memory(live={uuid.uuid4(): (0, 0, True, True) for _ in range(200)})
+        await watch.look(conn, {ALICE: memory, BOB: watch.Memory()}, now, now - 1000)
     elif what == "verify":
         await task.triggered(conn, ALICE, (utc(0), uuid.UUID(int=0)), 501)
     elif what == "replaced versions":
@@ -381,6 +385,7 @@ async def asked(conn: Conn, what: str) -> None:
         "last ends",
         "ended ahead",
         "running",
+        "a look",
         "verify",
         "schedules",
         "pending events",
