@@ -15,16 +15,20 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from conftest import url_of
 from scheduler import (
+    audit,
+    backfills,
     config,
     exclusions,
     executions,
     history,
     ledger,
     lines,
+    moment,
     resealing,
     state,
     task,
     tasklist,
+    taskpage,
     versions,
     watch,
 )
@@ -315,7 +319,7 @@ async def _task(conn: Conn) -> Definition:
     return (await task.definitions(conn, [T1]))[T1]
 
 
-async def calendars_asked(conn: Conn) -> None:
+async def calendars_asked(conn: Conn, _what: str) -> None:
     assert len(await tasklist.naming(conn, ALICE, "rare", 4)) == 4
     assert not await tasklist.naming(conn, BOB, "rare", 4)
     assert not await tasklist.naming(conn, ALICE, "rar", 4)
@@ -335,6 +339,18 @@ async def schedules_asked(conn: Conn, what: str, now: int) -> None:
     else:
         found, total = await events.past(conn, await _task(conn), 0, offset=40_000, count=10)
         assert len(found) == 10 and total > 40_000
+
+
+async def page_asked(conn: Conn, what: str) -> None:
+    line, now = Line(T1, 1, ALICE), now_ms()
+    if what == "instant":
+        ids = backfills.ids_of(line, now - 1)
+        await moment.seen(conn, line, ids, now - 1, now, named=True)
+        return
+    found = await taskpage.seen(conn, line, now, after=None, most=100)
+    assert len(found.ended) == 100
+    await audit.newest(conn, ALICE, "t1", 5)
+    await audit.page(conn, ALICE, "t1", before=None, most=26)
 
 
 async def asked(conn: Conn, what: str) -> None:
@@ -363,7 +379,7 @@ async def asked(conn: Conn, what: str) -> None:
         assert step.after and not step.changed
         await resealing.piece(conn, ALICE, step.after, lambda *_: "")
     elif what == "calendars":
-        await calendars_asked(conn)
+        await calendars_asked(conn, what)
     elif what == "calling":
         assert (
             len(await tasklist.calling(conn, ALICE, "rare", (utc(0), uuid.UUID(int=0)), 1000))
@@ -373,9 +389,17 @@ async def asked(conn: Conn, what: str) -> None:
         await schedules_asked(conn, what, now)
     elif what == "old versions":
         await versions.prune(conn, utc(now))
+        await audit.prune(conn, utc(now))
     else:
         await state.page(conn, ALICE, what, [], offset=0, count=101)
         await state.count(conn, ALICE, what, 10_001)
+
+
+OF_ITS_OWN = {
+    "calendars": calendars_asked,
+    "page of a task": page_asked,
+    "instant": page_asked,
+}
 
 
 @pytest.mark.parametrize(
@@ -391,6 +415,8 @@ async def asked(conn: Conn, what: str) -> None:
         "pending events",
         "past events",
         "replaced versions",
+        "page of a task",
+        "instant",
         "old versions",
         "calendars",
         "calling",
@@ -404,5 +430,17 @@ async def test_what_else_is_read_uses_an_index(filled, what, monkeypatch):
     monkeypatch.setattr("test_plans.MOST", 60_000)  # a total is a sum over 50,000 entries
     with statements(filled) as seen:
         async with filled.api.connect() as conn:
-            await (calendars_asked(conn) if what == "calendars" else asked(conn, what))
+            await OF_ITS_OWN.get(what, asked)(conn, what)
+    await explained(filled, seen)
+
+
+async def test_the_runs_beside_one_are_found_by_an_index(filled):
+    query = Query(service_id=ALICE, keys=(T1,), states=frozenset(ledger.END_STATES))
+    async with filled.api.connect() as conn:
+        (_, one), *_ = (await ledger.page(conn, query, now_ms(), after=None, count=1)).found
+    assert isinstance(one, history.Finished)
+    with statements(filled) as seen:
+        async with filled.api.connect() as conn:
+            before, _ = await history.beside(conn, ALICE, one)
+    assert before is not None
     await explained(filled, seen)

@@ -429,6 +429,16 @@ async def naming(conn: Conn, service_id: UUID, calendar: str, most: int) -> list
     return list((await conn.execute(NAMING, values)).scalars())
 
 
+KEEPING_CLEAR = text(NAMING.text.replace("SELECT id", f"SELECT {COLUMNS}"))
+
+
+async def keeping_clear(conn: Conn, service_id: UUID, calendar: str, most: int) -> list[Definition]:
+    """Return some of a service's tasks that name a calendar."""
+    marked = f's{str(service_id)[28:]}"{calendar}"'
+    values = {"service_id": service_id, "marked": marked, "most": most}
+    return [definition(row) for row in await conn.execute(KEEPING_CLEAR, values)]
+
+
 # Those that call a spec ---------------------------------------------------------------------------
 
 CALLING = text(f"""

@@ -1,6 +1,5 @@
 // The list of tasks: what is selected, and forms that change a line in place.
 {
-  document.documentElement.classList.add("scripted");
 
   const boxes = () => [...document.querySelectorAll("input[name=id][form=bulk]")];
 
