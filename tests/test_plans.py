@@ -365,9 +365,6 @@ async def asked(conn: Conn, what: str) -> None:
         await history.ended_ahead(conn, ALICE, keys, utc(now))
     elif what == "running":
         await lines.running(conn, ALICE, utc(now), 10_001)
-    elif what == "a look":
-        memory = watch.Memory(live={uuid.uuid4(): (0, 0, True, True) for _ in range(200)})
-        await watch.look(conn, {ALICE: memory, BOB: watch.Memory()}, now, now - 1000)
     elif what == "verify":
         await task.triggered(conn, ALICE, (utc(0), uuid.UUID(int=0)), 501)
     elif what == "replaced versions":
@@ -395,7 +392,14 @@ async def asked(conn: Conn, what: str) -> None:
         await state.count(conn, ALICE, what, 10_001)
 
 
+async def looked(conn: Conn, _: str) -> None:
+    now = now_ms()
+    memory = watch.Memory(live={uuid.uuid4(): (0, 0, True, True) for _ in range(200)})
+    await watch.look(conn, {ALICE: memory, BOB: watch.Memory()}, now, now - 1000)
+
+
 OF_ITS_OWN = {
+    "a look": looked,
     "calendars": calendars_asked,
     "page of a task": page_asked,
     "instant": page_asked,
