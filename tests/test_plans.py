@@ -32,6 +32,7 @@ from scheduler import (
     taskrows,
     usage,
     versions,
+    watch,
 )
 from scheduler.db import Conn, Database, utc
 from scheduler.definition import Definition
@@ -423,7 +424,14 @@ async def asked(conn: Conn, what: str) -> None:
         await state.count(conn, ALICE, what, 10_001)
 
 
+async def looked(conn: Conn, _: str) -> None:
+    now = now_ms()
+    memory = watch.Memory(live={uuid.uuid4(): (0, 0, True, True) for _ in range(200)})
+    await watch.look(conn, {ALICE: memory, BOB: watch.Memory()}, now, now - 1000)
+
+
 OF_ITS_OWN = {
+    "a look": looked,
     "calendars": calendars_asked,
     "page of a task": page_asked,
     "instant": page_asked,
@@ -437,6 +445,7 @@ OF_ITS_OWN = {
         "last ends",
         "ended ahead",
         "running",
+        "a look",
         "verify",
         "schedules",
         "pending events",
