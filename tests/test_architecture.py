@@ -526,8 +526,9 @@ def _made_on_the_spot() -> Iterator[str]:
         Query(service_id=SERVICE, run=key),
     ):
         assert ledger._values(query, 1, None)["service_id"] == SERVICE
-        for walk in ledger._walks(query):
-            yield from (walk.rows(), walk.stop())
+        for walks in ledger._walks(query):
+            for walk in walks:
+                yield from (walk.rows(), walk.stop())
 
 
 def test_statements_made_on_the_spot_name_the_service_too():

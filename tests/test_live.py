@@ -195,7 +195,8 @@ def beats(heard: Heard, most: int) -> None:
 
 
 async def test_a_stranger_hears_nothing_and_is_not_to_come_back(anonymous):
-    assert (await anonymous.get("/dashboard/live", headers=ACCEPT)).status_code == 204
+    answer = await anonymous.get("/dashboard/live", headers=ACCEPT)
+    assert answer.content == live.SIGNED_OUT
     assert (await anonymous.get("/dashboard/live")).status_code == 400
 
 

@@ -20,6 +20,7 @@ from scheduler import (
     executions,
     history,
     ledger,
+    lines,
     resealing,
     state,
     task,
@@ -346,7 +347,7 @@ async def asked(conn: Conn, what: str) -> None:
         keys = [T1, *(uuid.UUID(int=n) for n in range(1000))]
         await history.ended_ahead(conn, ALICE, keys, utc(now))
     elif what == "running":
-        await ledger.running(conn, ALICE, now, 10_001)
+        await lines.running(conn, ALICE, utc(now), 10_001)
     elif what == "verify":
         await task.triggered(conn, ALICE, (utc(0), uuid.UUID(int=0)), 501)
     elif what == "replaced versions":

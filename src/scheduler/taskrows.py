@@ -10,7 +10,7 @@ from uuid import UUID
 import msgspec
 from sqlalchemy import text
 
-from scheduler import exclusions, ledger, tasklist, undo
+from scheduler import exclusions, lines, tasklist, undo
 from scheduler.db import Conn, ms, utc
 from scheduler.definition import Definition
 from scheduler.planning import Planned
@@ -21,10 +21,10 @@ SORTS = ("newest", "name", "next", "failing")
 MOST = TOTAL_MOST
 """Tasks that are looked at to sort them, to count them, or for those in a state."""
 OUTLINES = COLUMNS.replace("description,", "NULL AS description,").replace("action,", OUTLINE)
-RUNNING = f"key = ANY(ARRAY({ledger.RUNNING.text}))"
+RUNNING = f"key = ANY(ARRAY({lines.RUNNING.text}))"
 STANDING = f"""key = ANY(ARRAY(
     SELECT key FROM task_state WHERE service_id = :service_id AND state = :word
-      AND key <> ALL(ARRAY({ledger.RUNNING.text}))
+      AND key <> ALL(ARRAY({lines.RUNNING.text}))
     ORDER BY created_at DESC, key DESC LIMIT :most))"""
 NEXT = """LEFT JOIN task_plan p
         ON p.key = f.key AND p.bucket = f.bucket AND p.service_id = :service_id"""

@@ -14,6 +14,7 @@ from scheduler.dashboard import (
     bulk,
     door,
     editor,
+    overview,
     page,
     registering,
     static,
@@ -24,9 +25,9 @@ from scheduler.dashboard.admin_door import AdminWanted
 from scheduler.dashboard.calendars import show_calendars
 from scheduler.dashboard.door import Stranger, Visitor
 from scheduler.dashboard.live import Contributor, Hub, watch_live
-from scheduler.dashboard.overview import LIVE, show_overview
 from scheduler.dashboard.run import act_on_run, send_body, show_process, show_run
 from scheduler.dashboard.runs import show_runs
+from scheduler.dashboard.runs_export import Exports, export_runs
 from scheduler.dashboard.settings import act_on_settings, show_settings
 from scheduler.dashboard.system import show_admin_system, show_system
 from scheduler.dashboard.task import act_on_task, show_task
@@ -38,7 +39,7 @@ from scheduler.engine import Engine
 from scheduler.errors import UserError
 from scheduler.specs.performer import OperationPerformer
 
-CONTRIBUTORS = [LIVE, Contributor(apis.slots, apis.SECONDS)]
+CONTRIBUTORS = [Contributor(apis.slots, apis.SECONDS), Contributor(overview.slots, overview.LIVE_S)]
 """What pages add to the stream of a service that somebody watches."""
 
 AnyRequest = Request[Any, Any, Any]
@@ -89,14 +90,14 @@ def _answering(explained: Explained) -> Callable[[AnyRequest, Exception], Respon
             headers=headers,
             title=TITLES.get(status, "Something went wrong here"),
             said=refused.message if refused else "The log knows more.",
-            visitor=None,
+            visitor=getattr(request.state, "visitor", None),
         )
 
     return answer_error
 
 
 HANDLERS: list[Any] = [
-    show_overview,
+    overview.show_overview,
     show_tasks,
     *bulk.HANDLERS,
     show_task,
@@ -104,6 +105,7 @@ HANDLERS: list[Any] = [
     *editor.HANDLERS,
     *task_asked.HANDLERS,
     show_runs,
+    export_runs,
     show_run,
     send_body,
     act_on_run,
@@ -129,7 +131,8 @@ HANDLERS: list[Any] = [
 
 def router(explained: Explained) -> Router:
     """Return the pages; what goes wrong on them is a page, too."""
-    failures, trials, hub = Tries(), Trials(), Hub(CONTRIBUTORS)
+    failures, trials, exports = Tries(), Trials(), Exports()
+    hub = Hub(CONTRIBUTORS)
     return Router(
         "/",
         route_handlers=HANDLERS,
@@ -139,6 +142,7 @@ def router(explained: Explained) -> Router:
             "engine": Provide(_engine, sync_to_thread=False),
             "operations": Provide(_operations, sync_to_thread=False),
             "failures": Provide(lambda: failures, sync_to_thread=False),
+            "exports": Provide(lambda: exports, sync_to_thread=False),
             "trials": Provide(lambda: trials, sync_to_thread=False),
             "hub": Provide(lambda: hub, sync_to_thread=False),
         },

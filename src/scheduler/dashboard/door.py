@@ -21,6 +21,8 @@ SESSION = "scheduler_session"
 FORM = "scheduler_form"
 SIGN_IN = "/dashboard/sign-in"
 HOME = "/dashboard"
+OF_TASKS = ("new", "bulk")
+"""Addresses that belong to the tasks, beside their own: a task's id is a free word."""
 FORM_MOST = 16_384
 """Bytes of a form."""
 FIELDS_MOST = 20
@@ -49,6 +51,8 @@ class Visitor(msgspec.Struct, frozen=True):
     service: Service
     form: str
     cookie: str
+    section: str = ""
+    """Which part of the dashboard the page belongs to: the first word of its address."""
 
 
 async def visitor(request: AnyRequest, state: State) -> Visitor:
@@ -61,7 +65,11 @@ async def visitor(request: AnyRequest, state: State) -> Visitor:
     if found is None:
         raise Stranger
     service = state.gate.visited(*found)
-    return Visitor(service, sessions.form_token(cookie), cookie)
+    section = request.url.path.removeprefix(HOME).strip("/").partition("/")[0]
+    section = "tasks" if section in OF_TASKS else section
+    made = Visitor(service, sessions.form_token(cookie), cookie, section)
+    request.state.visitor = made
+    return made
 
 
 async def form(request: AnyRequest) -> dict[str, str]:

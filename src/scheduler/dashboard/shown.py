@@ -89,16 +89,32 @@ def _number(found: re.Match[str]) -> str:
 SPANS = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1000, "s"))
 
 
-def when(at: int | str | datetime | None, now: int) -> Markup:
-    """Return an instant (ms since 1970, RFC 3339, aware) with how far from `now` it is."""
+def when(at: int | str | datetime | None, now: int, zone: str = "") -> Markup:
+    """Return an instant (ms since 1970, RFC 3339, aware) with how far from `now` it is.
+
+    The script shows it in the reader's zone, and in `zone`, a task's, where one points at it.
+    """
     if at is None:
         return Markup('<span class="none">none</span>')
     at = ms(at) if isinstance(at, datetime) else at
     at_ms = asked.instant(at) if isinstance(at, str) else at
-    away = distance(at_ms - now)  # no part of it is anybody's text
-    return Markup(  # noqa: S704
-        f'<time datetime="{rfc3339(at_ms)}">{clock(at_ms)} <small>{away}</small></time>'
-    )
+    return _time(at_ms, zone, f"{clock(at_ms)} <small>{distance(at_ms - now)}</small>")
+
+
+def since(at: int | str | datetime | None, now: int, zone: str = "") -> Markup:
+    """Return how far from `now` an instant is; the exact one where one points at it."""
+    if at is None:
+        return Markup('<span class="none">none</span>')
+    at = ms(at) if isinstance(at, datetime) else at
+    at_ms = asked.instant(at) if isinstance(at, str) else at
+    return _time(at_ms, zone, f"<span data-away>{distance(at_ms - now)}</span>")
+
+
+def _time(at_ms: int, zone: str, inside: str) -> Markup:
+    of = f' data-zone="{html.escape(zone)}"' if zone else ""
+    title = f' title="{clock(at_ms)} UTC"'
+    made = f'<time datetime="{rfc3339(at_ms)}"{of}{title}>{inside}</time>'
+    return Markup(made)  # noqa: S704  (nothing else of it is anybody's text)
 
 
 def clock(at: int) -> str:
@@ -111,7 +127,11 @@ def distance(span: int) -> str:
     """Return in words how far away something is; negative milliseconds for the past."""
     if abs(span) < 1000:
         return "now"
-    words = duration(abs(span))
+    whole = abs(span) // 1000 * 1000
+    if whole < 60_000:
+        words = f"{whole // 1000} s"
+    else:
+        words = duration(whole if whole >= 3_600_000 else whole // 60_000 * 60_000)
     return f"in {words}" if span > 0 else f"{words} ago"
 
 
@@ -140,6 +160,7 @@ FILTERS: dict[str, Any] = {
     "written": written,
     "plain": plain,
     "when": when,
+    "since": since,
     "clock": clock,
     "duration": duration,
     "json": lambda raw: bytes(raw).decode(),

@@ -4,9 +4,9 @@ import hashlib
 from collections.abc import Sequence
 from uuid import UUID
 
-from scheduler import ledger, state, tasklist
+from scheduler import lines, state, tasklist
 from scheduler.clock import Slice
-from scheduler.db import Conn
+from scheduler.db import Conn, utc
 from scheduler.errors import Conflict
 from scheduler.tasklist import Filter, Named
 
@@ -31,7 +31,7 @@ async def fitting(
 async def _standing(
     conn: Conn, service_id: UUID, wanted: Filter, word: str, now: int
 ) -> list[UUID]:
-    running = await ledger.running(conn, service_id, now, MOST + 1)
+    running = await lines.running(conn, service_id, utc(now), MOST + 1)
     if word == "running":
         return running
     few = None if wanted == Filter() else await tasklist.few(conn, service_id, wanted)

@@ -1,4 +1,4 @@
-// The form of a task: rows, the preview while typing, the test call; and the buttons that copy.
+// The form of a task: rows, the preview while typing, the test call.
 {
   const PAUSE_MS = 300;
   const editor = document.querySelector("[data-editor]");
@@ -117,20 +117,4 @@
     if (!editor.elements.namedItem("task") && field.value === "UTC" && known)
       if (times.every((each) => !each.value)) field.value = zone;
   }
-
-  for (const button of document.querySelectorAll("[data-copy]")) button.hidden = false;
-  document.addEventListener("click", async (event) => {
-    const button = event.target.closest?.("[data-copy]");
-    if (!button) return;
-    const shown = document.getElementById(button.dataset.copy);
-    try {
-      await navigator.clipboard.writeText(JSON.parse(button.dataset.text));
-      button.textContent = "Copied";
-    } catch {
-      // No leave to write there, or no TLS: what is selected can be copied by hand.
-      getSelection().selectAllChildren(shown);
-      button.textContent = "Selected";
-    }
-    setTimeout(() => (button.textContent = "Copy"), 2000);
-  });
 }
