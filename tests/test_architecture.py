@@ -28,6 +28,7 @@ from scheduler import (
     history,
     ledger,
     lines,
+    moment,
     planner,
     queue,
     quotas,
@@ -236,7 +237,7 @@ OWNERS = {
         "undo.py",
         "usage.py",
     },
-    "task_plan": {"glance.py", "planner.py", "taskpage.py", "taskrows.py"},
+    "task_plan": {"glance.py", "moment.py", "planner.py", "taskpage.py", "taskrows.py"},
     "run": {
         "backfills.py",
         "glance.py",
@@ -249,6 +250,7 @@ OWNERS = {
         "usage.py",
         "watch.py",
         "taskpage.py",
+        "moment.py",
         "taskrows.py",
     },
     "history": {
@@ -265,6 +267,7 @@ OWNERS = {
         "skips.py",
         "watch.py",
         "taskpage.py",
+        "moment.py",
         "taskrows.py",
     },
     "log_entry": {"logstore.py"},
@@ -302,6 +305,7 @@ READERS = {
     "watch.py",
     "taskpage.py",
     "taskrows.py",
+    "moment.py",
 }
 NAMED = re.compile(
     r"\b(?:FROM|JOIN|INTO|UPDATE|TABLE|TRUNCATE|LIKE)\s+(?:ONLY\s+)?(?:IF NOT EXISTS\s+)?(\w+)"
@@ -442,6 +446,7 @@ MODULES = {
     "schedules/events": events,
     "tasklist": tasklist,
     "taskpage": taskpage,
+    "moment": moment,
     "taskrows": taskrows,
     "versions": versions,
     "audit": audit,

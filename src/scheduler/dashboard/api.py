@@ -12,24 +12,24 @@ from scheduler.dashboard import (
     admin_door,
     apis,
     bulk,
+    calendars,
     door,
     editor,
-    overview,
     page,
     registering,
+    settings,
     static,
+    system,
     task_asked,
     trying,
 )
 from scheduler.dashboard.admin_door import AdminWanted
-from scheduler.dashboard.calendars import show_calendars
 from scheduler.dashboard.door import Stranger, Visitor
 from scheduler.dashboard.live import Contributor, Hub, watch_live
+from scheduler.dashboard.overview import LIVE, show_overview
 from scheduler.dashboard.run import act_on_run, send_body, show_process, show_run
 from scheduler.dashboard.runs import show_runs
 from scheduler.dashboard.runs_export import Exports, export_runs
-from scheduler.dashboard.settings import act_on_settings, show_settings
-from scheduler.dashboard.system import show_admin_system, show_system
 from scheduler.dashboard.task import act_on_task, show_task
 from scheduler.dashboard.tasks import show_tasks
 from scheduler.dashboard.timeline import show_timeline
@@ -39,7 +39,11 @@ from scheduler.engine import Engine
 from scheduler.errors import UserError
 from scheduler.specs.performer import OperationPerformer
 
-CONTRIBUTORS = [Contributor(apis.slots, apis.SECONDS), Contributor(overview.slots, overview.LIVE_S)]
+CONTRIBUTORS = [
+    LIVE,
+    Contributor(apis.slots, apis.SECONDS),
+    Contributor(system.slots, system.SECONDS),
+]
 """What pages add to the stream of a service that somebody watches."""
 
 AnyRequest = Request[Any, Any, Any]
@@ -97,7 +101,7 @@ def _answering(explained: Explained) -> Callable[[AnyRequest, Exception], Respon
 
 
 HANDLERS: list[Any] = [
-    overview.show_overview,
+    show_overview,
     show_tasks,
     *bulk.HANDLERS,
     show_task,
@@ -114,13 +118,11 @@ HANDLERS: list[Any] = [
     *apis.HANDLERS,
     *registering.HANDLERS,
     *trying.HANDLERS,
-    show_calendars,
-    show_system,
-    show_settings,
-    act_on_settings,
+    *calendars.HANDLERS,
+    *system.HANDLERS,
+    *settings.HANDLERS,
     *admin.HANDLERS,
     watch_live,
-    show_admin_system,
     show_nothing,
     door.show_sign_in,
     door.sign_in,

@@ -12,6 +12,7 @@ from scheduler import glance, tally
 from scheduler.dashboard import attention, caller, charts, page, shown
 from scheduler.dashboard.charts import Series, Stack
 from scheduler.dashboard.door import Visitor
+from scheduler.dashboard.live import Contributor
 from scheduler.db import Conn, rfc3339, utc
 from scheduler.engine import Engine
 from scheduler.errors import ValidationFailed
@@ -145,3 +146,6 @@ async def slots(engine: Engine, service_id: UUID, now: int) -> dict[str, str]:
         "reasons": parts.reasons(day, _day(now)),
     }
     return {f"overview:{name}": str(markup) for name, markup in made.items()}
+
+
+LIVE = Contributor(slots, LIVE_S)

@@ -279,7 +279,9 @@
     }
   }, 2000);
 
-  scheduler.on("click", "[data-tail-pause]", (button) => {
+  document.addEventListener("click", ({ target }) => {
+    const button = target.closest?.("[data-tail-pause]");
+    if (!button) return;
     const list = document.querySelector("[data-tail]");
     const paused = list.dataset.tail !== "paused";
     list.dataset.tail = paused ? "paused" : "";

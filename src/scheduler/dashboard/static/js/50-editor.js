@@ -95,7 +95,6 @@
   };
 
   if (editor) {
-    editor.classList.add("scripted");
     editor.addEventListener("input", soon);
     editor.addEventListener("change", soon);
     editor.addEventListener("change", (event) => {
