@@ -1,4 +1,4 @@
-"""The overview in a browser: what it shows, to everyone, and where it leads."""
+"""The overview in a browser: what it shows, that it lives, and where it leads."""
 
 from browsing import accessible, shifted
 from conftest import App
@@ -23,6 +23,9 @@ async def test_the_overview_is_seen_and_leads_on(app: App, alice, conn, browse):
             "marks => new Set(marks.map(m => getComputedStyle(m).fill)).size"
         )
         assert fills == 4  # a hatch each, and one plain
+
+        await ended(app, conn, "succeeded")
+        await page.locator(".tile.of-succeeded strong", has_text="6").wait_for(timeout=15_000)
 
         await page.set_viewport_size({"width": 360, "height": 700})
         wide = await page.evaluate("document.documentElement.scrollWidth")
