@@ -229,6 +229,7 @@ OWNERS = {
     "token": {"dashboard/sessions.py", "services.py", "usage.py"},
     "session": {"dashboard/sessions.py", "services.py"},
     "task": {
+        "agenda.py",
         "glance.py",
         "resealing.py",
         "task.py",
