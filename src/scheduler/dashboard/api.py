@@ -24,7 +24,7 @@ from scheduler.dashboard.system import settings, system
 from scheduler.dashboard.tasks import bulk, task_asked
 from scheduler.dashboard.tasks.task import act_on_task, show_task
 from scheduler.dashboard.tasks.tasks import show_tasks
-from scheduler.dashboard.timeline import show_timeline
+from scheduler.dashboard.timeline.timeline import show_timeline
 from scheduler.dashboard.tries import Tries
 from scheduler.engine import Engine
 from scheduler.errors import UserError
