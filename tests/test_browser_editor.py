@@ -108,8 +108,8 @@ async def test_a_curl_command_becomes_a_task_that_is_tried_edited_and_keeps_its_
         await page.goto(f"{app.url}/dashboard/tasks/hook/copy")
         await accessible(page)
         await page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-        await page.click("[data-copies=c-call]")
-        await page.wait_for_selector("[data-copies=c-call]:has-text('Copied')")
+        await page.click("[data-copy='#c-call']")
+        await page.wait_for_selector("[data-toasts] >> text=Copied.")
         copied = await page.evaluate("navigator.clipboard.readText()")
         assert "curl " in copied and "X-More: more" in copied and "********" in copied
 

@@ -63,6 +63,19 @@ async def test_a_row_changes_in_place_and_the_tail_follows(app: App, browse, ali
         await eventually(lambda: rows(page, 2))
 
 
+async def test_a_row_on_the_page_of_its_task_keeps_its_columns(app: App, browse, alice, receiver):
+    await create(alice, receiver.url)
+    run_id = await run(alice)
+    async with browse(app) as page:
+        await page.goto(f"{app.url}/dashboard/tasks/one")
+        await is_live(page)
+        await alice.post(f"/runs/{run_id}/replay")
+        cells = f"[data-run='{run_id}'] td"
+        await page.wait_for_selector(f"{cells}[data-name=Attempts]:text-is('2')")
+        assert await page.inner_text(f"{cells}[data-name=State]") == "succeeded"
+        assert await page.locator(cells).count() == 6
+
+
 async def rows(page: Any, most: int) -> None:
     assert await page.locator("[data-run]").count() == most
 

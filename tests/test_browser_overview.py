@@ -13,7 +13,7 @@ async def test_the_overview_is_seen_and_leads_on(app: App, alice, conn, browse):
         await ended(app, conn, *["succeeded"] * 5, "failed", "expired", "cancelled", reason=HOSTILE)
         await page.goto(f"{app.url}/dashboard?span=1h")
         assert await page.locator(".tile").count() == 6
-        assert await page.locator(".tile.of-succeeded strong").inner_text() == "5"
+        assert await page.locator("[data-slot='overview:succeeded'] strong").inner_text() == "5"
         assert await shifted(page) < 0.01
         await accessible(page)
 
@@ -25,7 +25,9 @@ async def test_the_overview_is_seen_and_leads_on(app: App, alice, conn, browse):
         assert fills == 4  # a hatch each, and one plain
 
         await ended(app, conn, "succeeded")
-        await page.locator(".tile.of-succeeded strong", has_text="6").wait_for(timeout=15_000)
+        await page.locator("[data-slot='overview:succeeded'] strong", has_text="6").wait_for(
+            timeout=15_000
+        )
 
         await page.set_viewport_size({"width": 360, "height": 700})
         wide = await page.evaluate("document.documentElement.scrollWidth")
@@ -35,5 +37,5 @@ async def test_the_overview_is_seen_and_leads_on(app: App, alice, conn, browse):
 
         await page.locator(".spans a", has_text="7d").click()
         await page.wait_for_url("**/dashboard?span=7d")
-        await page.locator(".tile.of-failed a").click()
+        await page.locator(".tile:has([data-slot='overview:failed']) a").click()
         await page.wait_for_url("**/dashboard/runs?state=failed,expired&from=*")

@@ -110,6 +110,13 @@ async def test_a_run_is_heard_of_and_how_its_task_stands_then(alice, visitor, re
         has(heard, "task:one:next", "2030")
 
 
+async def test_who_joins_others_hears_what_they_were_told(visitor):
+    async with listening(visitor) as before:
+        await eventually(lambda: has(before, "overview:running", "0"))
+        async with listening(visitor) as joined:
+            await eventually(lambda: has(joined, "overview:running", "0"))
+
+
 async def test_a_run_changes_as_it_goes_on(alice, visitor, receiver):
     answers = asyncio.Event()
     receiver.then(500, after=answers)

@@ -102,7 +102,7 @@ async def test_a_schedule_and_a_command_have_a_page(run_app: RunApp, commands_on
 async def test_the_last_runs_are_a_strip_and_lines_and_come_in_pages(visitor, alice, app, conn):
     await alice.post("/tasks", json=HOURLY)
     empty = (await visitor.get(AT)).text
-    assert "No runs yet" in empty and "scheduler tasks run t" in empty and "chart" not in empty
+    assert "No runs yet" in empty and "scheduler tasks execute t" in empty and "chart" not in empty
     await furnish(conn, app, 130)
     with statements(app) as seen:
         text = (await visitor.get(AT)).text

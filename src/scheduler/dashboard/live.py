@@ -160,7 +160,9 @@ class Hub:
         if self._running is None or self._running.done():
             self._looked = engine.clock.now_ms()
             self._running = asyncio.create_task(self._run(engine), name="live")
-        watcher.put(b"".join([b"retry: 2000\n\n", self._beat(engine), *of.recent]))
+        known = {name: text for said in of.said.values() for name, text in said.items()}
+        told = [event("slots", known)] if known else []
+        watcher.put(b"".join([b"retry: 2000\n\n", self._beat(engine), *told, *of.recent]))
         try:
             yield
         finally:

@@ -11,6 +11,17 @@ const scheduler = {
     return fetch(address, { method: "POST", body, ...options });
   },
 
+  // One of our own pages as the server has it now; null where that cannot be had, or is another.
+  async page(address = location.href) {
+    try {
+      const answer = await fetch(address);
+      if (!answer.ok || answer.redirected) return null;
+      return new DOMParser().parseFromString(await answer.text(), "text/html");
+    } catch {
+      return null; // the network is away
+    }
+  },
+
   // The markup of one of our own pages, as nodes. Nothing of it runs: the policy forbids it.
   nodes(markup) {
     const made = document.createElement("template");

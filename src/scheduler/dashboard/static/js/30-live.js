@@ -128,12 +128,14 @@
     news.delete(list);
   }
 
-  // The row of a run that is shown already, brought up to date cell by cell.
+  // The row of a run that is shown already, brought up to date cell by cell;
+  // which there are, and in which order, is the list's.
   function renew(row, fresh) {
     if (!row.matches("[data-run]")) return;
-    [...row.cells].forEach((cell, n) => {
-      if (fresh.cells[n] && !inUse(cell) && !cell.querySelector("input") && put(cell, fresh.cells[n])) mark(cell);
-    });
+    for (const cell of row.cells) {
+      const now = [...fresh.cells].find(({ dataset }) => dataset.name === cell.dataset.name);
+      if (now && !inUse(cell) && !cell.querySelector("input") && put(cell, now)) mark(cell);
+    }
   }
 
   function follow(list, rows) {
@@ -166,13 +168,6 @@
     }
   }
 
-  // The page as the server has it now, or null.
-  async function anew(address = location.href) {
-    const answer = await fetch(address).catch(() => null);
-    if (!answer?.ok || answer.redirected) return null;
-    return new DOMParser().parseFromString(await answer.text(), "text/html");
-  }
-
   const lists = (root) => [...root.querySelectorAll("[data-list]")];
 
   // Show what is new in a list; what stands around it stays where it is.
@@ -182,7 +177,7 @@
       location.assign(first);
       return;
     }
-    const page = await anew();
+    const page = await scheduler.page();
     const fresh = page && lists(page)[lists(document).indexOf(list)];
     if (!fresh || fresh.nodeName !== list.nodeName) {
       location.reload();
@@ -198,7 +193,7 @@
 
   // A page that was away is brought up to date by one look at what it would be now.
   async function catchUp() {
-    const page = await anew();
+    const page = await scheduler.page();
     if (!page) return;
     const slots = new Map();
     for (const element of page.querySelectorAll("[data-slot]")) slots.set(element.dataset.slot, element);

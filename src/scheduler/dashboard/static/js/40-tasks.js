@@ -1,6 +1,5 @@
 // The list of tasks: what is selected, and forms that change a line in place.
 {
-
   const boxes = () => [...document.querySelectorAll("input[name=id][form=bulk]")];
 
   const tell = () => {
@@ -69,10 +68,8 @@
   });
 
   const complain = (said) => {
-    const line = document.createElement("p");
-    line.className = "said wrong";
-    line.textContent = said || "That did not work; load the page again.";
-    document.getElementById("notice").replaceChildren(line);
+    const words = said || "That did not work; load the page again.";
+    document.getElementById("notice").replaceChildren(scheduler.element("p", { class: "said wrong" }, words));
   };
 
   // An act of thousands goes on by itself, a piece at a time.

@@ -89,9 +89,8 @@
 
   const endpoints = async (name) => {
     const query = new URLSearchParams({ service: name });
-    const answer = await fetch(`/dashboard/new/endpoints?${query}`).catch(() => null);
-    if (answer?.ok && !answer.redirected)
-      document.getElementById("endpoints").replaceChildren(scheduler.nodes(await answer.text()));
+    const page = await scheduler.page(`/dashboard/new/endpoints?${query}`);
+    if (page) document.getElementById("endpoints").replaceChildren(...page.querySelectorAll("option"));
   };
 
   if (editor) {

@@ -22,9 +22,8 @@
     && document.activeElement.matches("input, textarea, select");
 
   async function renew() {
-    const answer = await fetch(location.href).catch(() => null);
-    if (!answer?.ok || new URL(answer.url).pathname !== location.pathname) return;
-    const made = scheduler.nodes(await answer.text());
+    const made = await scheduler.page();
+    if (!made) return;
     for (const part of document.querySelectorAll("[data-part]")) {
       const fresh = made.querySelector(`[data-part="${CSS.escape(part.dataset.part)}"]`);
       if (!fresh || busy(part)) continue;
@@ -35,7 +34,6 @@
       });
     }
     watch();
-    document.dispatchEvent(new CustomEvent("scheduler:renewed"));
   }
 
   watch();
