@@ -28,6 +28,7 @@ from scheduler import (
     history,
     ledger,
     lines,
+    moment,
     planner,
     queue,
     quotas,
@@ -237,7 +238,7 @@ OWNERS = {
         "undo.py",
         "usage.py",
     },
-    "task_plan": {"glance.py", "planner.py", "taskpage.py", "taskrows.py"},
+    "task_plan": {"glance.py", "moment.py", "planner.py", "taskpage.py", "taskrows.py"},
     "run": {
         "backfills.py",
         "glance.py",
@@ -250,6 +251,7 @@ OWNERS = {
         "usage.py",
         "watch.py",
         "taskpage.py",
+        "moment.py",
         "taskrows.py",
     },
     "history": {
@@ -266,6 +268,7 @@ OWNERS = {
         "skips.py",
         "watch.py",
         "taskpage.py",
+        "moment.py",
         "taskrows.py",
     },
     "log_entry": {"logstore.py"},
@@ -303,6 +306,7 @@ READERS = {
     "watch.py",
     "taskpage.py",
     "taskrows.py",
+    "moment.py",
 }
 NAMED = re.compile(
     r"\b(?:FROM|JOIN|INTO|UPDATE|TABLE|TRUNCATE|LIKE)\s+(?:ONLY\s+)?(?:IF NOT EXISTS\s+)?(\w+)"
@@ -443,6 +447,7 @@ MODULES = {
     "schedules/events": events,
     "tasklist": tasklist,
     "taskpage": taskpage,
+    "moment": moment,
     "taskrows": taskrows,
     "versions": versions,
     "audit": audit,
@@ -527,8 +532,9 @@ def _made_on_the_spot() -> Iterator[str]:
         Query(service_id=SERVICE, run=key),
     ):
         assert ledger._values(query, 1, None)["service_id"] == SERVICE
-        for walk in ledger._walks(query):
-            yield from (walk.rows(), walk.stop())
+        for walks in ledger._walks(query):
+            for walk in walks:
+                yield from (walk.rows(), walk.stop())
 
 
 def test_statements_made_on_the_spot_name_the_service_too():

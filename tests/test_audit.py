@@ -13,6 +13,7 @@ from scheduler.audit import Entry, Found
 from scheduler.db import utc
 from scheduler.service import By
 from scheduler.tasks.bulk import INSERT_AT_ONCE
+from test_tasks_page import act, follow, undone
 
 HOURLY = {"name": "Hourly", "url": "http://127.0.0.1:9/", "frequency": 1, "unit": "hour"}
 NOW = 1_800_000_000_000
@@ -83,6 +84,28 @@ async def test_a_time_that_is_moved_by_hand_is_an_edit(app: App, alice):
     at = "2090-01-01T00:00:00.000Z"
     await alice.post("/tasks/once/schedule", json={"at": at})
     assert said((await told(app, "once"))[1]) == {"scheduled_at": (None, at)}
+
+
+async def test_calendars_are_told_too(app: App, alice):
+    await alice.post("/calendars", json={"name": "c", "dates": ["2027-01-01"]})
+    await alice.patch("/calendars/c", json={"dates": ["2027-01-02"]})
+    await alice.delete("/calendars/c")
+    found = await told(app, "c", kind="calendar")
+    assert [(each.verb, each.version) for each in found] == [
+        ("created", 1), ("edited", 2), ("deleted", 2),
+    ]  # fmt: skip
+    assert await told(app, "c") == []
+
+
+async def test_what_is_undone_is_told(app: App, visitor, alice):
+    await alice.post("/tasks", json={**HOURLY, "id": "t"})
+    await undone(visitor, await follow(visitor, await act(visitor, "pause", "t")))
+    await undone(visitor, await follow(visitor, await act(visitor, "delete", "t")))
+    found = await told(app, "t")
+    verbs = [each.verb for each in found]
+    assert verbs == ["created", "paused", "resumed", "deleted", "brought back"]
+    assert found[2].reason == "the pause was undone"
+    assert {each.by.way for each in found[1:]} == {"dashboard"}
 
 
 SECRETS = [

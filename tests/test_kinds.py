@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from conftest import App, eventually
-from scheduler import actions, clock, history, ledger, lines, metrics, queue
+from scheduler import actions, clock, history, lines, metrics, queue
 from scheduler.actions import Operation
 from scheduler.actions.step import Step
 from scheduler.db import Conn, utc
@@ -373,7 +373,7 @@ async def test_processes_take_nobodys_place_among_the_running_tasks(app: App, al
     async with app.database.engine.begin() as c:
         await queue.enqueue(c, [*runs, task], utc(now))
         await c.exec_driver_sql("UPDATE run SET attempts_n = 1, due = due - interval '1 s'")
-        assert await ledger.running(c, service, now, 1) == [task.task_key]
+        assert await lines.running(c, service, utc(now), 1) == [task.task_key]
         await c.rollback()
 
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import re
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -168,11 +169,12 @@ async def test_one_look_is_for_all_pages_and_nobody_watching_asks_nothing(app: A
     ):
         with statements(app) as seen:
             await eventually(lambda: beats(heard, 2), 15)
-        looks = [one for one in seen if "FROM history" in one]
-        assert 3 <= len(looks) <= 7
-        assert sum("FROM run" in one for one in seen) == len(looks)
-        assert sum("FROM session" in one for one in seen) <= 2
-        assert len(seen) <= 2 * len(looks) + 2
+        asked = Counter(seen)
+        lived, ended, *others = asked.most_common()
+        assert "FROM run" in lived[0] + ended[0] and "FROM history" in lived[0] + ended[0]
+        assert 3 <= lived[1] <= 7 and lived[1] - ended[1] <= 1
+        # What pages add is asked for a service, every few seconds.
+        assert all(often <= 4 for _, often in others)
     with statements(app) as seen:
         async with asyncio.timeout(10):
             while len(asyncio.all_tasks()) and any(
@@ -195,7 +197,8 @@ def beats(heard: Heard, most: int) -> None:
 
 
 async def test_a_stranger_hears_nothing_and_is_not_to_come_back(anonymous):
-    assert (await anonymous.get("/dashboard/live", headers=ACCEPT)).status_code == 204
+    answer = await anonymous.get("/dashboard/live", headers=ACCEPT)
+    assert answer.content == live.SIGNED_OUT
     assert (await anonymous.get("/dashboard/live")).status_code == 400
 
 

@@ -15,22 +15,31 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from conftest import url_of
 from scheduler import (
+    audit,
+    backfills,
     config,
     exclusions,
     executions,
     history,
     ledger,
+    lines,
+    moment,
     resealing,
     state,
     task,
     tasklist,
+    taskpage,
+    taskrows,
+    usage,
     versions,
+    watch,
 )
 from scheduler.db import Conn, Database, utc
 from scheduler.definition import Definition
 from scheduler.ledger import Query
 from scheduler.run import Line
 from scheduler.schedules import events
+from scheduler.service import Service
 from scheduler.tasklist import LOOK, Filter
 from scheduler.tasks import listing
 from test_queue import ALICE, BOB, now_ms
@@ -240,6 +249,34 @@ async def test_a_list_of_tasks_reads_a_bounded_part_of_an_index(filled, name):
     await explained(filled, seen)
 
 
+ROWS: dict[str, tuple[Filter, str | None, str, int]] = {
+    "all": (Filter(), None, "newest", 0),
+    "deep": (Filter(), None, "newest", 15_000),
+    "by name": (Filter(), None, "name", 0),
+    "next": (Filter(), None, "next", 50),
+    "failing": (Filter(), None, "failing", 0),
+    "rare by name": (Filter(tag="rare"), None, "name", 0),
+    "a word": (Filter(words=("seldom",)), None, "next", 0),
+    "pending": (Filter(), "pending", "newest", 500),
+    "failed and active": (Filter(status="active"), "failed", "name", 0),
+    "running": (Filter(), "running", "newest", 0),
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+async def test_a_page_of_the_dashboard_reads_a_bounded_part_of_an_index(filled, name):
+    wanted, word, sort, offset = ROWS[name]
+    with statements(filled) as seen:
+        async with filled.api.connect() as conn:
+            listed = await taskrows.page(
+                conn, ALICE, wanted, word, sort, now_ms(), offset=offset, count=51
+            )
+            keys = [of.key for of in listed.tasks]
+            facts, _ = await taskrows.facts(conn, ALICE, keys, now_ms(), uuid.UUID(int=1))
+    assert len(facts) == len(keys) and (keys or word == "running")
+    await explained(filled, seen)
+
+
 OF_OTHERS = {
     "a word": Filter(words=("task",)),
     "a part of a word": Filter(words=("exam",)),
@@ -313,9 +350,10 @@ async def _task(conn: Conn) -> Definition:
     return (await task.definitions(conn, [T1]))[T1]
 
 
-async def calendars_asked(conn: Conn) -> None:
+async def calendars_asked(conn: Conn, _what: str) -> None:
     assert len(await tasklist.naming(conn, ALICE, "rare", 4)) == 4
     assert not await tasklist.naming(conn, BOB, "rare", 4)
+    assert len(await tasklist.keeping_clear(conn, ALICE, "rare", 21)) == 21
     assert not await tasklist.naming(conn, ALICE, "rar", 4)
     await exclusions.page(conn, ALICE, offset=0, most=100)
     await exclusions.held(conn, ALICE, ["often", "c7"])
@@ -335,6 +373,18 @@ async def schedules_asked(conn: Conn, what: str, now: int) -> None:
         assert len(found) == 10 and total > 40_000
 
 
+async def page_asked(conn: Conn, what: str) -> None:
+    line, now = Line(T1, 1, ALICE), now_ms()
+    if what == "instant":
+        ids = backfills.ids_of(line, now - 1)
+        await moment.seen(conn, line, ids, now - 1, now, named=True)
+        return
+    found = await taskpage.seen(conn, line, now, after=None, most=100)
+    assert len(found.ended) == 100
+    await audit.newest(conn, ALICE, "t1", 5)
+    await audit.page(conn, ALICE, "t1", before=None, most=26)
+
+
 async def asked(conn: Conn, what: str) -> None:
     line = Line(T1, 1, ALICE)
     now = now_ms()
@@ -346,7 +396,7 @@ async def asked(conn: Conn, what: str) -> None:
         keys = [T1, *(uuid.UUID(int=n) for n in range(1000))]
         await history.ended_ahead(conn, ALICE, keys, utc(now))
     elif what == "running":
-        await ledger.running(conn, ALICE, now, 10_001)
+        await lines.running(conn, ALICE, utc(now), 10_001)
     elif what == "verify":
         await task.triggered(conn, ALICE, (utc(0), uuid.UUID(int=0)), 501)
     elif what == "replaced versions":
@@ -358,7 +408,7 @@ async def asked(conn: Conn, what: str) -> None:
         assert step.after and not step.changed
         await resealing.piece(conn, ALICE, step.after, lambda *_: "")
     elif what == "calendars":
-        await calendars_asked(conn)
+        await calendars_asked(conn, what)
     elif what == "calling":
         assert (
             len(await tasklist.calling(conn, ALICE, "rare", (utc(0), uuid.UUID(int=0)), 1000))
@@ -368,9 +418,24 @@ async def asked(conn: Conn, what: str) -> None:
         await schedules_asked(conn, what, now)
     elif what == "old versions":
         await versions.prune(conn, utc(now))
+        await audit.prune(conn, utc(now))
     else:
         await state.page(conn, ALICE, what, [], offset=0, count=101)
         await state.count(conn, ALICE, what, 10_001)
+
+
+async def looked(conn: Conn, _: str) -> None:
+    now = now_ms()
+    memory = watch.Memory(live={uuid.uuid4(): (0, 0, True, True) for _ in range(200)})
+    await watch.look(conn, {ALICE: memory, BOB: watch.Memory()}, now, now - 1000)
+
+
+OF_ITS_OWN = {
+    "a look": looked,
+    "calendars": calendars_asked,
+    "page of a task": page_asked,
+    "instant": page_asked,
+}
 
 
 @pytest.mark.parametrize(
@@ -380,11 +445,14 @@ async def asked(conn: Conn, what: str) -> None:
         "last ends",
         "ended ahead",
         "running",
+        "a look",
         "verify",
         "schedules",
         "pending events",
         "past events",
         "replaced versions",
+        "page of a task",
+        "instant",
         "old versions",
         "calendars",
         "calling",
@@ -398,5 +466,27 @@ async def test_what_else_is_read_uses_an_index(filled, what, monkeypatch):
     monkeypatch.setattr("test_plans.MOST", 60_000)  # a total is a sum over 50,000 entries
     with statements(filled) as seen:
         async with filled.api.connect() as conn:
-            await (calendars_asked(conn) if what == "calendars" else asked(conn, what))
+            await OF_ITS_OWN.get(what, asked)(conn, what)
+    await explained(filled, seen)
+
+
+async def test_the_runs_beside_one_are_found_by_an_index(filled):
+    query = Query(service_id=ALICE, keys=(T1,), states=frozenset(ledger.END_STATES))
+    async with filled.api.connect() as conn:
+        (_, one), *_ = (await ledger.page(conn, query, now_ms(), after=None, count=1)).found
+    assert isinstance(one, history.Finished)
+    with statements(filled) as seen:
+        async with filled.api.connect() as conn:
+            before, _ = await history.beside(conn, ALICE, one)
+    assert before is not None
+    await explained(filled, seen)
+
+
+async def test_what_services_use_is_counted_to_a_limit(filled):
+    of = [Service(key, "s", False, utc(now_ms()), utc(now_ms())) for key in (ALICE, BOB)]
+    with statements(filled) as seen:
+        async with filled.api.connect() as conn:
+            used = await usage.of_services(conn, of, now_ms())
+            await usage.of_all(conn, now_ms())
+    assert used[ALICE].tasks == usage.COUNT_MOST
     await explained(filled, seen)

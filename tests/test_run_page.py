@@ -59,8 +59,8 @@ async def test_the_waterfall_has_a_row_for_each_attempt_and_a_table_of_its_parts
     receiver.then(503, b'{"error": "soon"}')
     run = await ran(alice, receiver, max_retries=2)
     text = await page(visitor, run)
-    assert text.count("<svg") == 2
-    for kind in ("waiting", "connecting", "answering", "reading", "backoff"):
+    assert text.count('<svg class="waterfall"') == 2
+    for kind in ("waiting", "connecting", "answering", "backoff"):
         assert f'<rect class="{kind}' in text, kind
     assert "<title>Connected, " in text and "Tried again: 503 may be gone" in text
     assert "style=" not in text
@@ -138,6 +138,8 @@ def test_deep_json_is_not_indented_and_a_character_cut_off_is_text():
     deep = b"[" * 40 + b"]" * 40
     assert bodies.body(deep).kind == "text"
     assert bodies.body("für".encode()[:2]).text == "f\ufffd"
+    long = b'{"a": "' + b"x" * 100_000 + b'"}'
+    assert (bodies.body(long).size, len(bodies.body(long).text)) == (len(long), bodies.READ_MOST)
     assert json.loads(bodies.body(b'[{"x": "\\"}]"}]').text) == [{"x": '"}]'}]
 
 

@@ -10,11 +10,12 @@ import asyncpg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy.exc import DBAPIError
 
 from conftest import App, eventually
 from scheduler import config, partitions, tally, wipe
 from scheduler.clock import Clock
-from scheduler.counting import BY_MINUTE_MS, HOUR, LATE_MS, MINUTE, Counting
+from scheduler.counting import BY_MINUTE_MS, HOUR, LATE_MS, MINUTE, Counting, _next_wide
 from scheduler.db import Database, utc
 from scheduler.tally import Span
 from test_queue import ALICE, BOB
@@ -179,17 +180,36 @@ async def test_what_another_replica_has_just_counted_is_left_to_it(database, con
     assert seen(await day(database, clock)) == {"succeeded": 1}
 
 
-async def test_a_downtime_is_caught_up_with_in_bounded_steps(database, conn, clock, monkeypatch):
-    monkeypatch.setattr("scheduler.counting.PIECES", 5)
+async def test_a_downtime_is_caught_up_with_in_bounded_steps(database, conn, clock):
     await conn.execute("UPDATE tally_mark SET until = $1", utc(clock.at - 3 * HOUR - 30_000))
     for minutes in (170, 100, 3):
         await end(conn, clock.at - minutes * MINUTE)
-    replica, found = Counting(database, clock, fresh_ms=0, held_back_ms=0, pieces=5), []
-    for _ in range(6):
+    replica, found = Counting(database, clock, fresh_ms=0, held_back_ms=0, pieces=1), []
+    for _ in range(20):
         await replica.step()
         found.append(sum((await day(database, clock)).counts.values()))
     assert found[0] < 3 and found[-1] == 3
     await true_to_history(conn)
+
+
+async def test_a_piece_that_cannot_be_counted_is_counted_later(database, conn, clock):
+    replica = counting(database, clock)
+    await replica.step()
+    await end(conn, clock.at)
+    await conn.execute("ALTER TABLE tally RENAME TO away")
+    clock.at += MINUTE
+    with pytest.raises(DBAPIError):
+        await replica.step()
+    await conn.execute("ALTER TABLE away RENAME TO tally")
+    await replica.step()
+    assert seen(await day(database, clock)) == {"succeeded": 1}
+
+
+@given(st.integers(1, 120), st.floats(0, 100))
+def test_pieces_are_whole_minutes_and_bounded(minutes, took_s):
+    found = _next_wide(minutes * MINUTE, took_s)
+    assert MINUTE <= found <= 2 * HOUR
+    assert found % MINUTE == 0
 
 
 async def test_what_was_held_back_while_nobody_counted_is_waited_for(database, conn, clock):

@@ -11,7 +11,7 @@ import pytest
 from conftest import App, RunApp, eventually
 from pages import field, signed_in
 from receiver import Answer
-from scheduler import db, undo
+from scheduler import db, resealing, undo
 from scheduler.tasks import undoing
 from test_tasks_page import act, follow, make, statuses, undone
 
@@ -93,6 +93,8 @@ async def test_a_deleted_task_comes_back_as_it_was(visitor, alice, conn, receive
     assert (await alice.post("/tasks/a/execute")).status_code == 200
     assert receiver.last.header("Authorization") == "Bearer planted"
     assert await conn.fetchval("SELECT before FROM undo") is None
+    verbs = [row["verb"] for row in await conn.fetch("SELECT verb FROM audit ORDER BY at")]
+    assert verbs == ["created", "deleted", "brought back"]
 
 
 async def test_what_passed_meanwhile_is_recorded_as_skipped_and_not_run(
@@ -316,6 +318,25 @@ async def test_a_calendar_that_is_gone_does_not_keep_a_task_away(visitor, alice)
     assert (await alice.delete("/calendars/free")).status_code == 204
     await undone(visitor, text)
     assert (await alice.get("/tasks/a")).json()["calendars"] == ["free"]
+
+
+async def test_what_is_kept_is_sealed_with_the_rest(app: App, visitor, alice, conn, receiver):
+    header = {"Authorization": "planted"}
+    await make(alice, "a", url=receiver.url, header=header)
+    text = await follow(visitor, await act(visitor, "delete", "a"))
+    vault, service = app.database.vault, UUID(app.ids["alice"])
+
+    def opener(of: UUID, what: str, value: str) -> str:
+        return vault.open(value, of, what)
+
+    for change, open_ in ((opener, True), (resealing.sealer(vault), False)):
+        async with app.database.engine.begin() as c:
+            step = await resealing.piece(c, service, resealing.START, change, resealing.UNDO)
+        assert (step.changed, step.left) == (1, 0)
+        assert ("planted" in str(await conn.fetchval("SELECT before FROM undo"))) == open_
+    await undone(visitor, text)
+    await alice.post("/tasks/a/execute")
+    assert receiver.last.header("Authorization") == "planted"
 
 
 async def test_only_a_pause_and_a_delete_can_be_undone(visitor, alice, conn):

@@ -91,6 +91,13 @@ def test_an_attempt_is_drawn_by_what_was_noted_of_it():
     ]  # fmt: skip
 
 
+def test_what_is_shorter_than_a_millisecond_is_not_rounded_away():
+    (row,) = rows(run([attempt(1, DUE, DUE, connected_ms=0.3, answered_ms=0.8)]), DUE)
+    assert (row.took("connecting"), row.took("answering"), row.whole) == (
+        "0.3 ms", "0.5 ms", "0.8 ms",
+    )  # fmt: skip
+
+
 def test_of_an_attempt_from_before_nothing_is_made_up():
     (row,) = rows(run([attempt(1, DUE, DUE + 54)]), DUE + 99)
     assert [part.kind for part in row.parts] == ["whole"]

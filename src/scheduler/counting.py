@@ -4,6 +4,8 @@ The last minutes are counted again and again: runs are written a little after th
 is replayed leaves history. A count replaces what was there, so that it may be done twice.
 """
 
+import time
+
 from scheduler import history, ledger, partitions, tally
 from scheduler.clock import Clock
 from scheduler.db import Database, utc
@@ -18,7 +20,9 @@ MINUTE, HOUR = 60_000, 3_600_000
 LATE_MS = 5 * MINUTE
 """So long after a run ended it may be written, while the database is there."""
 PIECE_MS, WIDE_MS = 10 * MINUTE, 2 * HOUR
-"""What is counted at once; where nothing ended more and more, up to so much."""
+"""What is counted at once, to begin with, and at most."""
+SHORT_S, LONG_S = 0.2, 1.0
+"""What took less is followed by a piece twice as wide, what took more by one half as wide."""
 PIECES = 300
 """Pieces that one step counts, at most: two days and more."""
 BY_MINUTE_MS = 48 * HOUR
@@ -44,6 +48,7 @@ class Counting:
         self._fresh_ms = fresh_ms
         self._held_back_ms = held_back_ms
         self._pieces = pieces
+        self._wide = PIECE_MS
         self._minute = 0
         """When all of the last minutes, and not only the newest, were counted last."""
         self._behind: int | None = None
@@ -85,18 +90,21 @@ class Counting:
 
         Minutes from `closed` on are not over, and counted again.
         """
-        wide = PIECE_MS
         for _ in range(self._pieces):
+            began, wide = time.perf_counter(), self._wide
+            self._wide = MINUTE  # where this one cannot be counted in time
             end = min(since + wide, until)
             async with self._database.engine.begin() as conn:
                 mark = await tally.take(conn)
-                if mark is None:
-                    return False  # another replica is at it
+                if mark is None:  # another replica is at it
+                    self._wide = wide
+                    return False
                 found = await history.ended_by_minute(conn, utc(since), utc(end))
                 await tally.write(conn, utc(since), utc(end), found)
                 reached = max(min(end, closed), mark.until or 0)
                 await tally.move(conn, reached, self._clock.now_ms())
-            since, wide = end, PIECE_MS if found else min(wide * 2, WIDE_MS)
+            self._wide = _next_wide(wide, time.perf_counter() - began)
+            since = end
             if since >= until:
                 return True
         return False
@@ -117,6 +125,14 @@ class Counting:
             while left:
                 async with self._database.engine.begin() as conn:
                     left = await tally.prune(conn, seconds, utc(kept_from))
+
+
+def _next_wide(wide: int, took_s: float) -> int:
+    """Return how much (ms) to count at once after a piece that took so long: whole minutes."""
+    if took_s < SHORT_S:
+        return min(wide * 2, WIDE_MS)
+    half = wide // 2 // MINUTE * MINUTE
+    return max(half, MINUTE) if took_s > LONG_S else wide
 
 
 def _since(mark: Mark, minute: int, *, whole: bool) -> int | None:

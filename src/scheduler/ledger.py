@@ -8,6 +8,7 @@ A page walks at most `SCAN` entries of each table: where the filter finds too li
 page is short, and says where to go on.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -24,6 +25,7 @@ from scheduler.run import Line, Started, bucket_in
 SCAN = 20_000
 ATTEMPTS = 5_000
 """A page of runs ends early where they have had so many attempts together, in each table."""
+ORDER = "ORDER BY scheduled_for DESC, id DESC"
 LIVE_STATES = ("scheduled", "running", "retrying")
 END_STATES = ("succeeded", "failed", "skipped", "expired", "cancelled")
 
@@ -94,17 +96,23 @@ class _Walk(msgspec.Struct, kw_only=True):
         share = max(SCAN // max(len(self.arms or ()), 1), 1)
         return share if self.rest else min(wanted, share)
 
+    def may_stop(self, found: int, wanted: int) -> bool:
+        """Say whether there may be entries that fit beyond those that were looked at."""
+        many = self.arms is not None and len(self.arms) > 1
+        if not self.rest and self.each(wanted) == wanted:
+            return False
+        return found != wanted or many
+
     def rows(self) -> str:
         """Return the statement for the entries that fit."""
         inner = self._inner(self.columns, "LIMIT :each")
         where = f"WHERE {' AND '.join(self.rest)}" if self.rest else ""
-        order = "ORDER BY scheduled_for DESC, id DESC"
-        found = f"SELECT * FROM {self._each(inner)} {where} {order} LIMIT :wanted"
+        found = f"SELECT * FROM {self._each(inner)} {where} {ORDER} LIMIT :wanted"
         # Attempts are read where they are answered: there are 101 of a run, and each has a text.
-        before = f"sum(attempts_n) OVER ({order}) - attempts_n AS before"
+        before = f"sum(attempts_n) OVER ({ORDER}) - attempts_n AS before"
         return (
             f"SELECT * FROM (SELECT *, {before} FROM ({found}) AS fit) AS fit "
-            f"WHERE before < :attempts {order}"
+            f"WHERE before < :attempts {ORDER}"
         )
 
     def stop(self) -> str:
@@ -145,10 +153,17 @@ async def page(conn: Conn, query: Query, now: int, *, after: Place | None, count
     values = _values(query, now, after)
     found: list[Found] = []
     stops: list[Place] = []
-    for walk in _walks(query):
-        rows, stop = await _follow(conn, walk, values, count + 1)
-        found += rows
-        stops += [stop] if stop else []
+    short: list[_Walk] = []
+    for walks in _walks(query):
+        for walk, some in zip(walks, await _rows(conn, walks, values, count + 1), strict=True):
+            rows = [((row.scheduled_for, row.id), _read(walk, row)) for row in some]
+            found += rows
+            if sum(row.attempts_n for row in some) >= ATTEMPTS:
+                stops.append(min(place for place, _ in rows))
+            elif walk.may_stop(len(some), count + 1):
+                short.append(walk)
+    if short:
+        stops += await _stops(conn, short, values, count + 1)
     frontier = max(stops, default=None)
     found.sort(key=lambda each: each[0], reverse=True)
     if frontier is not None:
@@ -158,23 +173,30 @@ async def page(conn: Conn, query: Query, now: int, *, after: Place | None, count
     return Page(found, frontier)
 
 
-async def _follow(
-    conn: Conn, walk: _Walk, values: dict[str, Any], wanted: int
-) -> tuple[list[Found], Place | None]:
-    """Return what a walk finds, and the place beyond which it knows nothing."""
-    each = walk.each(wanted)
-    values = {**values, "each": each, "attempts": ATTEMPTS}
-    if walk.arms is not None:
-        values["arms"] = list(walk.arms)
-    rows = (await conn.execute(text(walk.rows()), {**values, "wanted": wanted})).all()
-    found = [((row.scheduled_for, row.id), _read(walk, row)) for row in rows]
-    if sum(row.attempts_n for row in rows) >= ATTEMPTS:
-        return found, found[-1][0]
-    many = walk.arms is not None and len(walk.arms) > 1
-    if (not walk.rest and each == wanted) or (len(found) == wanted and not many):
-        return found, None
-    stop = (await conn.execute(text(walk.stop()), values)).first()
-    return found, None if stop is None else (stop.scheduled_for, stop.id)
+async def _rows(
+    conn: Conn, walks: Sequence[_Walk], values: dict[str, Any], wanted: int
+) -> list[list[Any]]:
+    """Return what each of some walks of one table finds."""
+    arms, each = list(walks[0].arms or ()), walks[0].each(wanted)
+    values = values | {"arms": arms, "each": each, "wanted": wanted, "attempts": ATTEMPTS}
+    some = (f"SELECT {n} AS walk, w.* FROM ({walk.rows()}) AS w" for n, walk in enumerate(walks))
+    found: list[list[Any]] = [[] for _ in walks]
+    for row in await conn.execute(text(" UNION ALL ".join(some)), values):
+        found[row.walk].append(row)
+    return found
+
+
+async def _stops(
+    conn: Conn, walks: Sequence[_Walk], values: dict[str, Any], wanted: int
+) -> list[Place]:
+    """Return the newest place beyond which some of the walks know nothing; none where all do."""
+    parts = []
+    for n, walk in enumerate(walks):
+        parts.append("(" + re.sub(r":(each|arms)", rf":\1_{n}", walk.stop()) + ")")
+        values = {**values, f"each_{n}": walk.each(wanted), f"arms_{n}": list(walk.arms or ())}
+    newest = f"SELECT * FROM ({' UNION ALL '.join(parts)}) AS s {ORDER} LIMIT 1"
+    stop = (await conn.execute(text(newest), values)).first()
+    return [] if stop is None else [(stop.scheduled_for, stop.id)]
 
 
 def _values(query: Query, now: int, after: Place | None) -> dict[str, Any]:
@@ -197,11 +219,11 @@ def _values(query: Query, now: int, after: Place | None) -> dict[str, Any]:
     }
 
 
-def _walks(query: Query) -> Iterable[_Walk]:
+def _walks(query: Query) -> Iterable[list[_Walk]]:
     if query.ended:
-        yield _ended(query)
+        yield [_ended(query)]
     if query.live:
-        yield from _live(query)
+        yield list(_live(query))
 
 
 def _ended(query: Query) -> _Walk:
@@ -271,24 +293,6 @@ def _read(walk: _Walk, row: Any) -> Started | Finished:
         attempts=codec.decode(row.attempts, row.attempts_n)[0],
         claimed=row.claimed,
     )
-
-
-# What `state` of a task calls running: under way, or waiting for a retry, which moved its `due`.
-RUNNING = text("""
-SELECT task_key FROM (
-    SELECT task_key FROM run WHERE service_id = :service_id AND due <= :now
-        AND (claimed_by IS NOT NULL OR attempts_n > 0) AND kind IN ('task', 'manual')
-    UNION
-    SELECT task_key FROM run WHERE service_id = :service_id AND due <> scheduled_for
-        AND attempts_n > 0 AND kind IN ('task', 'manual')) AS r
-WHERE task_key IS NOT NULL LIMIT :most
-""")
-
-
-async def running(conn: Conn, service_id: UUID, now: int, most: int) -> list[UUID]:
-    """Return the keys of a service's tasks that are running at `now` (ms), `most` at most."""
-    values = {"service_id": service_id, "now": utc(now), "most": most}
-    return list((await conn.execute(RUNNING, values)).scalars())
 
 
 # What became of instants -------------------------------------------------------------------------

@@ -97,6 +97,17 @@ SELECT task_key,
 FROM run WHERE task_key = ANY(:keys) AND service_id = :service_id GROUP BY task_key
 """)
 
+# What `state` of a task calls running: under way, or waiting for a retry, which moved its `due`.
+RUNNING = text("""
+SELECT task_key FROM (
+    SELECT task_key FROM run WHERE service_id = :service_id AND due <= :now
+        AND (claimed_by IS NOT NULL OR attempts_n > 0) AND kind IN ('task', 'manual')
+    UNION
+    SELECT task_key FROM run WHERE service_id = :service_id AND due <> scheduled_for
+        AND attempts_n > 0 AND kind IN ('task', 'manual')) AS r
+WHERE task_key IS NOT NULL LIMIT :most
+""")
+
 STARTED = """
 SELECT id, kind, task_key, task_id, version, scheduled_for, due, attempts, attempts_n,
        created_at, claimed_by IS NOT NULL AS claimed, replayed_at IS NOT NULL AS replayed
@@ -217,6 +228,12 @@ async def live(
     """Map the task keys that have live runs to whether one is running or waits for a retry."""
     values = {"keys": list(keys), "service_id": service_id, "now": now}
     return {row.task_key: row.running for row in await conn.execute(LIVE, values)}
+
+
+async def running(conn: Conn, service_id: UUID, now: datetime, most: int) -> list[UUID]:
+    """Return the keys of a service's tasks that are running at `now`, `most` at most."""
+    values = {"service_id": service_id, "now": now, "most": most}
+    return list((await conn.execute(RUNNING, values)).scalars())
 
 
 async def of_task(conn: Conn, line: Line, now: datetime) -> list[Started]:

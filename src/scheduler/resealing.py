@@ -111,7 +111,7 @@ FROM (SELECT at AS created_at, key, bucket, before -> 'task' -> 'action' AS acti
 ORDER BY created_at, key
 """)
 UNDO_REPLACE = text("""
-UPDATE undo SET before = jsonb_set(before, ARRAY['task', 'action', u.field],
+UPDATE undo SET before = jsonb_set(undo.before, ARRAY['task', 'action', u.field],
                                    CAST(u.after AS jsonb))
 FROM unnest(CAST(:keys AS uuid[]), CAST(:buckets AS smallint[]), CAST(:fields AS text[]),
             CAST(:before AS text[]), CAST(:after AS text[]))

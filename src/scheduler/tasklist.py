@@ -18,7 +18,6 @@ from scheduler import exclusions
 from scheduler.actions import Action
 from scheduler.db import Conn, walk_in_order
 from scheduler.definition import Definition
-from scheduler.run import Line, bucket_of
 from scheduler.task import COLUMNS, definition
 
 TOTAL_MOST = 10_000
@@ -314,6 +313,8 @@ class Lead(msgspec.Struct):
 
     where: str
     values: dict[str, Any]
+    few: bool
+    """What leads leaves few: they are to be taken all, and put in order then."""
 
 
 async def lead(
@@ -336,53 +337,11 @@ async def lead(
         by, _ = await _least(conn, asked)
     await walk_in_order(conn, bitmaps=by is not None)
     first = [] if by is None else [by]
-    return Lead(_all([*first, *(each for each in asked.conditions if each != by)]), asked.values)
-
-
-# Names -------------------------------------------------------------------------------------------
-
-
-class Named(msgspec.Struct, frozen=True):
-    """A task by its address, its id and its name."""
-
-    line: Line
-    id: str
-    name: str
-
-
-NAMES = "SELECT key, bucket, service_id, id, name FROM task WHERE "
-
-
-async def names(
-    conn: Conn,
-    service_id: UUID,
-    wanted: Filter,
-    most: int,
-    among: Sequence[UUID] | None = None,
-) -> list[Named]:
-    """Return a service's tasks that fit, `most` at most, the newest first; `among` narrows it."""
-    if wanted.action is not None and wanted.action not in ACTIONS:
-        return []
-    led = await lead(conn, service_id, wanted, among)
-    statement = f"{NAMES}{led.where} {NEWEST} LIMIT :most"
-    return [_named(row) for row in await conn.execute(text(statement), led.values | {"most": most})]
-
-
-OF_IDS = text(
-    f"{NAMES}service_id = :service_id AND id = ANY(:ids) AND bucket = ANY(:buckets) {NEWEST}"
-)
-
-
-async def of_ids(conn: Conn, service_id: UUID, ids: Sequence[str]) -> list[Named]:
-    """Return those of a service's tasks that have one of these ids."""
-    plain = [each for each in ids if "\x00" not in each]
-    values = {"service_id": service_id, "ids": plain}
-    values["buckets"] = list({bucket_of(service_id, each) for each in plain})
-    return [_named(row) for row in await conn.execute(OF_IDS, values)]
-
-
-def _named(row: Any) -> Named:
-    return Named(Line(row.key, row.bucket, row.service_id), row.id, row.name)
+    return Lead(
+        _all([*first, *(each for each in asked.conditions if each != by)]),
+        asked.values,
+        by is not None,
+    )
 
 
 # Words -------------------------------------------------------------------------------------------
@@ -427,6 +386,16 @@ async def naming(conn: Conn, service_id: UUID, calendar: str, most: int) -> list
     marked = f's{str(service_id)[28:]}"{calendar}"'  # as the index has it
     values = {"service_id": service_id, "marked": marked, "most": most}
     return list((await conn.execute(NAMING, values)).scalars())
+
+
+KEEPING_CLEAR = text(NAMING.text.replace("SELECT id", f"SELECT {COLUMNS}"))
+
+
+async def keeping_clear(conn: Conn, service_id: UUID, calendar: str, most: int) -> list[Definition]:
+    """Return some of a service's tasks that name a calendar."""
+    marked = f's{str(service_id)[28:]}"{calendar}"'
+    values = {"service_id": service_id, "marked": marked, "most": most}
+    return [definition(row) for row in await conn.execute(KEEPING_CLEAR, values)]
 
 
 # Those that call a spec ---------------------------------------------------------------------------

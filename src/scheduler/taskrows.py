@@ -10,41 +10,38 @@ from uuid import UUID
 import msgspec
 from sqlalchemy import text
 
-from scheduler import exclusions, ledger, tasklist, undo
+from scheduler import exclusions, lines, tasklist, undo
 from scheduler.db import Conn, ms, utc
 from scheduler.definition import Definition
 from scheduler.planning import Planned
+from scheduler.run import Line, bucket_of
 from scheduler.task import COLUMNS, OUTLINE, definition
-from scheduler.tasklist import ACTIONS, NEWEST, TOTAL_MOST, Filter
+from scheduler.tasklist import ACTIONS, NEWEST, TOTAL_MOST, Filter, Lead
 
 SORTS = ("newest", "name", "next", "failing")
 MOST = TOTAL_MOST
 """Tasks that are looked at to sort them, to count them, or for those in a state."""
 OUTLINES = COLUMNS.replace("description,", "NULL AS description,").replace("action,", OUTLINE)
-RUNNING = f"key = ANY(ARRAY({ledger.RUNNING.text}))"
+RUNNING = f"key = ANY(ARRAY({lines.RUNNING.text}))"
 STANDING = f"""key = ANY(ARRAY(
     SELECT key FROM task_state WHERE service_id = :service_id AND state = :word
-      AND key <> ALL(ARRAY({ledger.RUNNING.text}))
+      AND key <> ALL(ARRAY({lines.RUNNING.text}))
     ORDER BY created_at DESC, key DESC LIMIT :most))"""
-NEXT = """LEFT JOIN task_plan p
-        ON p.key = f.key AND p.bucket = f.bucket AND p.service_id = :service_id"""
 RUNS = """(SELECT r.scheduled_for FROM run r WHERE r.task_key = f.key AND r.kind = 'task'
         AND r.service_id = :service_id AND r.scheduled_for > :now
         ORDER BY r.scheduled_for LIMIT 1)"""
-STATE = """LEFT JOIN task_state s
-        ON s.key = f.key AND s.bucket = f.bucket AND s.service_id = :service_id"""
+PLAN = """(SELECT p.next_plan_at FROM task_plan p
+        WHERE p.key = f.key AND p.bucket = f.bucket AND p.service_id = :service_id)"""
+FAILURES = """(SELECT s.failures FROM task_state s
+        WHERE s.key = f.key AND s.bucket = f.bucket AND s.service_id = :service_id)"""
 ORDERS = {
-    "newest": ("", "f.created_at DESC, f.key DESC"),
-    "name": ("", "lower(f.name), f.created_at DESC, f.key"),
-    "next": (
-        NEXT,
-        f"""CASE f.status WHEN 'active' THEN least({RUNS}, p.next_plan_at)
-                          WHEN 'paused' THEN f.paused_until END,
-            f.created_at DESC, f.key""",
-    ),
-    "failing": (STATE, "coalesce(s.failures, 0) DESC, f.created_at DESC, f.key"),
+    "newest": "f.created_at DESC, f.key DESC",
+    "name": "lower(f.name), f.created_at DESC, f.key",
+    "next": f"""CASE f.status WHEN 'active' THEN least({RUNS}, {PLAN})
+                              WHEN 'paused' THEN f.paused_until END, f.created_at DESC, f.key""",
+    "failing": f"coalesce({FAILURES}, 0) DESC, f.created_at DESC, f.key",
 }
-"""What is joined for a sort, and the sort."""
+"""What is asked of each task for a sort goes by its key: a join would read the whole table."""
 
 
 class Listed(msgspec.Struct):
@@ -77,7 +74,7 @@ async def page(
     values = led.values | {"now": utc(now), "word": word, "most": MOST + 1}
     values |= {"offset": offset, "count": count}
     deep = sort == "newest" and word is None and offset + count > MOST
-    statement = _deep(led.where) if deep else _bounded(led.where, sort)
+    statement = _deep(led.where) if deep else _bounded(led, sort)
     rows = (await conn.execute(text(statement), values)).all()
     tasks = await exclusions.attach(conn, [definition(row) for row in rows])
     return Listed(tasks, _total(rows, offset, deep=deep))
@@ -90,14 +87,14 @@ def _total(rows: Sequence[Any], offset: int, *, deep: bool) -> int | None:
     return found if found <= MOST else None
 
 
-def _bounded(where: str, sort: str) -> str:
-    joined, order = ORDERS[sort]
+def _bounded(led: Lead, sort: str) -> str:
+    bound = "" if led.few else f"{NEWEST} LIMIT :most"
     return f"""
 WITH fit AS MATERIALIZED (
-    SELECT key, bucket, created_at, name, status, paused_until FROM task WHERE {where}
-    {NEWEST} LIMIT :most),
+    SELECT key, bucket, created_at, name, status, paused_until FROM task WHERE {led.where}
+    {bound}),
 chosen AS MATERIALIZED (
-    SELECT f.key, row_number() OVER (ORDER BY {order}) AS place FROM fit f {joined}
+    SELECT f.key, row_number() OVER (ORDER BY {ORDERS[sort]}) AS place FROM fit f
     ORDER BY place OFFSET :offset LIMIT :count)
 SELECT {OUTLINES}, (SELECT count(*) FROM fit) AS total
 FROM task JOIN (SELECT key AS chosen_key, place FROM chosen) AS c ON chosen_key = key
@@ -112,6 +109,55 @@ WHERE service_id = :service_id AND key = ANY(ARRAY(
     SELECT key FROM task WHERE {where} {NEWEST} OFFSET :offset LIMIT :count))
 {NEWEST}
 """
+
+
+# Names -------------------------------------------------------------------------------------------
+
+
+class Named(msgspec.Struct, frozen=True):
+    """A task by its address, its id and its name."""
+
+    line: Line
+    id: str
+    name: str
+
+
+NAMES = "SELECT key, bucket, service_id, id, name FROM task WHERE "
+
+
+async def names(
+    conn: Conn,
+    service_id: UUID,
+    wanted: Filter,
+    most: int,
+    among: Sequence[UUID] | None = None,
+) -> list[Named]:
+    """Return a service's tasks that fit, `most` at most, the newest first; `among` narrows it."""
+    if wanted.action is not None and wanted.action not in ACTIONS:
+        return []
+    led = await tasklist.lead(conn, service_id, wanted, among)
+    statement = f"""WITH led AS MATERIALIZED (
+        SELECT key, bucket, service_id, id, name, created_at FROM task WHERE {led.where}
+        {"" if led.few else f"{NEWEST} LIMIT :most"})
+    SELECT * FROM led {NEWEST} LIMIT :most"""
+    return [_named(row) for row in await conn.execute(text(statement), led.values | {"most": most})]
+
+
+OF_IDS = text(
+    f"{NAMES}service_id = :service_id AND id = ANY(:ids) AND bucket = ANY(:buckets) {NEWEST}"
+)
+
+
+async def of_ids(conn: Conn, service_id: UUID, ids: Sequence[str]) -> list[Named]:
+    """Return those of a service's tasks that have one of these ids."""
+    plain = [each for each in ids if "\x00" not in each]
+    values = {"service_id": service_id, "ids": plain}
+    values["buckets"] = list({bucket_of(service_id, each) for each in plain})
+    return [_named(row) for row in await conn.execute(OF_IDS, values)]
+
+
+def _named(row: Any) -> Named:
+    return Named(Line(row.key, row.bucket, row.service_id), row.id, row.name)
 
 
 # How they stand ----------------------------------------------------------------------------------

@@ -2,30 +2,24 @@
 
 from typing import Any
 
-import msgspec
 from litestar import Request, Response, Router, delete, get, post, route
 from litestar.di import NamedDependency
 from litestar.openapi.spec import OpenAPIFormat, OpenAPIType, Schema
 from litestar.params import FromPath
-from msgspec import UNSET
 
-from scheduler import asked, clock, db, exclusions, services, tasklist
-from scheduler.calendars import cost, ical, model
+from scheduler import asked, exclusions
+from scheduler.calendars import acts, model
 from scheduler.calendars.model import Calendar, CalendarFields, Stretch
 from scheduler.clock import Slice
-from scheduler.db import Conn, rfc3339
+from scheduler.db import rfc3339
 from scheduler.engine import Engine
-from scheduler.errors import Conflict, Detail, ValidationFailed
-from scheduler.exclusions import Stored
+from scheduler.errors import ValidationFailed
 from scheduler.openapi import asks, whole
 from scheduler.service import Service
-from scheduler.triggers.calendar import Rules, merged
+from scheduler.triggers.calendar import merged
 from scheduler.triggers.excluded import BLOCK_MS
 from scheduler.triggers.zones import local
 
-CALENDARS_MOST = 100
-"""Calendars of one service."""
-USERS_SHOWN = 3
 DAY_MS = 86_400_000
 RANGE_MS = 365 * DAY_MS
 RANGE_MOST_MS = 3660 * DAY_MS
@@ -41,45 +35,21 @@ INSTANT = Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.DATE_TIME)
 async def create_calendar(request: AnyRequest, service: Caller, engine: Machine) -> Calendar:
     """Create a calendar: dates, parts of each week, and events of an iCalendar file."""
     fields = asked.body(await request.body(), CalendarFields)
-    name, description, wrong = fields.name or "", fields.description or None, list[Detail]()
-    if not model.NAME.fullmatch(name):
-        wrong.append(
-            Detail("name", "1 to 64 letters, digits, - and _, the first a letter or digit")
-        )
-    rules, file = await _read(fields, Rules(), None, wrong)
-    return model.shown(await _created(engine, service, name, description, rules, file))
-
-
-@db.again
-async def _created(
-    engine: Engine,
-    service: Service,
-    name: str,
-    description: str | None,
-    rules: Rules,
-    file: str | None,
-) -> Stored:
-    async with engine.database.api.begin() as conn:
-        now = await services.hold(conn, service.id)
-        if await exclusions.count(conn, service.id, CALENDARS_MOST) >= CALENDARS_MOST:
-            raise Conflict(f"a service has at most {CALENDARS_MOST} calendars; delete one first")
-        return await exclusions.create(
-            conn, service.id, name, rules, now=now, description=description, ical=file
-        )
+    return model.shown(await acts.create(engine, service, fields))
 
 
 @get(
     "/",
     summary="The calendars, by name",
-    operation_class=asks(pageNumber=whole(0, CALENDARS_MOST), count=whole(1, asked.PAGE_MOST)),
+    operation_class=asks(pageNumber=whole(0, acts.CALENDARS_MOST), count=whole(1, asked.PAGE_MOST)),
 )
 async def list_calendars(
     request: AnyRequest, service: Caller, engine: Machine
 ) -> Response[list[Calendar]]:
     """Return a page of calendars, without their files."""
-    page, count = asked.page(request.query_params, CALENDARS_MOST)
+    page, count = asked.page(request.query_params, acts.CALENDARS_MOST)
     async with engine.database.api.connect() as conn:
-        total = await exclusions.count(conn, service.id, CALENDARS_MOST + 1)
+        total = await exclusions.count(conn, service.id, acts.CALENDARS_MOST + 1)
         found = await exclusions.page(conn, service.id, offset=page * count, most=count)
     shown = [model.shown(each, whole=False) for each in found]
     return Response(shown, headers={"X-Total-Count": str(total)})
@@ -104,43 +74,13 @@ async def change_calendar(
 ) -> Calendar:
     """Change a calendar; it holds at once, also for runs that are planned."""
     fields = asked.body(await request.body(), CalendarFields)
-    changed = await _changed(engine, service, calendar, fields)
-    engine.recall_calendars(service.id)
-    return model.shown(changed)
-
-
-@db.again
-async def _changed(
-    engine: Engine, service: Service, calendar: str, fields: CalendarFields
-) -> Stored:
-    async with engine.database.api.begin() as conn:
-        before = await exclusions.get(conn, service.id, calendar, lock=True)
-        wrong = list[Detail]()
-        if fields.name is not UNSET and fields.name != calendar:
-            wrong.append(Detail("name", "stays as it is: tasks name it; make another calendar"))
-        rules, file = await _read(fields, before.rules, before.ical, wrong)
-        after = msgspec.structs.replace(before, rules=rules, ical=file)
-        if fields.description is not UNSET:
-            after = msgspec.structs.replace(after, description=fields.description or None)
-        return await exclusions.change(conn, after, await clock.database_ms(conn))
+    return model.shown(await acts.change(engine, service, calendar, fields))
 
 
 @delete("/{calendar:str}", status_code=204, summary="Delete a calendar that no task names")
-@db.again
 async def delete_calendar(calendar: FromPath[str], service: Caller, engine: Machine) -> None:
     """Delete a calendar."""
-    async with engine.database.api.begin() as conn:
-        of = await exclusions.get(conn, service.id, calendar, lock=True)
-        await _check_free(conn, of)
-        await exclusions.remove(conn, of)
-
-
-async def _check_free(conn: Conn, of: Stored) -> None:
-    users = await tasklist.naming(conn, of.service_id, of.name, USERS_SHOWN + 1)
-    if users:
-        more = " and others" if len(users) > USERS_SHOWN else ""
-        named = ", ".join(users[:USERS_SHOWN])
-        raise Conflict(f"tasks keep clear of {of.name}: {named}{more}; take it from them first")
+    await acts.delete(engine.database, service, calendar)
 
 
 @get(
@@ -177,29 +117,6 @@ def _range(sent: Any, now: int) -> tuple[int, int]:
     if not since <= until <= since + RANGE_MOST_MS:
         raise ValidationFailed.of("to", "must lie after from, and at most 3,660 days after it")
     return since // 1000 * 1000, -(-until // 1000) * 1000
-
-
-async def _read(
-    fields: CalendarFields, before: Rules, file: str | None, wrong: list[Detail]
-) -> tuple[Rules, str | None]:
-    """Return what the fields make of the rules and of the file. Raises ValidationFailed."""
-    if len(fields.description or "") > model.DESCRIPTION_MOST:
-        wrong.append(Detail("description", f"at most {model.DESCRIPTION_MOST} characters"))
-    texts = {"description": fields.description or "", "ical": fields.ical or ""}
-    nul = (name for name, text in texts.items() if "\x00" in text)
-    wrong += [Detail(name, "must not hold a NUL character") for name in nul]
-    rules, more = model.read_rules(fields, before)
-    wrong += more
-    sent = file if fields.ical is UNSET else fields.ical or None
-    if not wrong and (sent != file or rules.timezone != before.timezone):
-        try:
-            events = () if sent is None else await ical.read_events(sent, rules.timezone)
-            rules = msgspec.structs.replace(rules, events=events)
-        except cost.Refused as e:
-            wrong.append(Detail("ical", str(e)))
-    if wrong:
-        raise ValidationFailed.all(wrong)
-    return rules, sent
 
 
 router = Router(

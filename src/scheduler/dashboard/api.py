@@ -12,23 +12,24 @@ from scheduler.dashboard import (
     admin_door,
     apis,
     bulk,
+    calendars,
     door,
     editor,
     page,
     registering,
+    settings,
     static,
+    system,
     task_asked,
     trying,
 )
 from scheduler.dashboard.admin_door import AdminWanted
-from scheduler.dashboard.calendars import show_calendars
 from scheduler.dashboard.door import Stranger, Visitor
 from scheduler.dashboard.live import Contributor, Hub, watch_live
-from scheduler.dashboard.overview import show_overview
+from scheduler.dashboard.overview import LIVE, show_overview
 from scheduler.dashboard.run import act_on_run, send_body, show_process, show_run
 from scheduler.dashboard.runs import show_runs
-from scheduler.dashboard.settings import act_on_settings, show_settings
-from scheduler.dashboard.system import show_admin_system, show_system
+from scheduler.dashboard.runs_export import Exports, export_runs
 from scheduler.dashboard.task import act_on_task, show_task
 from scheduler.dashboard.tasks import show_tasks
 from scheduler.dashboard.timeline import show_timeline
@@ -38,7 +39,11 @@ from scheduler.engine import Engine
 from scheduler.errors import UserError
 from scheduler.specs.performer import OperationPerformer
 
-CONTRIBUTORS = [Contributor(apis.slots, apis.SECONDS)]
+CONTRIBUTORS = [
+    LIVE,
+    Contributor(apis.slots, apis.SECONDS),
+    Contributor(system.slots, system.SECONDS),
+]
 """What pages add to the stream of a service that somebody watches."""
 
 AnyRequest = Request[Any, Any, Any]
@@ -104,6 +109,7 @@ HANDLERS: list[Any] = [
     *editor.HANDLERS,
     *task_asked.HANDLERS,
     show_runs,
+    export_runs,
     show_run,
     send_body,
     act_on_run,
@@ -112,13 +118,11 @@ HANDLERS: list[Any] = [
     *apis.HANDLERS,
     *registering.HANDLERS,
     *trying.HANDLERS,
-    show_calendars,
-    show_system,
-    show_settings,
-    act_on_settings,
+    *calendars.HANDLERS,
+    *system.HANDLERS,
+    *settings.HANDLERS,
     *admin.HANDLERS,
     watch_live,
-    show_admin_system,
     show_nothing,
     door.show_sign_in,
     door.sign_in,
@@ -129,7 +133,8 @@ HANDLERS: list[Any] = [
 
 def router(explained: Explained) -> Router:
     """Return the pages; what goes wrong on them is a page, too."""
-    failures, trials, hub = Tries(), Trials(), Hub(CONTRIBUTORS)
+    failures, trials, exports = Tries(), Trials(), Exports()
+    hub = Hub(CONTRIBUTORS)
     return Router(
         "/",
         route_handlers=HANDLERS,
@@ -139,6 +144,7 @@ def router(explained: Explained) -> Router:
             "engine": Provide(_engine, sync_to_thread=False),
             "operations": Provide(_operations, sync_to_thread=False),
             "failures": Provide(lambda: failures, sync_to_thread=False),
+            "exports": Provide(lambda: exports, sync_to_thread=False),
             "trials": Provide(lambda: trials, sync_to_thread=False),
             "hub": Provide(lambda: hub, sync_to_thread=False),
         },

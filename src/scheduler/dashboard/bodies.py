@@ -9,8 +9,8 @@ from typing import Literal
 
 import msgspec
 
-PRETTY_MOST = 1 << 20
-"""Bytes of a body that is made readable."""
+READ_MOST = 64 << 10
+"""Bytes of a body that are made readable; a page shows fewer characters than that."""
 DEEPEST = 32
 """Levels of JSON that is indented: a deep one would grow a thousandfold."""
 HEX_MOST = 1024
@@ -38,10 +38,11 @@ class Body(msgspec.Struct, frozen=True):
 
 
 def body(sent: bytes, *, terminal: bool = False) -> Body:
-    """Return a body to be read; `terminal` says that a command wrote it."""
+    """Return a body to be read, its beginning; `terminal` says that a command wrote it."""
     if not sent:
         return Body("none", 0)
-    raw = decoded(sent)
+    beginning = sent[:READ_MOST]
+    raw = decoded(beginning)
     if raw is None:
         return Body("bytes", len(sent), hexadecimal(sent[:HEX_MOST]))
     pretty = indented(sent)
@@ -69,7 +70,7 @@ def decoded(sent: bytes) -> str | None:
 def indented(sent: bytes) -> str | None:
     """Return JSON over many lines, its numbers as they were written; None for what is none."""
     start = sent.lstrip()[:1]
-    if start not in (b"{", b"[") or len(sent) > PRETTY_MOST:
+    if start not in (b"{", b"[") or len(sent) > READ_MOST:
         return None
     brackets = STRING.sub(b"", sent).translate(None, delete=NO_BRACKETS)
     if max(accumulate(1 if each in b"[{" else -1 for each in brackets), default=0) > DEEPEST:

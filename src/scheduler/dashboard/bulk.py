@@ -14,14 +14,14 @@ from litestar.datastructures import State
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
-from scheduler import tasklist, undo
+from scheduler import taskrows, undo
 from scheduler.clock import Slice
 from scheduler.dashboard import door, page
 from scheduler.dashboard.door import Visitor
 from scheduler.db import Conn, utc
 from scheduler.engine import Engine
 from scheduler.errors import Conflict, NotFound, ValidationFailed
-from scheduler.tasklist import Named
+from scheduler.taskrows import Named
 from scheduler.tasks import choosing, listing, undoing, written
 from scheduler.tasks.model import TaskFields
 from scheduler.undo import Count
@@ -54,13 +54,13 @@ KINDS = {
     "pause": Kind(
         "Pause", "Paused", "Active again:", "What is due meanwhile is not run, and not made up for."
     ),
-    "resume": Kind("Resume", "Resumed", "", "They are due again from now on."),
+    "resume": Kind("Resume", "Resumed", "", "What is due from now on is run again."),
     "run": Kind("Run", "Started", "", "Each is run once, now, beside its schedule."),
     "delete": Kind(
         "Delete",
         "Deleted",
         "Brought back",
-        "Nothing of them runs any more. For an hour you can have them back.",
+        "What is deleted runs no more. For an hour it can be had back.",
     ),
 }
 
@@ -132,7 +132,7 @@ async def _chosen(request: AnyRequest, visitor: Visitor, engine: Engine) -> Chos
     if not ids:
         return Chosen([], 0)
     async with engine.database.api.connect() as conn:
-        found = await tasklist.of_ids(conn, service_id, ids)
+        found = await taskrows.of_ids(conn, service_id, ids)
     return Chosen(found, len(ids) - len(found))
 
 
@@ -226,7 +226,7 @@ async def act_on_one(
     whole = f"{back}?{query}" if query else back
     if do in ("run", "paused"):
         async with engine.database.api.connect() as conn:
-            found = await tasklist.of_ids(conn, visitor.service.id, [task_id])
+            found = await taskrows.of_ids(conn, visitor.service.id, [task_id])
         if not found:
             raise NotFound(f"there is no task {task_id[:100]}")
         await _ask(engine, act, "run" if do == "run" else "pause", found)

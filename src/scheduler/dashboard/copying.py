@@ -103,6 +103,9 @@ def _flags(made: Mapping[str, Any]) -> list[list[str]] | None:
         if name == "follow_redirects":
             parts.append(["--follow-redirects"])
             continue
+        if name == "payload" and isinstance(value, Raw):
+            parts.append(["--json", bytes(value).decode()])
+            continue
         words = _words(name, value) if name in FLAGS else None
         if words is None:
             return None
@@ -120,7 +123,7 @@ def _words(name: str, value: Any) -> list[str] | None:
         return [f"{n}={v}" for n, v in value.items()]
     if name == "retry_backoff":
         return [",".join(f"{value.get(n, usual):.15g}" for n, usual in BACKOFF.items())]
-    if name == "payload" and (isinstance(value, Raw) or value.startswith("@")):
+    if name == "payload" and value.startswith("@"):
         return None
     if isinstance(value, list):
         return value

@@ -11,7 +11,7 @@ import msgspec
 from scheduler.actions.http import Method
 from scheduler.dashboard import shell
 
-MOST = 200_000
+MOST = 100_000
 """Characters of a command."""
 FORM = "application/x-www-form-urlencoded"
 VALUED = {

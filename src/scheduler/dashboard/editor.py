@@ -1,5 +1,6 @@
 """New and edit: one form for every trigger and every action of a task."""
 
+import asyncio
 import re
 from typing import Any
 from urllib.parse import quote
@@ -21,7 +22,7 @@ from scheduler.dashboard.trial import tried
 from scheduler.dashboard.trials import Trials
 from scheduler.definition import Definition
 from scheduler.engine import Engine
-from scheduler.errors import Conflict, UserError
+from scheduler.errors import Conflict, UserError, ValidationFailed
 from scheduler.masking import MASK
 from scheduler.specs import listing
 from scheduler.specs.model import fold
@@ -41,15 +42,20 @@ Machine = NamedDependency[Engine]
 
 @get(NEW, include_in_schema=False)
 async def show_new(request: AnyRequest, visitor: Who, engine: Machine) -> Response[Any]:
-    """Return the form of a new task: empty, like `from` (a task), or of a `curl` command."""
+    """Return the form of a new task: empty, like `from` (a task), or of a `curl` command.
+
+    Or with the operation of a `service` that is at `endpoint` with `method`.
+    """
     asked = request.query_params
     made = Sheet(draft=filling.blank())
+    if asked.get("service"):
+        endpoint = f"{asked.get('method', 'GET')} {asked.get('endpoint', '')}".strip()
+        made.draft.values |= {"action": "operation", "service": asked["service"]}
+        made.draft.values["endpoint"] = endpoint
     if asked.get("from"):
         await _duplicate(engine, visitor, made, asked["from"])
     if asked.get("curl"):
-        _paste(made, asked["curl"])
-    if asked.get("from"):
-        await _preview(engine, visitor, made, quiet=True)
+        await _paste(made, asked["curl"])
     return await sheet.answer(engine, visitor, made)
 
 
@@ -64,6 +70,7 @@ async def _duplicate(engine: Engine, visitor: Visitor, made: Sheet, task_id: str
         if row.value == MASK:
             row.value = ""
             made.notes.append(f"The value of {row.name} is secret and was not copied: type it in.")
+    made.coming = await previewing.previewed(engine, visitor.service, made.draft, of, ())
     for name, size in filling.long_ones(of).items():
         made.notes.append(f"{name} has {size:,} characters, too many for this form: left out.")
 
@@ -93,10 +100,10 @@ async def send_new(
     """Create the task that the form describes, or change the form itself; then its page."""
     sent = await posted.posted(request, state, visitor)
     made = _sheet(sent)
-    if not _reshaped(made, sent):
+    if not await _reshaped(made, sent):
         try:
-            body = msgspec.json.encode(fields.body(made.draft))
-            done = await written.created(engine, visitor.service, model.read_fields(body))
+            read = model.read_fields(msgspec.json.encode(await _body(engine, visitor, made)))
+            done = await written.created(engine, visitor.service, read)
             return page.leading(f"/dashboard/tasks/{quote(done.of.id, safe='')}?done=created")
         except UserError as e:
             return await _refused(engine, visitor, made, e)
@@ -115,7 +122,7 @@ async def send_edit(
     """Change what was changed in the form; where someone else did meanwhile, show both."""
     sent = await posted.posted(request, state, visitor)
     made = await _edited(engine, visitor, sent, task_id)
-    if not _reshaped(made, sent):
+    if not await _reshaped(made, sent):
         if made.differences:
             return await _refused(engine, visitor, made, Conflict(CHANGED))
         try:
@@ -132,11 +139,32 @@ CHANGED = (
 )
 
 
+async def _body(engine: Engine, visitor: Visitor, made: Sheet) -> dict[str, Any]:
+    """Return the body to be written. Raises ValidationFailed with all that is wrong at once."""
+    before, changed = made.before, None
+    if before is not None:
+        changed = _changed(made.draft, made.was)
+    body, wrong = fields.written(made.draft, changed)
+    if not wrong:
+        return body
+    now, service = engine.clock.now_ms(), visitor.service
+    try:
+        read = model.read_fields(msgspec.json.encode(body))
+        if before is None:
+            await written.drafted(engine, service, read, now)
+        else:
+            await written.redrafted(engine, service, before, read, now)
+    except ValidationFailed as e:
+        named = {each.field for each in wrong}
+        wrong += [each for each in e.details if each.field not in named]
+    raise ValidationFailed.all(wrong)
+
+
 async def _save(engine: Engine, visitor: Visitor, made: Sheet) -> None:
     before = made.before
     if before is None:
         raise TypeError
-    body = fields.body(made.draft, _changed(made.draft, made.was))
+    body = await _body(engine, visitor, made)
     if not body:
         return
 
@@ -198,7 +226,7 @@ def _take(draft: Draft, stored: Draft, name: str) -> None:
         draft.values[name] = stored.values[name]
 
 
-def _reshaped(made: Sheet, sent: Posted) -> bool:
+async def _reshaped(made: Sheet, sent: Posted) -> bool:
     """Do what a button asks of the form itself; False where it is to be saved."""
     asked, draft = sent.one("do"), made.draft
     dropped = DROP.fullmatch(asked)
@@ -210,15 +238,15 @@ def _reshaped(made: Sheet, sent: Posted) -> bool:
         rows = draft.headers if dropped[1] == "header" else draft.env
         del rows[int(dropped[2]) : int(dropped[2]) + 1]
     elif asked == "paste":
-        _paste(made, sent.one("curl"))
+        await _paste(made, sent.one("curl"))
     else:
         return asked == "show"
     return True
 
 
-def _paste(made: Sheet, text: str) -> None:
+async def _paste(made: Sheet, text: str) -> None:
     """Fill the form in from a curl command; what it says else is said, and the text stays."""
-    found = curl.parse(text)
+    found = await asyncio.to_thread(curl.parse, text)
     made.curl, made.notes = text, made.notes + found.notes
     if found.url or found.headers or found.payload:
         made.draft = filling.of_curl(made.draft, found)

@@ -93,8 +93,8 @@ class Draft(msgspec.Struct):
         whole = {name: self.values.get(name, "") for name in NAMES}
         for name in TIMES:
             whole[name] = f"{self[name]} {self['times_in']}" if self[name] else ""
-        whole["headers"] = _written(self.headers)
-        whole["env"] = _written(self.env)
+        whole["headers"] = _rows_written(self.headers)
+        whole["env"] = _rows_written(self.env)
         whole["calendars"] = "\n".join(sorted(self.calendars))
         del whole["times_in"]
         return {
@@ -102,7 +102,7 @@ class Draft(msgspec.Struct):
         }
 
 
-def _written(rows: Iterable[Row]) -> str:
+def _rows_written(rows: Iterable[Row]) -> str:
     return repr([(row.name, row.value, row.secret) for row in rows if row.name or row.value])
 
 
@@ -141,11 +141,19 @@ def body(draft: Draft, changed: Collection[str] | None = None) -> dict[str, Any]
 
     Raises ValidationFailed with every field whose text is none of its kind.
     """
+    fields, wrong = written(draft, changed)
+    if wrong:
+        raise ValidationFailed.all(wrong)
+    return fields
+
+
+def written(
+    draft: Draft, changed: Collection[str] | None = None
+) -> tuple[dict[str, Any], list[Detail]]:
+    """Return the body that a form makes, and what is wrong with the texts that are not in it."""
     made = _Body(draft, changed)
     made.write()
-    if made.wrong:
-        raise ValidationFailed.all(made.wrong)
-    return made.fields
+    return made.fields, made.wrong
 
 
 def timing(draft: Draft, changed: Collection[str] | None = None) -> dict[str, Any]:
@@ -273,8 +281,8 @@ class _Body:
             self._say("url", "is needed: http://host/path or https://host/path")
         self._set("method", draft["method"] or None)
         header = self._rows(draft.headers, "header")
-        names = [n for n in map(str.strip, draft["secret_more"].split(",")) if n]
-        names += [row.name.strip() for row in draft.headers if row.secret and row.name.strip()]
+        names = [row.name.strip() for row in draft.headers if row.secret and row.name.strip()]
+        names += [n for n in map(str.strip, draft["secret_more"].split(",")) if n]
         names = [name for name in dict.fromkeys(names) if not is_secret(name)]
         self._set("header", header or None, of="headers")
         self._set("secret_headers", names or None, of="headers")

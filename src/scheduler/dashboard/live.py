@@ -14,7 +14,7 @@ from uuid import UUID
 
 import msgspec
 import structlog
-from litestar import MediaType, Request, Response, get
+from litestar import Request, Response, get
 from litestar.datastructures import State
 from litestar.di import NamedDependency
 from litestar.response import Stream
@@ -132,6 +132,11 @@ def over(why: str, said: str) -> bytes:
     return event("over", {"why": why, "said": said})
 
 
+SIGNED_OUT = over("session", "You are signed out.")
+STOPPED = over("stop", "The server is being stopped.")
+TOO_MANY = over("many", f"This service has {MOST} pages open here: this one is not live.")
+
+
 class Hub:
     """Looks for everyone who watches through this process."""
 
@@ -187,7 +192,7 @@ class Hub:
             await engine.stopping.wait()
             for of in list(self._watched.values()):
                 for stream in list(of.streams):
-                    stream.end(over("stop", "The server is being stopped."))
+                    stream.end(STOPPED)
         finally:
             for chore in chores:
                 chore.cancel()
@@ -234,7 +239,7 @@ class Hub:
             )
         for stream in streams:
             if (stream.service_id, stream.session) not in there:
-                stream.end(over("session", "You are signed out."))
+                stream.end(SIGNED_OUT)
 
     async def _ask(self, engine: Engine) -> None:
         """Ask the contributors that are due, and send what they say otherwise than before."""
@@ -254,28 +259,23 @@ class Hub:
 
 # The route ---------------------------------------------------------------------------------------
 
-TOO_MANY = over("many", f"This service has {MOST} pages open here: this one is not live.")
-
 
 @get("/dashboard/live", include_in_schema=False)
 async def watch_live(
     request: AnyRequest, state: State, hub: NamedDependency[Hub], engine: NamedDependency[Engine]
 ) -> Response[Any]:
-    """Send a page what changes; to a stranger 204, at which a browser does not come back."""
+    """Send a page what changes; a stranger is told that this is none, and to come no more."""
     if EVENTS not in request.headers.get("accept", ""):
         raise InvalidRequest(f"these are events for open pages: send Accept: {EVENTS}")
+    headers = {**page.HEADERS, "X-Accel-Buffering": "no", "Connection": "close"}
     try:
         visitor = await door.visitor(request, state)
     except Stranger:
-        return Response(None, status_code=204, headers=page.HEADERS, media_type=MediaType.TEXT)
+        return Response(SIGNED_OUT, headers=headers, media_type=EVENTS)
     cut = (request.scope.get("extensions") or {}).get("scheduler.abort", {})
     abort = cast("Callable[[], None]", cut.get("call", _nothing))
     watcher = Watcher(visitor.service.id, sessions.digest(visitor.cookie), abort)
-    return Stream(
-        _stream(hub, engine, watcher),
-        headers={**page.HEADERS, "X-Accel-Buffering": "no", "Connection": "close"},
-        media_type=EVENTS,
-    )
+    return Stream(_stream(hub, engine, watcher), headers=headers, media_type=EVENTS)
 
 
 def _nothing() -> None:
@@ -284,7 +284,7 @@ def _nothing() -> None:
 
 async def _stream(hub: Hub, engine: Engine, watcher: Watcher) -> AsyncIterator[bytes]:
     if engine.stopping.is_set():
-        yield over("stop", "The server is being stopped.")
+        yield STOPPED
     elif hub.full(watcher.service_id):
         yield TOO_MANY
     else:

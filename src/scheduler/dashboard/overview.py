@@ -12,6 +12,7 @@ from scheduler import glance, tally
 from scheduler.dashboard import attention, caller, charts, page, shown
 from scheduler.dashboard.charts import Series, Stack
 from scheduler.dashboard.door import Visitor
+from scheduler.dashboard.live import Contributor
 from scheduler.db import Conn, rfc3339, utc
 from scheduler.engine import Engine
 from scheduler.errors import ValidationFailed
@@ -23,6 +24,7 @@ SPANS = {"1h": (HOUR, MINUTE), "24h": (DAY, 30 * MINUTE), "7d": (7 * DAY, 3 * HO
 """What may be drawn, and how much of it one bar stands for (ms)."""
 NAMES = {"1h": "the last hour", "24h": "the last 24 hours", "7d": "the last 7 days"}
 LIVE_S = 5.0
+"""How often the numbers of an open page are looked at again."""
 
 AnyRequest = Request[Any, Any, Any]
 Who = NamedDependency[Visitor]
@@ -144,3 +146,6 @@ async def slots(engine: Engine, service_id: UUID, now: int) -> dict[str, str]:
         "reasons": parts.reasons(day, _day(now)),
     }
     return {f"overview:{name}": str(markup) for name, markup in made.items()}
+
+
+LIVE = Contributor(slots, LIVE_S)

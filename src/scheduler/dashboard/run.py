@@ -181,7 +181,7 @@ async def send_body(run_id: FromPath[str], visitor: Who, engine: Machine) -> Res
 
 
 def _suffix(sent: bytes) -> str:
-    kind = bodies.body(sent[: bodies.PRETTY_MOST]).kind
+    kind = bodies.body(sent).kind
     return {"JSON": ".json", "text": ".txt"}.get(kind, ".bin")
 
 

@@ -121,3 +121,6 @@ async def _end(engine: Engine, visitor: Visitor, act: str, sent: dict[str, str])
             await sessions.end_named(conn, service_id, tokens, sent.get("session", ""))
         else:
             await sessions.end_others(conn, service_id, tokens, visitor.cookie)
+
+
+HANDLERS = (show_settings, act_on_settings)

@@ -17,9 +17,13 @@ ANSI = re.compile(
     r"\\(?:x([0-9a-fA-F]{1,2})|u([0-9a-fA-F]{1,4})|U([0-9a-fA-F]{1,8})|([0-7]{1,3})|(.))", re.DOTALL
 )
 """Escapes of `$'...'` (bash, 3.1.2.4)."""
-VARIABLE = re.compile(r"\$(?:\w+|\{[^}]*\}|\([^)]*\))")
+VARIABLE = re.compile(r"\$(?:\w+|\{[^}]{0,200}\}|\([^)]{0,200}\))")
 CONTINUED = re.compile(r"[\\^`][ \t]*\r?\n")
+BLANK = re.compile(r"\s*+")
 CARET = re.compile(r"\^(.)", re.DOTALL)
+
+SHORT = 60
+"""Characters of what is quoted in a note."""
 
 
 class Words(msgspec.Struct):
@@ -47,6 +51,7 @@ class _Reader:
         self._text, self._at, self._windows = text, 0, windows
         self._words: list[str] = []
         self._word: list[str] | None = None
+        self._is_address = False
         self._notes: dict[str, None] = {}
 
     def read(self) -> Words:
@@ -59,11 +64,12 @@ class _Reader:
     def _end(self) -> None:
         if self._word is not None:
             self._words.append("".join(self._word))
-        self._word = None
+        self._word, self._is_address = None, False
 
     def _add(self, text: str) -> None:
         self._word = self._word or []
         self._word.append(text)
+        self._is_address = self._is_address or "://" in text
 
     def _note(self, note: str) -> None:
         self._notes[note] = None
@@ -102,15 +108,22 @@ class _Reader:
 
     def _goes_on(self) -> bool:
         """Say whether the next line begins with an option: its line's end was lost."""
-        return re.match(r"\s*-", self._text[self._at : self._at + 200]) is not None
+        following = BLANK.match(self._text, self._at)
+        at = following.end() if following else self._at
+        if self._text.startswith("-", at):
+            self._at = at
+            return True
+        if at < len(self._text):
+            rest = self._text[at : at + SHORT + 1]
+            self._note(f"only the first command is read; left out is: {_short(rest)}")
+        return False
 
     def _belongs(self, sign: str) -> bool:
         """Say whether a sign is meant as part of an address that nobody quoted."""
-        begun = self._word is not None and "://" in "".join(self._word)
         following = self._text[self._at : self._at + 1]
-        return (begun and sign in "&;()" and bool(following) and not following.isspace()) or (
-            self._windows
-        )
+        return (
+            self._is_address and sign in "&;()" and bool(following) and not following.isspace()
+        ) or (self._windows)
 
     def _operator(self, sign: str) -> bool:
         rest = self._text[self._at :].strip()
@@ -206,4 +219,4 @@ def _line_end(text: str, at: int) -> int:
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= 60 else f"{text[:60]}..."
+    return text if len(text) <= SHORT else f"{text[:SHORT]}..."

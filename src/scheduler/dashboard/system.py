@@ -8,6 +8,7 @@ import asyncio
 import platform
 import shutil
 from typing import Any
+from uuid import UUID
 
 import msgspec
 import tzdata
@@ -211,3 +212,19 @@ async def _disk(settings: Settings) -> tuple[int | None, int | None]:
     except OSError:
         return None, None
     return found.free, found.total
+
+
+# Live --------------------------------------------------------------------------------------------
+
+SECONDS = 5.0
+
+
+async def slots(engine: Engine, _service_id: UUID, _now: int) -> dict[str, str]:
+    """Return the table of replicas, as every service may see it."""
+    async with engine.database.api.connect() as conn:
+        seen = await replicas.everyone(conn)
+    parts = page.TEMPLATES.get_template("system_parts.html").module
+    return {"system:replicas": str(parts.replicas(seen, False))}  # type: ignore[attr-defined]
+
+
+HANDLERS = (show_system, show_admin_system)

@@ -233,6 +233,8 @@ SAID = {
     "pause": "The task is paused: instants that pass are not run.",
     "resume": "The task is active again.",
     "backfill": "The runs are made, and fall due one after the other.",
+    "created": "The task is made.",
+    "edited": "The changes are saved.",
 }
 SPANS = {
     "": "until I resume it",

@@ -92,7 +92,8 @@ def _waited(before: float, start: float, *, first: bool) -> list[Part]:
 def _within(each: ShownAttempt, start: float, end: float, *, shell: bool) -> list[Part]:
     """Return the parts of an attempt; one, where nobody noted more, or it never came further."""
     known = max(each.connected_ms or 0, each.answered_ms or 0)
-    end = max(end, min(start + known, end + 1))  # what is kept of its end is whole ms
+    if known and abs(start + known - end) <= 1:  # what is kept of its end is whole ms
+        end = start + known
     if each.connected_ms is None:
         return [Part("whole", start, end, WORDS["whole"])]
     sent = min(start + max(each.connected_ms, 0), end)
@@ -104,8 +105,8 @@ def _within(each: ShownAttempt, start: float, end: float, *, shell: bool) -> lis
     if each.answered_ms is None:
         return [*parts, Part("answering", sent, end, "Waited for an answer, in vain")]
     head = min(max(start + each.answered_ms, sent), end)
-    parts.append(Part("answering", sent, head, WORDS["answering"]))
-    return [*parts, Part("reading", head, end, WORDS["reading"])]
+    reading = [Part("reading", head, end, WORDS["reading"])] if end > head else []
+    return [*parts, Part("answering", sent, head, WORDS["answering"]), *reading]
 
 
 def span(ms: float) -> str:

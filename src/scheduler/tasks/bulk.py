@@ -41,7 +41,7 @@ from scheduler.judge import Unjudged, Verdicts
 from scheduler.planning import FirstPlan, Planned
 from scheduler.service import Service
 from scheduler.standing import awaits
-from scheduler.tasks import changes, checking, edit, model, written
+from scheduler.tasks import checking, edit, model, written
 from scheduler.tasks.edit import Edit
 from scheduler.tasks.keeping import with_calendars_each
 from scheduler.tasks.permission import check_command
@@ -310,9 +310,9 @@ async def _write(
             standing.append(_standing(new, now, first.planned))
             earliest += [run.at for run in first.runs[:1]]
             await turn.give_way()
-        await task.create_many(conn, [new.task for new in some])
-        entries = [changes.made(new.task) for new in some]
-        await audit.write(conn, service.id, service.by, entries, db.utc(now))
+        tasks = [new.task for new in some]
+        await task.create_many(conn, tasks)
+        await audit.created(conn, service.id, service.by, tasks, db.utc(now))
         await state.create(conn, standing)
         await planner.create_many(conn, plans, now)
     return min(earliest, default=None)

@@ -23,15 +23,16 @@ BREAKS = ' \n",&'
 VERBS = {"active": "resumed", "paused": "paused", "disabled": "disabled"}
 
 
-def made(of: Definition) -> Entry:
-    """Return the entry of a task that was created; what it is like, it says itself."""
-    return Entry(ref=of.id, verb="created", key=of.key, version=of.version)
-
-
 def gone(of: Definition) -> Entry:
     """Return the entry of a task that was deleted."""
     changes = [Change("name", _words(of.name), None)]
     return Entry(ref=of.id, verb="deleted", key=of.key, version=of.version, changes=changes)
+
+
+def back(of: Definition) -> Entry:
+    """Return the entry of a task that was deleted, and is back."""
+    changes = [Change("name", None, _words(of.name))]
+    return Entry(ref=of.id, verb="brought back", key=of.key, version=of.version, changes=changes)
 
 
 def backfilled(of: Definition, since: int, until: int) -> Entry:

@@ -4,11 +4,12 @@ import hashlib
 from collections.abc import Sequence
 from uuid import UUID
 
-from scheduler import ledger, state, tasklist
+from scheduler import lines, state, tasklist, taskrows
 from scheduler.clock import Slice
-from scheduler.db import Conn
+from scheduler.db import Conn, utc
 from scheduler.errors import Conflict
-from scheduler.tasklist import Filter, Named
+from scheduler.tasklist import Filter
+from scheduler.taskrows import Named
 
 MOST = 10_000
 """Tasks of one act."""
@@ -22,7 +23,7 @@ async def fitting(
     Raises Conflict where those are too many for one act.
     """
     among = None if word is None else await _standing(conn, service_id, wanted, word, now)
-    found = await tasklist.names(conn, service_id, wanted, MOST + 1, among)
+    found = await taskrows.names(conn, service_id, wanted, MOST + 1, among)
     if len(found) > MOST or (among is not None and len(among) > MOST):
         raise Conflict(f"More than {MOST:,} tasks fit; narrow the filter, and do it in parts.")
     return found
@@ -31,7 +32,7 @@ async def fitting(
 async def _standing(
     conn: Conn, service_id: UUID, wanted: Filter, word: str, now: int
 ) -> list[UUID]:
-    running = await ledger.running(conn, service_id, now, MOST + 1)
+    running = await lines.running(conn, service_id, utc(now), MOST + 1)
     if word == "running":
         return running
     few = None if wanted == Filter() else await tasklist.few(conn, service_id, wanted)

@@ -1,5 +1,6 @@
 """`/tasks/{id}/explain`: why a task fires at an instant, or why not."""
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -9,14 +10,15 @@ from litestar.di import NamedDependency
 from litestar.openapi.spec import OpenAPIFormat, OpenAPIType, Schema
 from litestar.params import FromPath
 
-from scheduler import asked, backfills, history, ledger, lines, planner, task
+from scheduler import asked, backfills, ledger, moment, task
 from scheduler.clock import Slice
-from scheduler.db import Conn, rfc3339, utc
+from scheduler.db import rfc3339
 from scheduler.definition import Definition
 from scheduler.engine import Engine
 from scheduler.errors import NotFound, ValidationFailed
 from scheduler.history import Finished
 from scheduler.instant import LAST
+from scheduler.moment import Moment
 from scheduler.openapi import asks
 from scheduler.planning import Planned
 from scheduler.run import Started
@@ -111,12 +113,14 @@ async def explained(engine: Engine, service: Service, task_id: str, at: int, now
         # One snapshot: a run that ends between two of them would be in neither.
         conn = await connection.execution_options(isolation_level="REPEATABLE READ")
         of = await task.get(conn, service.id, task_id)
-        planned = (await planner.planned(conn, service.id, [of.key])).get(of.key)
+        ids = backfills.ids_of(of.line, at)
+        seen = await moment.seen(conn, of.line, ids, at, now, named=reasons.names(of, at))
+        planned, run = seen.planned, _row(seen, ids)
         if planned is None:
             raise NotFound(f"there is no task {task_id}")
-        run = await _row(conn, of, at)
-        finding = await _finding(conn, of, planned, run, now, at)
-        facts = await _facts(conn, of, finding, now, at)
+        kept = await ledger.kept_from(conn) if run is None else None
+    finding = await _finding(of, planned, run, now, at, kept)
+    facts = _facts(of, seen, finding, now, at)
     zone = reasons.zone_of(of)
     return Explained(
         task_id=of.id, at=rfc3339(at), local=local(zone, at), timezone=zone,
@@ -131,30 +135,23 @@ async def explained(engine: Engine, service: Service, task_id: str, at: int, now
 # What the ledger has ------------------------------------------------------------------------------
 
 
-async def _row(conn: Conn, of: Definition, at: int) -> Started | Finished | None:
+def _row(seen: Moment, ids: Sequence[UUID]) -> Started | Finished | None:
     """Return the run of an instant, else the row that says it was skipped."""
-    skipped: Finished | None = None
-    for run_id in backfills.ids_of(of.line, at):
-        live = await lines.get(conn, of.service_id, run_id)
-        ended = None if live else await history.get(conn, of.service_id, run_id)
-        if live is not None:
-            return live
-        if ended is not None and ended.state != "skipped":
-            return ended
-        skipped = skipped or ended
-    if skipped is None and reasons.names(of, at):
-        skipped = await ledger.covering(conn, of.line, at)
-    return skipped
+    found = [seen.own[run_id] for run_id in ids if run_id in seen.own]
+    for run in found:
+        if isinstance(run, Started) or run.state != "skipped":
+            return run
+    return found[0] if found else seen.covering
 
 
 async def _finding(
-    conn: Conn, of: Definition, planned: Planned, row: Started | Finished | None, now: int, at: int
-) -> Finding:
+    of: Definition, planned: Planned, row: Started | Finished | None, now: int, at: int,
+    kept: int | None,
+) -> Finding:  # fmt: skip
     if isinstance(row, Finished) and row.state == "skipped":
         return reasons.of_gap(of, row)
     if row is not None:
         return reasons.of_run(of, row, now)
-    kept = await ledger.kept_from(conn)
     return await reasons.without_row(of, planned, now, at, kept, Slice())
 
 
@@ -208,7 +205,7 @@ def _note(of: Definition, at: int) -> str | None:
     return "; ".join(note for note in notes if note) or None
 
 
-async def _facts(conn: Conn, of: Definition, finding: Finding, now: int, at: int) -> list[str]:
+def _facts(of: Definition, seen: Moment, finding: Finding, now: int, at: int) -> list[str]:
     change = reasons.clock_change(of, at)
     facts = [change] if change else []
     offset = reasons.offset_of(of)
@@ -218,31 +215,28 @@ async def _facts(conn: Conn, of: Definition, finding: Finding, now: int, at: int
         edited = rfc3339(int(of.updated_at.timestamp() * 1000))
         facts.append(f"The task was changed last at {edited}; trigger and policy are those since.")
     if finding.verdict == "overlap":
-        facts += await _in_the_way(conn, of, at)
+        facts += _in_the_way(seen)
     if finding.verdict == "due" and at > now:
-        facts += await _to_come(conn, of, now)
+        facts += _to_come(of, seen)
     return facts
 
 
-async def _in_the_way(conn: Conn, of: Definition, at: int) -> list[str]:
+def _in_the_way(seen: Moment) -> list[str]:
     """Name the run that was under way when an instant was skipped."""
-    live = await lines.of_task(conn, of.line, utc(at))
-    began: list[tuple[int, UUID]] = [
-        (run.due, run.id) for run in live if run.scheduled_for < at and run.due <= at
-    ]
-    ended = await ledger.under_way(conn, of.line, at)
-    if ended is not None:
+    if seen.before is not None:
+        ended = seen.before
         spans = f"from {rfc3339(ended.started_at)} to {rfc3339(ended.finished_at)}"
         return [f"Run {ended.id} was under way then, {spans}."]
-    return [f"Run {run} has been under way since {rfc3339(due)}." for due, run in began[:1]]
+    if seen.ahead is not None:
+        return [f"Run {seen.ahead.id} has been under way since {rfc3339(seen.ahead.due)}."]
+    return []
 
 
-async def _to_come(conn: Conn, of: Definition, now: int) -> list[str]:
+def _to_come(of: Definition, seen: Moment) -> list[str]:
     """Say what may still stand against an instant when it comes."""
     facts = []
     if of.overlap == "skip":
-        live = await lines.of_task(conn, of.line, utc(now))
-        under_way = f" Run {live[0].id} is under way now." if live else ""
+        under_way = "" if seen.busy is None else f" Run {seen.busy.id} is under way now."
         facts.append(f"overlap is skip: not if a run is still under way then.{under_way}")
     grace = of.misfire_grace_ms / 1000
     facts.append(f"If nothing can run it for {grace:g} s, {reasons.misfire(of)}.")

@@ -9,7 +9,7 @@ from litestar import Request, Response, get
 from litestar.di import NamedDependency
 from litestar.openapi.spec import OpenAPIType, Schema
 
-from scheduler import asked, history, ledger, lines, state, tasklist
+from scheduler import asked, history, lines, state, tasklist
 from scheduler.db import Conn, utc
 from scheduler.definition import Definition
 from scheduler.engine import Engine
@@ -120,7 +120,7 @@ async def in_state(
     count: int,
 ) -> Listed:
     """Return a page of the tasks that stand in a state: by their rows, and by what runs now."""
-    running = await ledger.running(conn, service_id, now, TOTAL_MOST + 1)
+    running = await lines.running(conn, service_id, utc(now), TOTAL_MOST + 1)
     if word == "running":
         listed = await tasklist.page(
             conn, service_id, wanted, offset=offset, count=count, among=running

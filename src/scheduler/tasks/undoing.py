@@ -11,6 +11,7 @@ from uuid import UUID
 import msgspec
 
 from scheduler import (
+    audit,
     clock,
     db,
     edits,
@@ -30,7 +31,7 @@ from scheduler.errors import Conflict, UserError
 from scheduler.planning import Planned
 from scheduler.service import Service
 from scheduler.standing import awaits, ended_ahead, limited
-from scheduler.tasks import execute, written
+from scheduler.tasks import changes, execute, written
 from scheduler.tasks.keeping import with_calendars
 from scheduler.tasks.model import TaskFields
 from scheduler.tasks.permission import check_command
@@ -180,7 +181,8 @@ async def _unpause(engine: Engine, service: Service, deed: Deed) -> None:
     fields = TaskFields(status=kept.status)
     if kept.status == "paused":
         fields.paused_until = rfc3339(kept.paused_until)
-    await written.changed(engine, service, deed.id, fields, check=check, also=also)
+    why = "the pause was undone"
+    await written.changed(engine, service, deed.id, fields, check=check, also=also, reason=why)
 
 
 async def _undelete(engine: Engine, service: Service, deed: Deed) -> None:
@@ -208,6 +210,7 @@ async def _brought_back(engine: Engine, service: Service, deed: Deed) -> Definit
         after = await task.get(conn, service.id, deed.id)
         await _stand(conn, after, engine.clock.now_ms())
         await undo.undone(conn, deed)
+        await audit.write(conn, service.id, service.by, [changes.back(after)], utc(now))
     engine.wake(earliest)
     return after
 

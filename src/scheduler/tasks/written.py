@@ -203,7 +203,7 @@ async def _create(
         made.task = await with_calendars(conn, made.task)
         await quotas.check_tasks(conn, service)
         await task.create(conn, made.task)
-        await audit.write(conn, service.id, service.by, [changes.made(made.task)], utc(now))
+        await audit.created(conn, service.id, service.by, [made.task], utc(now))
         earliest = await planner.create(
             conn, made.task, now, window_ms=engine.window_ms, at_once=made.at_once
         )

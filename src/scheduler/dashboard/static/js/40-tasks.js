@@ -18,7 +18,7 @@
     if (event.target.matches("[data-every]")) {
       for (const box of boxes()) box.checked = event.target.checked;
     }
-    if (event.target.closest("#bulk") || event.target.form?.id === "bulk") tell();
+    if (event.target.closest("#bulk") || event.target.matches("[form=bulk]")) tell();
   });
 
   // The page that an answer leads to has the line as it stands now, and what there is to note.

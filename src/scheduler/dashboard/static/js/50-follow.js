@@ -34,26 +34,9 @@
         if (open[n]) each.open = true;
       });
     }
-    ready();
+    watch();
     document.dispatchEvent(new CustomEvent("scheduler:renewed"));
   }
 
-  // Copying needs script and a page that may: the buttons are there where both are.
-  function ready() {
-    for (const button of document.querySelectorAll("button[data-copy]")) {
-      button.hidden = !navigator.clipboard;
-    }
-    watch();
-  }
-
-  document.addEventListener("click", async (event) => {
-    const button = event.target.closest("button[data-copy]");
-    if (!button) return;
-    const before = button.textContent;
-    await navigator.clipboard.writeText(button.dataset.copy);
-    button.textContent = "Copied";
-    setTimeout(() => { button.textContent = before; }, 1500);
-  });
-
-  ready();
+  watch();
 }

@@ -1,0 +1,79 @@
+"""A walk in a real browser: an admin, a service of theirs, and a calendar that moves a preview."""
+
+from datetime import UTC, datetime
+
+from browsing import accessible, browsing
+from conftest import RunApp
+from screenshots import sign_in
+from test_admin_pages import ADMIN
+
+HOME = "/dashboard/admin"
+
+
+async def test_an_admin_makes_a_service_and_the_service_a_calendar(run_app: RunApp, chrome):
+    async with run_app(ADMIN_TOKEN=ADMIN) as app, browsing(chrome, app, None) as admin:
+        await admin.goto(f"{app.url}/dashboard")
+        await admin.click("text=Sign in as admin")
+        await admin.fill("[name=token]", ADMIN)
+        await admin.click("main button")
+        await admin.wait_for_selector("h1:has-text('Services')")
+        await accessible(admin)
+        await admin.fill("[name=name]", "carol")
+        await admin.click("text=Create service")
+        token = await admin.inner_text("[aria-label=Token]")
+        assert token not in admin.url and "carol" in await admin.inner_text("h1")
+        await admin.click("text=Done")
+        await admin.wait_for_selector("h2:has-text('Tokens')")
+        await accessible(admin)
+        assert token not in await admin.content()
+        async with browsing(chrome, app, None) as carol:
+            await sign_in(carol, app.url, "carol", token)
+            await _makes_a_calendar(app, carol, token)
+            await admin.click("text=New token")
+            newer = await admin.inner_text("[aria-label=Token]")
+            await admin.click("text=Done")
+            await admin.click("[aria-label^=Revoke] >> nth=1")
+            await admin.wait_for_selector("text=The token is revoked")
+            await carol.goto(f"{app.url}/dashboard/settings")
+            await carol.wait_for_selector("h1:has-text('Sign in')")
+            await sign_in(carol, app.url, "carol", newer)
+        await admin.click("text=Sign out")
+        await admin.wait_for_selector("h1:has-text('Sign in as admin')")
+        await admin.goto(f"{app.url}{HOME}")
+        assert admin.url.endswith("/sign-in")
+
+
+async def _makes_a_calendar(app, page, token: str) -> None:
+    year = datetime.now(UTC).year + 1
+    async with app.client(None, service_id="carol", token=token) as api:
+        await page.goto(f"{app.url}/dashboard/calendars")
+        await page.click("main a:has-text('New calendar')")
+        await page.fill("[name=name]", "rest")
+        await page.fill("[name=dates]", "soon")
+        await page.click("text=Create calendar")
+        await page.wait_for_selector("#wrong-dates")
+        refused = page.complaints.pop()
+        assert "400" in refused
+        await accessible(page)
+        await page.fill("[name=dates]", f"{year}-02-03")
+        await page.click("text=Create calendar")
+        await page.wait_for_selector("h1:has-text('rest')")
+        task = {"name": "Nightly", "url": "http://127.0.0.1:9/", "cron": "0 3 * * *"}
+        await api.post("/tasks", json={**task, "id": "night", "calendars": ["rest"]})
+        await page.click("main a:has-text('Edit')")
+        await page.fill("[name=dates]", f"{year}-02-04")
+        await page.click("text=Preview the effect")
+        await page.wait_for_selector("text=runs no more")
+        await page.click("main button:has-text('Save')")
+        await page.wait_for_selector("text=The calendar is changed")
+        await page.goto(f"{app.url}/dashboard/calendars/rest?year={year}")
+        assert await page.get_attribute("td.all", "title") == "a date"
+        await accessible(page)
+        from_ = f"{year}-02-03T00:00:00Z"
+        found = (await api.get("/tasks/night/preview", params={"from": from_})).json()
+        notes = [each["note"] for each in found["occurrences"][:2]]
+        assert notes == [None, "skipped: calendar rest"]
+        for path in ("system", "settings"):
+            await page.goto(f"{app.url}/dashboard/{path}")
+            await page.wait_for_selector("h1")
+            await accessible(page)
