@@ -264,7 +264,7 @@ async def test_very_many_services_are_counted_without_holding_the_loop(database,
     assert await conn.fetchval("SELECT count(*) FROM tally") == 9000
     await conn.execute("DELETE FROM history WHERE get_byte(uuid_send(service_id), 5) < 100")
     await conn.execute("DELETE FROM history WHERE finished_at = $1", minutes[1])
-    await counting(database, clock).step()
+    await count()
     await true_to_history(conn)
 
 
