@@ -31,7 +31,7 @@ AnyRequest = Request[Any, Any, Any]
 
 ZONE = "scheduler_zone"
 """The cookie in which the script keeps the reader's time zone."""
-KINDS_MOST = 5000
+KINDS_MOST = 10_000
 """So many kinds of tasks, by trigger and bounds, are reckoned with."""
 LIMITED_MOST = 1000
 """Tasks whose runs are counted, of those with `max_runs`."""
