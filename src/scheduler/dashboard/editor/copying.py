@@ -12,8 +12,8 @@ import msgspec
 from msgspec import Raw
 
 from scheduler.actions import Http
+from scheduler.dashboard import bodies
 from scheduler.dashboard.editor import fields, filling
-from scheduler.dashboard.runs import bodies
 from scheduler.definition import Definition
 
 WIDE = 1 << 60

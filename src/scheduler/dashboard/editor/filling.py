@@ -7,9 +7,9 @@ import msgspec
 
 from scheduler.actions import Action, Command, Http, Operation
 from scheduler.actions.step import Step
+from scheduler.dashboard import bodies
 from scheduler.dashboard.editor.curl import Parsed
 from scheduler.dashboard.editor.fields import NAMES, Draft, Row, settled
-from scheduler.dashboard.runs import bodies
 from scheduler.definition import Definition
 from scheduler.masking import is_secret
 from scheduler.tasks.model import standing

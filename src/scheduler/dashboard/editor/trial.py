@@ -14,11 +14,11 @@ import structlog
 
 from scheduler.actions import Action, Call, Command, Http, Operation, Outcome
 from scheduler.actions.step import Step
+from scheduler.dashboard import bodies
 from scheduler.dashboard.editor import fields
 from scheduler.dashboard.editor.fields import Draft
 from scheduler.dashboard.editor.filling import long_ones
 from scheduler.dashboard.editor.trials import TIMEOUT_S, Result, Trials
-from scheduler.dashboard.runs import bodies
 from scheduler.definition import Definition
 from scheduler.engine import Engine
 from scheduler.errors import Detail, ValidationFailed
