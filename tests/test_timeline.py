@@ -12,8 +12,8 @@ from browsing import accessible, shifted
 from conftest import App, RunApp
 from pages import signed_in, statements
 from scheduler.agenda import Alike
-from scheduler.dashboard import forecast, weeks
-from scheduler.dashboard.forecast import HOUR, Ahead
+from scheduler.dashboard.timeline import forecast, weeks
+from scheduler.dashboard.timeline.forecast import HOUR, Ahead
 from scheduler.planning import Planned
 from scheduler.triggers import Bounds, Cron, Interval, Once, Rrule
 from scheduler.triggers.calendar import Rules

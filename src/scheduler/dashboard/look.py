@@ -8,7 +8,7 @@ import msgspec
 from scheduler import history, lines, task, watch
 from scheduler.clock import Slice
 from scheduler.dashboard import page
-from scheduler.dashboard.tasks import stands
+from scheduler.dashboard.tasks.tasks import stands
 from scheduler.db import Conn, utc
 from scheduler.definition import Definition
 from scheduler.run import Started

@@ -15,10 +15,10 @@ import structlog
 
 from scheduler.actions import Action, Call, Command, Http, Operation, Outcome
 from scheduler.actions.step import Step
-from scheduler.dashboard import fields
-from scheduler.dashboard.fields import Draft
-from scheduler.dashboard.filling import long_ones
-from scheduler.dashboard.trials import TIMEOUT_S, Result, Trials
+from scheduler.dashboard.editor import fields
+from scheduler.dashboard.editor.fields import Draft
+from scheduler.dashboard.editor.filling import long_ones
+from scheduler.dashboard.editor.trials import TIMEOUT_S, Result, Trials
 from scheduler.definition import Definition
 from scheduler.engine import Engine
 from scheduler.errors import Detail, ValidationFailed

@@ -19,7 +19,7 @@ from scheduler.dashboard import charts, door, page
 from scheduler.dashboard.charts import Cell, Series
 from scheduler.dashboard.door import Visitor
 from scheduler.dashboard.shown import clock, duration
-from scheduler.dashboard.tasks import stands
+from scheduler.dashboard.tasks.tasks import stands
 from scheduler.dashboard.typed import form_time
 from scheduler.db import Conn, rfc3339
 from scheduler.definition import Definition

@@ -16,7 +16,7 @@ from msgspec import UNSET
 
 from scheduler import tasklist
 from scheduler.dashboard import page, sent
-from scheduler.dashboard.apis import CALLERS, found_spec
+from scheduler.dashboard.apis.apis import CALLERS, found_spec
 from scheduler.dashboard.door import Visitor
 from scheduler.dashboard.sent import Sent
 from scheduler.engine import Engine

@@ -9,10 +9,11 @@ from litestar import Request, Response, get
 from litestar.di import NamedDependency
 
 from scheduler import glance, tally
-from scheduler.dashboard import attention, caller, charts, page, shown
+from scheduler.dashboard import caller, charts, page, shown
 from scheduler.dashboard.charts import Series, Stack
 from scheduler.dashboard.door import Visitor
 from scheduler.dashboard.live import Contributor
+from scheduler.dashboard.overview import attention
 from scheduler.db import Conn, rfc3339, utc
 from scheduler.engine import Engine
 from scheduler.errors import ValidationFailed

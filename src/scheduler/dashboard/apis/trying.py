@@ -14,7 +14,7 @@ from litestar.params import FromPath
 
 from scheduler.actions import Operation
 from scheduler.dashboard import page, sent
-from scheduler.dashboard.apis import found_spec
+from scheduler.dashboard.apis.apis import found_spec
 from scheduler.dashboard.door import Visitor
 from scheduler.dashboard.sent import Sent
 from scheduler.documents.messages import Field, Form

@@ -19,9 +19,10 @@ from sqlalchemy.exc import DBAPIError
 from scheduler import __version__, catalog, db, home, logstore, migrate, replicas, usage
 from scheduler.catalog import Catalog
 from scheduler.config import Settings
-from scheduler.dashboard import health, page
-from scheduler.dashboard.admin_door import Admin
+from scheduler.dashboard import page
+from scheduler.dashboard.admin.admin_door import Admin
 from scheduler.dashboard.door import Visitor
+from scheduler.dashboard.system import health
 from scheduler.db import Conn
 from scheduler.engine import Engine
 from scheduler.errors import ValidationFailed

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Raw
 
 from scheduler.actions import Http
-from scheduler.dashboard import fields, filling
+from scheduler.dashboard.editor import fields, filling
 from scheduler.definition import Definition
 
 WIDE = 1 << 60

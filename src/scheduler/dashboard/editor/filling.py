@@ -7,8 +7,8 @@ import msgspec
 
 from scheduler.actions import Action, Command, Http, Operation
 from scheduler.actions.step import Step
-from scheduler.dashboard.curl import Parsed
-from scheduler.dashboard.fields import NAMES, Draft, Row, settled
+from scheduler.dashboard.editor.curl import Parsed
+from scheduler.dashboard.editor.fields import NAMES, Draft, Row, settled
 from scheduler.definition import Definition
 from scheduler.masking import is_secret
 from scheduler.tasks.model import standing

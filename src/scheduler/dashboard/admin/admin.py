@@ -12,8 +12,9 @@ from litestar.params import FromPath
 from scheduler import asked, config, installation, services, usage
 from scheduler.admin import acts
 from scheduler.admin.model import QUOTAS, ServiceFields
-from scheduler.dashboard import admin_door, door, page
-from scheduler.dashboard.admin_door import Admin
+from scheduler.dashboard import door, page
+from scheduler.dashboard.admin import admin_door
+from scheduler.dashboard.admin.admin_door import Admin
 from scheduler.engine import Engine
 from scheduler.errors import Conflict, Detail, UserError, ValidationFailed
 from scheduler.service import Service, Token

@@ -11,8 +11,9 @@ from litestar.di import NamedDependency
 
 from scheduler import asked, taskrows
 from scheduler.clock import Slice
-from scheduler.dashboard import bulk, caller, page
+from scheduler.dashboard import caller, page
 from scheduler.dashboard.door import Visitor
+from scheduler.dashboard.tasks import bulk
 from scheduler.db import Conn
 from scheduler.definition import Definition
 from scheduler.engine import Engine

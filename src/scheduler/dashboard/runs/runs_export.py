@@ -19,8 +19,9 @@ from litestar.response import Stream
 
 from scheduler import db
 from scheduler.clock import Slice
-from scheduler.dashboard import page, runs
+from scheduler.dashboard import page
 from scheduler.dashboard.door import Visitor
+from scheduler.dashboard.runs import runs
 from scheduler.db import utc
 from scheduler.engine import Engine
 from scheduler.errors import TooManyRequests

@@ -10,8 +10,9 @@ from litestar.params import FromPath
 
 from scheduler import exclusions, tasklist
 from scheduler.calendars import acts, model
-from scheduler.dashboard import calendar_effect, calendar_form, calendar_year, caller, door, page
-from scheduler.dashboard.calendar_form import Sent
+from scheduler.dashboard import caller, door, page
+from scheduler.dashboard.calendars import calendar_effect, calendar_form, calendar_year
+from scheduler.dashboard.calendars.calendar_form import Sent
 from scheduler.dashboard.door import Visitor
 from scheduler.engine import Engine
 from scheduler.errors import Conflict, UserError, ValidationFailed

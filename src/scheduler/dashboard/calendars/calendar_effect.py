@@ -4,7 +4,7 @@ import msgspec
 
 from scheduler import exclusions
 from scheduler.clock import Slice
-from scheduler.dashboard.calendar_year import excluded
+from scheduler.dashboard.calendars.calendar_year import excluded
 from scheduler.db import Conn
 from scheduler.definition import Definition
 from scheduler.exclusions import Stored

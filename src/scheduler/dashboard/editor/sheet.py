@@ -11,11 +11,12 @@ from litestar import Response
 
 from scheduler import definition, exclusions
 from scheduler.actions.http import Method
-from scheduler.dashboard import fields, page
+from scheduler.dashboard import page
 from scheduler.dashboard.door import Visitor
-from scheduler.dashboard.fields import Draft, Row
-from scheduler.dashboard.previewing import Coming
-from scheduler.dashboard.trials import TIMEOUT_S, Result
+from scheduler.dashboard.editor import fields
+from scheduler.dashboard.editor.fields import Draft, Row
+from scheduler.dashboard.editor.previewing import Coming
+from scheduler.dashboard.editor.trials import TIMEOUT_S, Result
 from scheduler.engine import Engine
 from scheduler.errors import Detail
 from scheduler.specs import listing

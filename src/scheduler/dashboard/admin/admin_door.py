@@ -9,7 +9,8 @@ from litestar import Request, Response, get, post
 from litestar.datastructures import State
 from litestar.di import NamedDependency
 
-from scheduler.dashboard import admin_sessions, caller, cookies, door, page, sessions
+from scheduler.dashboard import caller, cookies, door, page, sessions
+from scheduler.dashboard.admin import admin_sessions
 from scheduler.dashboard.tries import Tries
 from scheduler.errors import NotFound, TooManyRequests
 

@@ -6,8 +6,8 @@ from datetime import datetime
 import msgspec
 
 from scheduler.clock import Slice
-from scheduler.dashboard import fields
-from scheduler.dashboard.fields import Draft
+from scheduler.dashboard.editor import fields
+from scheduler.dashboard.editor.fields import Draft
 from scheduler.definition import Definition
 from scheduler.engine import Engine
 from scheduler.errors import UserError, ValidationFailed

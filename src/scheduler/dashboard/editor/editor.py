@@ -12,14 +12,15 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath
 
 from scheduler import task
-from scheduler.dashboard import curl, fields, filling, page, posted, previewing, sheet
-from scheduler.dashboard.copies import show_copies
+from scheduler.dashboard import page, posted
 from scheduler.dashboard.door import Visitor
-from scheduler.dashboard.fields import Draft, Row
+from scheduler.dashboard.editor import curl, fields, filling, previewing, sheet
+from scheduler.dashboard.editor.copies import show_copies
+from scheduler.dashboard.editor.fields import Draft, Row
+from scheduler.dashboard.editor.sheet import Difference, Sheet
+from scheduler.dashboard.editor.trial import tried
+from scheduler.dashboard.editor.trials import Trials
 from scheduler.dashboard.posted import Posted
-from scheduler.dashboard.sheet import Difference, Sheet
-from scheduler.dashboard.trial import tried
-from scheduler.dashboard.trials import Trials
 from scheduler.definition import Definition
 from scheduler.engine import Engine
 from scheduler.errors import Conflict, UserError, ValidationFailed

@@ -12,10 +12,11 @@ from litestar.di import NamedDependency
 
 from scheduler import agenda, asked, exclusions, planner, tally
 from scheduler.agenda import Agenda
-from scheduler.dashboard import forecast, page, weeks
+from scheduler.dashboard import page
 from scheduler.dashboard.door import Visitor
-from scheduler.dashboard.forecast import Forecast
-from scheduler.dashboard.weeks import HOUR, Cell, Change, Day, Shut
+from scheduler.dashboard.timeline import forecast, weeks
+from scheduler.dashboard.timeline.forecast import Forecast
+from scheduler.dashboard.timeline.weeks import HOUR, Cell, Change, Day, Shut
 from scheduler.db import Conn, rfc3339
 from scheduler.engine import Engine
 from scheduler.errors import ValidationFailed

@@ -9,7 +9,7 @@ from urllib.parse import quote_plus
 import msgspec
 
 from scheduler.actions.http import Method
-from scheduler.dashboard import shell
+from scheduler.dashboard.editor import shell
 
 MOST = 100_000
 """Characters of a command."""

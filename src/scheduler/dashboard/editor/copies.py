@@ -10,8 +10,9 @@ from litestar.params import FromPath
 
 from scheduler import task
 from scheduler.actions import Command, Http
-from scheduler.dashboard import caller, copying, page
+from scheduler.dashboard import caller, page
 from scheduler.dashboard.door import Visitor
+from scheduler.dashboard.editor import copying
 from scheduler.engine import Engine
 from scheduler.masking import MASK
 
