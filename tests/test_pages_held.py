@@ -29,3 +29,19 @@ async def test_a_file_of_many_runs_holds_the_loop_for_moments_only(app: App, vis
     path = f"/dashboard/runs/export.{kind}"
     answer = await unheld(lambda: visitor.get(path), HELD_MS)
     assert answer.text.count("\n") >= 2000
+
+
+ALL_APART = """
+UPDATE task SET trigger = jsonb_build_object('kind', 'interval', 'frequency', 1, 'unit', 'day',
+    'anchor', 1700000000000 + CAST(substr(id, 2) AS int) * 1000)
+"""
+
+
+async def test_a_timeline_of_instants_that_never_meet_holds_the_loop_for_moments_only(
+    app: App, visitor, conn
+):
+    await conn.execute(TASKS, app.ids["alice"])
+    await conn.execute(ALL_APART)
+    await visitor.get("/dashboard/timeline")  # its template is read once
+    answer = await unheld(lambda: visitor.get("/dashboard/timeline"), most_ms=10)
+    assert answer.status_code == 200

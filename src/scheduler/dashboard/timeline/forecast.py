@@ -108,7 +108,7 @@ async def forecast(
         except Costly:
             made.rules += each.tasks
         await turn.give_way()
-    made.peaks = moments.peaks()
+    made.peaks = await moments.peaks(turn)
     made.listed.sort(key=lambda one: one.first)
     return made
 
@@ -126,13 +126,21 @@ class _Moments:
         if len(who) < 3:
             who.append(each)
 
-    def peaks(self) -> list[Peak]:
-        """Return the instants with the most tasks, two at least, the fullest and soonest first."""
-        order = sorted(self.counts.items(), key=lambda item: (-item[1], item[0]))[:PEAKS]
+    async def peaks(self, turn: Slice) -> list[Peak]:
+        """Return the instants with the most tasks, two at least, the fullest and soonest first.
+
+        What was looked at is let go of meanwhile: all of it at once would hold the loop.
+        """
+        found: list[tuple[int, int, list[Ahead]]] = []
+        while self._who:
+            at, who = self._who.popitem()
+            tasks = self.counts.pop(at)
+            if tasks > 1 and (len(found) < PEAKS or (-tasks, at) < found[-1][:2]):
+                found = sorted([*found, (-tasks, at, who)], key=lambda one: one[:2])[:PEAKS]
+            await turn.give_way()
         return [
-            Peak(at, tasks, [one for each in self._who[at] for one in each.of.named][:5])
-            for at, tasks in order
-            if tasks > 1
+            Peak(at, -tasks, [one for each in who for one in each.of.named][:5])
+            for tasks, at, who in found
         ]
 
 
