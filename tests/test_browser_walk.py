@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from browsing import accessible, shifted
-from conftest import App, RunApp, eventually
+from browsing import shifted
+from conftest import App, RunApp
 
 BERLIN = "Europe/Berlin"
 PLACES = ("", "/tasks", "/runs", "/timeline", "/apis", "/calendars", "/system", "/settings", "/new")

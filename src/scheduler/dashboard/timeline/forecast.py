@@ -3,7 +3,6 @@
 Reckoned of the triggers, with a bound on what that costs. Times are ms since 1970.
 """
 
-import heapq
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from uuid import UUID
