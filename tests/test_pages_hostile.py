@@ -275,6 +275,37 @@ async def test_days_of_the_week_are_read_at_once_however_they_are_spaced(visitor
     assert (await visitor.post("/dashboard/new-calendar", data=good)).status_code == 303
 
 
+async def test_a_form_of_nothing_but_fields_is_refused_at_once(visitor):
+    """Each of those that may be large."""
+    own = "form=" + field((await visitor.get("/dashboard/new-calendar")).text, "form")
+    kind = {"Content-Type": "application/x-www-form-urlencoded"}
+    for path in ("/dashboard/new-calendar", "/dashboard/new", "/dashboard/apis/new"):
+        for pair in ("&a", "&a=1"):
+            began = time.perf_counter()
+            answer = await visitor.post(path, content=own + pair * 250_000, headers=kind)
+            assert time.perf_counter() - began < 0.6, path
+            assert answer.status_code == 400 and "form" in answer.text
+
+
+async def test_a_document_that_is_all_escapes_is_decoded_beside_the_loop(visitor):
+    own = "form=" + field((await visitor.get("/dashboard/apis/new")).text, "form")
+    kind = {"Content-Type": "application/x-www-form-urlencoded"}
+    longest = 0.0
+
+    async def watch() -> None:
+        nonlocal longest
+        while True:
+            before = time.perf_counter()
+            await asyncio.sleep(0.001)
+            longest = max(longest, time.perf_counter() - before)
+
+    watching = asyncio.create_task(watch())
+    content = f"{own}&name=&header_name={'%2a' * 1_500_000}"
+    assert (await visitor.post("/dashboard/apis/new", content=content, headers=kind)).is_error
+    watching.cancel()
+    assert longest < 0.5
+
+
 async def test_a_command_of_nothing_but_lines_is_read_at_once():
     began = time.perf_counter()
     found = curl.parse('curl ^"http://a.test/^"' + "\n" * 90_000)

@@ -19,6 +19,9 @@ from scheduler.exclusions import Stored
 
 FORM_MOST = 4 * SIZE_MOST + 262_144
 """Bytes of a form: a file of the most characters, and the lines."""
+MULTIPART = "multipart/form-data"
+"""What has a limit of its own for its parts; the framework's."""
+FIELDS_MOST = 20
 LINES_MOST = 2000
 GARBLED = "garbled"
 """Marks a file that is no text."""
@@ -35,6 +38,11 @@ Sent = dict[str, str]
 async def sent(request: Request[Any, Any, Any]) -> Sent:
     """Return the fields of the form, the chosen file as `ical`. Raises InvalidRequest."""
     try:
+        if (
+            request.content_type[0] != MULTIPART
+            and (await request.body()).count(b"&") > FIELDS_MOST
+        ):
+            raise InvalidRequest(f"the form has more than {FIELDS_MOST} fields")
         form = await request.form()
     except ValueError:
         raise InvalidRequest("the form cannot be read") from None

@@ -10,7 +10,7 @@ import msgspec
 from litestar import Request, Response, get
 from litestar.di import NamedDependency
 
-from scheduler import ledger
+from scheduler import ledger, tasklist
 from scheduler.clock import Slice
 from scheduler.dashboard import caller, page
 from scheduler.dashboard.door import Visitor
@@ -41,6 +41,8 @@ class Shown(msgspec.Struct):
 
     runs: list[ShownRun]
     following: str | None
+    names: dict[str, str]
+    """Of their tasks, by id."""
 
 
 def asked(sent: Any) -> dict[str, str]:
@@ -58,6 +60,11 @@ def asked(sent: Any) -> dict[str, str]:
     return wanted
 
 
+def leaves_out(wanted: Mapping[str, str]) -> bool:
+    """Say whether a list is one of what was due: what is to come would fill its first page."""
+    return "to" not in wanted and "scheduled" not in _words(wanted.get("state", ""))
+
+
 def link(wanted: Mapping[str, str | None], *, to: str = "/dashboard/runs") -> str:
     """Return the address of the runs that are wanted."""
     sent = {name: text for name, text in wanted.items() if text}
@@ -70,11 +77,12 @@ async def show_runs(request: AnyRequest, visitor: Who, engine: Machine) -> Respo
     sent = request.query_params
     wanted, now = asked(sent), engine.clock.now_ms()
     wrong: dict[str, str] = {}
-    shown, query = Shown([], None), Query(service_id=visitor.service.id)
+    shown, query = Shown([], None, {}), Query(service_id=visitor.service.id)
     try:
         query, _ = read_query(wanted, visitor.service.id)
         after = read_cursor(sent["cursor"]) if sent.get("cursor") else None
-        shown = await found(engine, query.service_id, wanted, after, now, COUNT)
+        due = {"to": rfc3339(now + 1) or "", **wanted} if leaves_out(wanted) else wanted
+        shown = await found(engine, query.service_id, due, after, now, COUNT)
     except ValidationFailed as e:
         wrong = {each.field: each.message for each in e.details}
     first = not sent.get("cursor")
@@ -84,6 +92,7 @@ async def show_runs(request: AnyRequest, visitor: Who, engine: Machine) -> Respo
         visitor=visitor,
         now=now,
         runs=shown.runs,
+        names=shown.names,
         query=query,
         wanted=bool(wanted),
         filled={name: wanted.get(name, "") for name in FIELDS},
@@ -107,6 +116,7 @@ def _links(wanted: dict[str, str], following: str | None, now: int) -> dict[str,
         "tail": link({**wanted, "tail": "1"}),
         "after": link({**wanted, "cursor": following}) if following else None,
         "files": {kind: link(wanted, to=f"/dashboard/runs/export.{kind}") for kind in FILES},
+        "ahead": link({**wanted, "state": "scheduled", "from": rfc3339(now), "to": None}),
         "spans": {
             words: link({**wanted, "from": since, "to": None}) for words, since in spans.items()
         },
@@ -137,8 +147,10 @@ async def found(
         conn = await connection.execution_options(isolation_level="REPEATABLE READ")
         query = await narrowed(conn, query, wanted, sources)
         some = await page_of(conn, query, words, now, sources, after=after, count=count)
+        of = {run.task_id for _, run in some.found if run.of_task and run.task_id}
+        names = await tasklist.names(conn, service_id, of)
     turn, shown = Slice(), []
     for _, run in some.found:
         shown.append(model.listed(run, service_id, now, {}))
         await turn.give_way()
-    return Shown(shown, cursor_of(some.following) if some.following else None)
+    return Shown(shown, cursor_of(some.following) if some.following else None, names)

@@ -35,8 +35,8 @@ log = structlog.get_logger()
 
 MOST = 100_000
 """Runs in a file."""
-COUNT = 500
-"""Runs that are read at once."""
+COUNT = 100
+"""Runs that are read at once: what is read is decoded in one go."""
 AT_ONCE = 2
 """Files that a process makes for one service at the same time."""
 IN_ALL = 8

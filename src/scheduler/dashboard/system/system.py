@@ -98,7 +98,6 @@ async def _page(
         look=look,
         machine=machine,
         notes=[each for each in notes if machine is not None or not each.inside],
-        late=None if look.queue.since is None else now - look.queue.since,
         counted=usage.COUNT_MOST,
         versions=_versions(look.catalog),
         head=migrate.head(),

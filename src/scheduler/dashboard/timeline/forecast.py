@@ -3,7 +3,6 @@
 Reckoned of the triggers, with a bound on what that costs. Times are ms since 1970.
 """
 
-import heapq
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from uuid import UUID
@@ -139,17 +138,20 @@ class _Moments:
         return not (self.many and odd and each.tasks == 1)
 
     async def peaks(self, turn: Slice) -> list[Peak]:
-        """Return the instants with the most tasks, two at least, the fullest and soonest first."""
-        best: list[tuple[int, int]] = []  # the least of them first
-        for at, tasks in self.counts.items():
-            if tasks > 1 and (len(best) < PEAKS or (tasks, -at) > best[0]):
-                heapq.heappush(best, (tasks, -at))
-                if len(best) > PEAKS:
-                    heapq.heappop(best)
+        """Return the instants with the most tasks, two at least, the fullest and soonest first.
+
+        What was looked at is let go of meanwhile: all of it at once would hold the loop.
+        """
+        found: list[tuple[int, int, list[Ahead]]] = []
+        while self._who:
+            at, who = self._who.popitem()
+            tasks = self.counts.pop(at)
+            if tasks > 1 and (len(found) < PEAKS or (-tasks, at) < found[-1][:2]):
+                found = sorted([*found, (-tasks, at, who)], key=lambda one: one[:2])[:PEAKS]
             await turn.give_way()
         return [
-            Peak(-at, tasks, [one for each in self._who[-at] for one in each.of.named][:5])
-            for tasks, at in sorted(best, reverse=True)
+            Peak(at, -tasks, [one for each in who for one in each.of.named][:5])
+            for tasks, at, who in found
         ]
 
 

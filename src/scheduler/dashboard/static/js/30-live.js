@@ -72,7 +72,7 @@
       const nodes = slots.get(element.dataset.slot);
       if (nodes === undefined) continue;
       if (inUse(element)) held.set(element.dataset.slot, nodes);
-      else if (put(element, nodes)) mark(element);
+      else if (put(element, nodes) && !("quiet" in element.dataset)) mark(element);
     }
   }
 
@@ -128,13 +128,13 @@
     news.delete(list);
   }
 
-  // The row of a run that is shown already, brought up to date cell by cell;
-  // which there are, and in which order, is the list's.
+  // The row of a run that is shown already, brought up to date cell by cell. Lists have not all the
+  // same columns: cells are matched by their names.
   function renew(row, fresh) {
     if (!row.matches("[data-run]")) return;
     for (const cell of row.cells) {
-      const now = [...fresh.cells].find(({ dataset }) => dataset.name === cell.dataset.name);
-      if (now && !inUse(cell) && !cell.querySelector("input") && put(cell, now)) mark(cell);
+      const of = [...fresh.cells].find(({ dataset }) => dataset.name === cell.dataset.name);
+      if (of && !inUse(cell) && !cell.querySelector("input, [data-slot]") && put(cell, of)) mark(cell);
     }
   }
 
