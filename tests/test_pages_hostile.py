@@ -330,6 +330,22 @@ async def test_a_year_is_four_digits_or_it_is_this_one(visitor, alice):
         assert (answer.status_code, years(answer)) == (200, now), year
 
 
+async def test_no_sign_that_a_database_cannot_hold_is_an_error_of_ours(visitor):
+    form = {"form": field((await visitor.get("/dashboard")).text, "form")}
+    for path in NUL:
+        assert (await visitor.get(f"/dashboard/{path}")).status_code in (200, 400, 404), path
+    sent = {**form, "trigger": "manual", "action": "operation", "service": "a\0b", "name": "\0"}
+    for path in ("new", "preview", "trial"):
+        assert (await visitor.post(f"/dashboard/{path}", data=sent)).status_code in (200, 400), path
+
+
+NUL = [
+    "new/endpoints?service=%00", "new?service=%00&endpoint=%00", "new?from=%00", "new?curl=%00",
+    "tasks?q=%00&tag=%00", "tasks/%00", "tasks/%00/history", "runs?trace_id=%00&q=%00", "runs/%00",
+    "bulk/delete?id=%00", "calendars/%00", "apis/%00", "processes/%00", "system?words=%00",
+]  # fmt: skip
+
+
 def years(answer: httpx.Response) -> list[str]:
     """The years that the page of a calendar leads to."""
     return re.findall(r"\?year=(\d+)", answer.text)
