@@ -9,7 +9,8 @@ import pytest
 
 from conftest import TOKENS, App, RunApp, eventually
 from pages import enter, field, safe, signed_in, statements
-from scheduler.dashboard import admin_door, admin_sessions, sessions, tries
+from scheduler.dashboard import sessions, tries
+from scheduler.dashboard.admin import admin_door, admin_sessions
 
 ADMIN = "an-admin-token-of-tests"
 SIGN_IN = admin_door.SIGN_IN

@@ -10,7 +10,7 @@ import httpx
 
 from conftest import App, eventually
 from pages import field, safe, signed_in, statements
-from scheduler.dashboard import apis
+from scheduler.dashboard.apis import apis
 from scheduler.documents.forms import form_of
 
 OK = {"responses": {"200": {"description": "as it is"}}}

@@ -225,10 +225,11 @@ def test_no_two_settings_share_a_name_in_the_environment():
 
 OWNERS = {
     "service": {"services.py", "signing.py"},
-    "admin_session": {"dashboard/admin_sessions.py"},
+    "admin_session": {"dashboard/admin/admin_sessions.py"},
     "token": {"dashboard/sessions.py", "services.py", "usage.py"},
     "session": {"dashboard/sessions.py", "services.py"},
     "task": {
+        "agenda.py",
         "glance.py",
         "resealing.py",
         "task.py",

@@ -9,8 +9,8 @@ import pytest
 from conftest import App
 from pages import field, safe, signed_in, statements
 from scheduler.clock import Slice
-from scheduler.dashboard import calendar_effect, calendar_form, calendar_year
-from scheduler.dashboard.calendar_year import Month
+from scheduler.dashboard.calendars import calendar_effect, calendar_form, calendar_year
+from scheduler.dashboard.calendars.calendar_year import Month
 from scheduler.errors import ValidationFailed
 from scheduler.triggers.calendar import Rules, Weekly
 

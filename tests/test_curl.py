@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scheduler.actions import Command, Http
 from scheduler.cli.task_change import create
 from scheduler.cli.task_fields import sent
-from scheduler.dashboard import copying, curl, shell
+from scheduler.dashboard.editor import copying, curl, shell
 from scheduler.db import utc
 from scheduler.definition import Backoff, Definition, Policy
 from scheduler.triggers import Bounds, Cron

@@ -9,12 +9,12 @@ import httpx
 import pytest
 
 from conftest import App, RunApp, eventually
+from pages import signed_in
 from process_calls import called, ended, operations, registered
 from receiver import Receiver
 from scheduler import migrate, resealing, sealing
 from scheduler.db import Database
 from scheduler.resealing import START, Change, Sealing
-from test_pages import signed_in
 from test_sealing import KEY, command, dump
 
 __all__ = ["command"]
@@ -84,7 +84,7 @@ async def test_what_was_stored_open_is_sealed_and_calls_go_on(
 ):
     trace = await made(alice, receiver)
     async with app.database.engine.begin() as c:
-        for kept in resealing.KEPT:
+        for kept in (each for each in resealing.KEPT if each is not resealing.UNDO):
             step = await resealing.piece(c, UUID(app.ids["alice"]), START, opened(app), kept)
             assert step.changed == 1
     assert len(set(PLANTED.findall(await dump(conn)))) == 3

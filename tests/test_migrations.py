@@ -30,7 +30,8 @@ from scheduler import (
     undo,
     versions,
 )
-from scheduler.dashboard import admin_sessions, sessions
+from scheduler.dashboard import sessions
+from scheduler.dashboard.admin import admin_sessions
 from scheduler.errors import StartupError
 from scheduler.processes import model as processes
 from scheduler.specs import model as specs

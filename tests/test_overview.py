@@ -11,7 +11,7 @@ from conftest import App, RunApp
 from pages import safe, signed_in, statements
 from scheduler import glance, history, tally
 from scheduler.counting import Counting
-from scheduler.dashboard import overview
+from scheduler.dashboard.overview import overview
 from scheduler.db import utc
 from test_tally import HOUR, MINUTE, end
 

@@ -21,7 +21,9 @@ import pytest
 from conftest import App, RunApp, eventually
 from pages import SIGN_IN, field, safe, signed_in
 from scheduler.admin.model import QUOTAS
-from scheduler.dashboard import api, copying, curl, filling, runs_export, shown, trial
+from scheduler.dashboard import api, shown
+from scheduler.dashboard.editor import copying, curl, filling, trial
+from scheduler.dashboard.runs import runs_export
 from scheduler.errors import TooManyRequests
 from scheduler.masking import mask_body
 from test_admin_pages import ADMIN, as_admin

@@ -13,7 +13,7 @@ import pytest
 
 from conftest import App
 from pages import safe, statements
-from scheduler.dashboard import runs, runs_export
+from scheduler.dashboard.runs import runs, runs_export
 from scheduler.run import bucket_in
 
 NOW = datetime.now(UTC).replace(microsecond=0)

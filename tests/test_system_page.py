@@ -7,7 +7,7 @@ import msgspec
 from conftest import App, RunApp, eventually
 from pages import safe, signed_in, statements
 from scheduler import __version__, catalog, home, replicas
-from scheduler.dashboard import health
+from scheduler.dashboard.system import health
 from test_admin_pages import ADMIN, as_admin
 
 HOME = "/dashboard/system"

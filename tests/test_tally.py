@@ -18,6 +18,7 @@ from scheduler.clock import Clock
 from scheduler.counting import BY_MINUTE_MS, HOUR, LATE_MS, MINUTE, Counting, _next_wide
 from scheduler.db import Database, utc
 from scheduler.tally import Span
+from test_bulk import unheld
 from test_queue import ALICE, BOB
 
 DAY = 24 * HOUR
@@ -239,6 +240,43 @@ async def test_what_is_old_is_told_by_the_hour_and_says_the_same(database, conn,
         _, now = await tally.series(api, ALICE, before - DAY, clock.at, 3600, before - DAY)
     assert (now.counts, now.lags) == (was.counts, was.lags)
     await true_to_history(conn)
+
+
+MANY = """
+INSERT INTO history (id, bucket, service_id, kind, version, scheduled_for, state, attempts,
+                     attempts_n, created_at, started_at, finished_at, truncated, count)
+SELECT gen_random_uuid(), 0, md5('s' || s)::uuid, 'task', 1, at, 'succeeded', '[]', 1, at, at, at,
+       false, 1
+FROM generate_series(1, 1000) AS s, unnest(CAST($1 AS timestamptz[])) AS at
+"""
+"""In some minutes, a row of each of a thousand services."""
+
+
+async def test_very_many_services_are_counted_without_holding_the_loop(database, conn, clock):
+    minutes = [utc(clock.at - n * MINUTE) for n in range(9)]
+    await conn.execute(MANY, minutes)
+
+    async def count() -> None:
+        await conn.execute("UPDATE tally_mark SET until = NULL")
+        await counting(database, clock).step()
+
+    await unheld(count, most_ms=20)
+    assert await conn.fetchval("SELECT count(*) FROM tally") == 9000
+    await conn.execute("DELETE FROM history WHERE get_byte(uuid_send(service_id), 5) < 100")
+    await conn.execute("DELETE FROM history WHERE finished_at = $1", minutes[1])
+    await count()
+    await true_to_history(conn)
+
+
+async def test_a_clock_that_was_stepped_back_does_not_keep_it_from_counting(database, conn, clock):
+    clock.at += DAY
+    await counting(database, clock).step()
+    clock.at -= DAY
+    await end(conn, clock.at)
+    await Counting(database, clock).step()
+    assert seen(await day(database, clock)) == {"succeeded": 1}
+    until, _ = await conn.fetchrow("SELECT until, counted_at FROM tally_mark")
+    assert until <= utc(clock.at)
 
 
 async def test_it_can_be_counted_again_of_history_alone(database, conn, clock):

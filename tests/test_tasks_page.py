@@ -11,7 +11,7 @@ import pytest
 from conftest import App, RunApp, eventually
 from pages import field, safe, signed_in, statements
 from scheduler import undo
-from scheduler.dashboard import bulk
+from scheduler.dashboard.tasks import bulk
 from scheduler.tasks import choosing
 
 HOURLY = {"name": "Hourly", "url": "http://127.0.0.1:9/", "frequency": 1, "unit": "hour"}

@@ -8,7 +8,7 @@ import pytest
 from conftest import RunApp, eventually
 from pages import signed_in
 from receiver import Answer, receiving
-from scheduler.dashboard import trials
+from scheduler.dashboard.editor import trials
 from scheduler.errors import TooManyRequests
 from scheduler.masking import MASK
 from test_editor import SECRETS, Forms, error

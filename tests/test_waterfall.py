@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.dashboard import waterfall
-from scheduler.dashboard.waterfall import Axis, Row, pictures, rows
+from scheduler.dashboard.runs import waterfall
+from scheduler.dashboard.runs.waterfall import Axis, Row, pictures, rows
 from scheduler.db import rfc3339
 from scheduler.runs.model import ShownAttempt, ShownRun
 

@@ -64,7 +64,8 @@ class Counting:
         async with self._database.auto.connect() as conn:
             mark = await tally.read(conn)
             kept_from = await ledger.kept_from(conn)
-        if kept_from is None or (mark.counted_at or 0) > now - self._fresh_ms:
+        ago = now - (mark.counted_at or 0)
+        if kept_from is None or 0 <= ago < self._fresh_ms:  # less: the clock was stepped back
             return
         if self._waits(mark, minute, now):
             return
@@ -101,7 +102,7 @@ class Counting:
                     return False
                 found = await history.ended_by_minute(conn, utc(since), utc(end))
                 await tally.write(conn, utc(since), utc(end), found)
-                reached = max(min(end, closed), mark.until or 0)
+                reached = max(min(end, closed), min(mark.until or 0, closed))
                 await tally.move(conn, reached, self._clock.now_ms())
             self._wide = _next_wide(wide, time.perf_counter() - began)
             since = end

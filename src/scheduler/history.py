@@ -335,28 +335,33 @@ LAG = """CASE WHEN kind = 'task' AND started_at IS NOT NULL AND created_at <= sc
               AND gap_from IS NULL
          THEN width_bucket(CAST(extract(epoch FROM started_at - scheduled_for) * 1000 AS float8),
                            CAST(:bounds AS float8[])) END"""
+EACH = (
+    *(f"sum(n) FILTER (WHERE state = '{state}')" for state in tally.STATES),
+    *(f"sum(n) FILTER (WHERE reason = '{why}')" for why in tally.REASONS),
+)
 ENDED_BY_MINUTE = text(f"""
-SELECT service_id, minute, {
-    ", ".join(f"coalesce(sum(n) FILTER (WHERE state = '{state}'), 0)" for state in tally.STATES)
-},
-    {", ".join(f"coalesce(sum(n) FILTER (WHERE reason = '{why}'), 0)" for why in tally.REASONS)},
-    {", ".join(f"coalesce(sum(n) FILTER (WHERE bin = {n}), 0)" for n in range(tally.BINS))}
+SELECT service_id, minute,
+       CAST(ARRAY[{", ".join(f"coalesce({each}, 0)" for each in EACH)}] AS bigint[]),
+       CAST(ARRAY[{
+    ", ".join(f"coalesce(sum(n) FILTER (WHERE bin = {n}), 0)" for n in range(tally.BINS))
+}] AS text)
 FROM (SELECT service_id, date_bin('1 minute', finished_at, '2000-01-01Z') AS minute, state,
              CASE WHEN state = 'skipped' THEN reason END AS reason, {LAG} AS bin, sum(count) AS n
       FROM history WHERE finished_at >= :since AND finished_at < :until
       GROUP BY 1, 2, 3, 4, 5) AS found
-GROUP BY service_id, minute
+GROUP BY service_id, minute ORDER BY minute, service_id
 """)
+MINUTES_AT_ONCE = 500
 
 
 async def ended_by_minute(conn: Conn, since: datetime, until: datetime) -> list[Minute]:
-    """Return what ended in [since, until) of every service, by minute."""
+    """Return what ended in [since, until) of every service, by minute; in order of both."""
     values = {"since": since, "until": until, "bounds": list(map(float, tally.BOUNDS))}
-    counts, turn, found = len(tally.COUNTS), Slice(), []
-    for service_id, at, *numbers in await conn.execute(ENDED_BY_MINUTE, values):
-        whole = [int(n) for n in numbers]
-        found.append(Minute(service_id, at, whole[:counts], whole[counts:]))
-        await turn.give_way()
+    turn, found = Slice(), []
+    async with conn.stream(ENDED_BY_MINUTE, values) as rows:
+        async for some in rows.partitions(MINUTES_AT_ONCE):
+            found += [Minute(*row) for row in some]
+            await turn.give_way()
     return found
 
 

@@ -24,6 +24,7 @@ from sqlalchemy import (
     text,
 )
 
+from scheduler.clock import Slice
 from scheduler.db import Conn, metadata, ms, times_check, utc
 from scheduler.run import bucket_of
 
@@ -72,13 +73,23 @@ def home(service_id: UUID) -> int:
     return bucket_of(service_id, "tally")
 
 
-class Minute(msgspec.Struct, frozen=True):
-    """What ended of a service in a minute: `counts` as COUNTS names them, `lags` by BOUNDS."""
+Place = tuple[datetime, UUID]
+"""A minute, and a service in it."""
+NOBODY = UUID(int=0)
+"""Before all services."""
+PIECE = 500
+"""Rows that are written at once."""
+
+
+class Minute(msgspec.Struct, frozen=True, gc=False):
+    """What ended of a service in a minute."""
 
     service_id: UUID
     at: datetime
     counts: Sequence[int]
-    lags: Sequence[int]
+    """As COUNTS names them."""
+    lags: str
+    """By BOUNDS, as Postgres writes an array: they pass through here by the thousand."""
 
 
 class Mark(msgspec.Struct, frozen=True):
@@ -96,7 +107,8 @@ MOVE = text("UPDATE tally_mark SET until = :until, counted_at = :now")
 KEY = "service_id, bucket, at, seconds"
 NAMES = ", ".join((*COUNTS, "lags"))
 REMOVE_OTHERS = text("""
-DELETE FROM tally WHERE seconds = ANY('{60, 3600}') AND at >= :since AND at < :until
+DELETE FROM tally WHERE seconds = ANY('{60, 3600}') AND at >= :after_at AND at <= :last_at
+    AND (at, service_id) > (:after_at, :after) AND (at, service_id) <= (:last_at, :last)
     AND (seconds <> 60 OR NOT EXISTS (
         SELECT FROM unnest(CAST(:services AS uuid[]), CAST(:at AS timestamptz[])) AS u (service, at)
         WHERE u.service = tally.service_id AND u.at = tally.at))
@@ -159,19 +171,34 @@ async def move(conn: Conn, until: int | None, now: int) -> None:
 
 
 async def write(conn: Conn, since: datetime, until: datetime, found: Sequence[Minute]) -> None:
-    """Have the tally of [since, until) say what was found, and nothing else."""
+    """Have the tally of [since, until) say what was found, and nothing else.
+
+    `found` is in order of minute and service, and is written in pieces: there may be very many.
+    """
+    after, turn = (since, NOBODY), Slice()
+    for start in range(0, max(len(found), 1), PIECE):
+        some = found[start : start + PIECE]
+        whole = start + PIECE >= len(found)
+        last = (until, NOBODY) if whole else (some[-1].at, some[-1].service_id)
+        await _write(conn, after, last, some)
+        after = last
+        await turn.give_way()
+
+
+async def _write(conn: Conn, after: Place, last: Place, found: Sequence[Minute]) -> None:
+    """Have what lies behind `after`, up to `last`, say what was found."""
+    keys = {"services": [each.service_id for each in found], "at": [each.at for each in found]}
+    span = {"after_at": after[0], "after": after[1], "last_at": last[0], "last": last[1]}
+    await conn.execute(REMOVE_OTHERS, {**span, **keys})
+    if not found:
+        return
     values = {
-        "services": [each.service_id for each in found],
+        **keys,
         "buckets": [home(each.service_id) for each in found],
-        "at": [each.at for each in found],
         **{name: [each.counts[n] for each in found] for n, name in enumerate(COUNTS)},
-        "lags": [f"{{{','.join(map(str, each.lags))}}}" for each in found],
+        "lags": [each.lags for each in found],
     }
-    span = {"since": since, "until": until}
-    others = {"services": values["services"], "at": values["at"]}
-    await conn.execute(REMOVE_OTHERS, {**span, **others})
-    if found:
-        await conn.execute(PUT, values)
+    await conn.execute(PUT, values)
 
 
 async def oldest(conn: Conn, seconds: int) -> int | None:

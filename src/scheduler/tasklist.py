@@ -6,7 +6,7 @@ is that common soon fills a page.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, get_args
 from uuid import UUID
@@ -18,6 +18,7 @@ from scheduler import exclusions
 from scheduler.actions import Action
 from scheduler.db import Conn, walk_in_order
 from scheduler.definition import Definition
+from scheduler.run import bucket_of
 from scheduler.task import COLUMNS, definition
 
 TOTAL_MOST = 10_000
@@ -367,6 +368,22 @@ async def fitting(
 ) -> set[UUID]:
     """Return those of some tasks that fit the words."""
     return set(await sift(conn, service_id, Filter(words=tuple(words)), keys))
+
+
+NAMES = text("""
+SELECT id, name FROM task
+WHERE service_id = :service_id AND id = ANY(:ids) AND bucket = ANY(:buckets)
+""")
+
+
+async def names(conn: Conn, service_id: UUID, ids: Iterable[str]) -> dict[str, str]:
+    """Map those ids of a service that have a task to its name."""
+    wanted = set(ids)
+    if not wanted:
+        return {}
+    buckets = list({bucket_of(service_id, task_id) for task_id in wanted})
+    values = {"service_id": service_id, "ids": list(wanted), "buckets": buckets}
+    return {row.id: row.name for row in await conn.execute(NAMES, values)}
 
 
 # Those that name a calendar -----------------------------------------------------------------------

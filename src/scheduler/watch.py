@@ -6,6 +6,7 @@ seen in part, and says so.
 """
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 from uuid import UUID
 
@@ -23,6 +24,8 @@ OVERLAP_MS = 4_000
 """How far a look goes back before the last one: an end is written after the time it names."""
 LATE_MS = 12_000
 """How long before that a run that ended, and was never seen alive, may have been due."""
+LOST_MOST, LOST_MS = 400, 3_600_000
+"""Runs of a service that newer ones hide, and how long their ends are looked for."""
 VANISHED_MS = 86_400_000
 """How long ago a run that is gone may say that it ended."""
 
@@ -73,6 +76,8 @@ class News(msgspec.Struct):
 class Memory(msgspec.Struct):
     """What the last looks saw of a service."""
 
+    lost: dict[UUID, int] = {}
+    """Of what lived, and newer ones hid from looks before it was seen to end: since when (ms)."""
     live: dict[UUID, tuple[int, int, bool, bool]] = {}
     """Of what lived: its due time, its attempts, whether a replica held it, whether it was due."""
     ended: dict[UUID, int] = {}
@@ -92,11 +97,9 @@ async def look(
     lived: dict[UUID, list[Any]] = {service: [] for service in services}
     for row in await conn.execute(LIVE, values):
         lived[row.service_id].append(row)
-    gone = [
-        run
-        for service, memory in memories.items()
-        for run in memory.live.keys() - {row.id for row in lived[service]}
-    ]
+    gone: list[UUID] = []
+    for service, memory in memories.items():
+        gone += _lose(memory, {row.id for row in lived[service]}, now)
     since = last - OVERLAP_MS
     values = {
         "services": services,
@@ -117,6 +120,14 @@ async def look(
         _ended(news[service], memory, ended[service], since)
         memory.told = True
     return news
+
+
+def _lose(memory: Memory, lived: AbstractSet[UUID], now: int) -> Sequence[UUID]:
+    """Keep in mind what is out of sight, for as long as it may be told of; return it."""
+    lost = {run: at for run, at in memory.lost.items() if now - at < LOST_MS and run not in lived}
+    lost |= dict.fromkeys(memory.live.keys() - lived - lost.keys(), now)
+    memory.lost = dict(list(lost.items())[-LOST_MOST:])
+    return list(memory.lost)
 
 
 def _live(news: News, memory: Memory, rows: Sequence[Any], now: int, since: int) -> None:
@@ -140,6 +151,7 @@ def _ended(news: News, memory: Memory, rows: Mapping[UUID, Any], since: int) -> 
     for run, row in rows.items():
         at = ms(row.finished_at)
         memory.ended[run] = at
+        memory.lost.pop(run, None)
         if before.get(run) == at:
             continue
         fresh += 1

@@ -7,33 +7,24 @@ from litestar import Request, Response, Router, get
 from litestar.datastructures import State
 from litestar.di import NamedDependency, Provide
 
-from scheduler.dashboard import (
-    admin,
-    admin_door,
-    apis,
-    bulk,
-    calendars,
-    door,
-    editor,
-    page,
-    registering,
-    settings,
-    static,
-    system,
-    task_asked,
-    trying,
-)
-from scheduler.dashboard.admin_door import AdminWanted
+from scheduler.dashboard import door, page, static
+from scheduler.dashboard.admin import admin, admin_door
+from scheduler.dashboard.admin.admin_door import AdminWanted
+from scheduler.dashboard.apis import apis, registering, trying
+from scheduler.dashboard.calendars import calendars
 from scheduler.dashboard.door import Stranger, Visitor
+from scheduler.dashboard.editor import editor
+from scheduler.dashboard.editor.trials import Trials
 from scheduler.dashboard.live import Contributor, Hub, watch_live
-from scheduler.dashboard.overview import LIVE, show_overview
-from scheduler.dashboard.run import act_on_run, send_body, show_process, show_run
-from scheduler.dashboard.runs import show_runs
-from scheduler.dashboard.runs_export import Exports, export_runs
-from scheduler.dashboard.task import act_on_task, show_task
-from scheduler.dashboard.tasks import show_tasks
-from scheduler.dashboard.timeline import show_timeline
-from scheduler.dashboard.trials import Trials
+from scheduler.dashboard.overview.overview import LIVE, show_overview
+from scheduler.dashboard.runs.run import act_on_run, send_body, show_process, show_run
+from scheduler.dashboard.runs.runs import show_runs
+from scheduler.dashboard.runs.runs_export import Exports, export_runs
+from scheduler.dashboard.system import settings, system
+from scheduler.dashboard.tasks import bulk, task_asked
+from scheduler.dashboard.tasks.task import act_on_task, show_task
+from scheduler.dashboard.tasks.tasks import show_tasks
+from scheduler.dashboard.timeline.timeline import show_timeline
 from scheduler.dashboard.tries import Tries
 from scheduler.engine import Engine
 from scheduler.errors import UserError

@@ -329,7 +329,11 @@ def _axis(scale: Scale, unit: str, *, timed: bool) -> str:
         for mark in scale.marks
     )
     high = TOP + HEIGHT + FOOT
-    words += f'<text x="100%" y="{high - 4}" text-anchor="end">UTC</text>' if timed else ""
+    words += (
+        f'<text x="100%" y="{high - 4}" text-anchor="end" data-zone-short>UTC</text>'
+        if timed
+        else ""
+    )
     return f'<svg class="scale" aria-hidden="true" width="48" height="{high}">{words}</svg>'
 
 
@@ -341,8 +345,8 @@ def _below(times: Sequence[tuple[float, int]]) -> list[str]:
     found = [(across, at) for across, at in times if at % step == 0]
     return [
         f'<text x="{across:.2f}%" y="{TOP + HEIGHT + FOOT - 4}"'
-        f' text-anchor="{"start" if across < 4 else "end" if across > 96 else "middle"}">'
-        f"{axes.time_word(at, step)}</text>"
+        f' text-anchor="{"start" if across < 4 else "end" if across > 96 else "middle"}"'
+        f' data-at="{at}" data-step="{step}">{axes.time_word(at, step)}</text>'
         for across, at in found[-12:]
     ]
 

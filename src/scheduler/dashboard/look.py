@@ -8,8 +8,9 @@ import msgspec
 from scheduler import history, lines, task, watch
 from scheduler.clock import Slice
 from scheduler.dashboard import page
-from scheduler.dashboard.tasks import stands
+from scheduler.dashboard.tasks.tasks import stands
 from scheduler.db import Conn, utc
+from scheduler.definition import Definition
 from scheduler.run import Started
 from scheduler.runs import model as runs
 from scheduler.runs.model import ShownRun
@@ -72,15 +73,21 @@ async def seen(conn: Conn, service_id: UUID, news: News, now: int) -> Look:
     """Return what a look shows of a service, with how the tasks and specs concerned stand."""
     macros = page.TEMPLATES.get_template("live.html").module
     turn, slots, found = Slice(), dict[str, str](), list[Row]()
+    listed: list[tuple[ShownRun, bool]] = []
     changed = sorted(news.changed, key=lambda each: each.run.scheduled_for)
     for number, each in enumerate(changed):
         run = shown(each, service_id, now)
         slots[f"run:{run.id}:state"] = str(macros.run_state(run))  # type: ignore[attr-defined]
         if number >= len(changed) - ROWS:
-            markup = str(macros.run_row(run, now))  # type: ignore[attr-defined]
-            found.append(_row(run, markup, new=each.new))
+            listed.append((run, each.new))
         await turn.give_way()
-    slots |= await _tasks(conn, service_id, changed, now, macros)
+    tasks = await _outlines(conn, service_id, changed)
+    names = {of.id: of.name for of in tasks.values()}
+    for run, new in listed:
+        markup = str(macros.run_row(run, now, names))  # type: ignore[attr-defined]
+        found.append(_row(run, markup, new=new))
+        await turn.give_way()
+    slots |= await _tasks(conn, service_id, tasks, now, macros)
     slots |= await _specs(conn, service_id, changed, macros)
     return Look(slots, Rows(found, len(changed) - len(found), news.cut))
 
@@ -90,14 +97,19 @@ def _row(run: ShownRun, markup: str, *, new: bool) -> Row:
     return Row(run.id, run.state, run.kind, of, run.reason, run.scheduled_for, new, markup)
 
 
-async def _tasks(
-    conn: Conn, service_id: UUID, changed: list[Changed], now: int, macros: Any
-) -> dict[str, str]:
-    wanted = {each.run.task_key for each in reversed(changed) if each.run.of_task}
+async def _outlines(conn: Conn, service_id: UUID, changed: list[Changed]) -> dict[UUID, Definition]:
+    """Return the tasks of what changed, the latest's first, by their keys."""
+    wanted = dict.fromkeys(each.run.task_key for each in reversed(changed) if each.run.of_task)
     keys = [key for key in wanted if key is not None][:TASKS]
-    if not keys:
+    return await task.outlines(conn, service_id, keys) if keys else {}
+
+
+async def _tasks(
+    conn: Conn, service_id: UUID, tasks: dict[UUID, Definition], now: int, macros: Any
+) -> dict[str, str]:
+    if not tasks:
         return {}
-    tasks = await task.outlines(conn, service_id, keys)
+    keys = list(tasks)
     live = await lines.live(conn, service_id, keys, utc(now))
     plans = await limited(conn, service_id, tasks.values())
     gone = await ended_ahead(conn, service_id, tasks.values(), now)

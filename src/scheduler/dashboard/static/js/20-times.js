@@ -84,12 +84,46 @@
     if (words !== small.textContent) small.textContent = words;
   }
 
+  // What stands below a chart, and what its marks say where one points at them.
+  const DAY = 86400000;
+  const SAID = /(\d{4}-\d\d-\d\d) (\d\d:\d\d(?::\d\d)?)(?: to (\d\d:\d\d))? UTC/;
+  function below({ dataset }) {
+    const [at, step] = [Number(dataset.at), Number(dataset.step)];
+    const p = parts(at, own);
+    const day = new Intl.DateTimeFormat("en", { month: "short", day: "numeric", timeZone: own }).format(at);
+    if (step >= 365 * DAY) return p.year;
+    if (step >= DAY || p.hour + p.minute === "0000") return day;
+    const first = (p.hour * 60 + Number(p.minute)) * 60000 < step; // the first of its day
+    return `${first ? `${day}, ` : ""}${p.hour}:${p.minute}`;
+  }
+  function worded(text) {
+    return text.replace(SAID, (_, day, time, to) => {
+      const at = Date.parse(`${day}T${time}Z`);
+      const end = to && Date.parse(`${day}T${to}Z`);
+      const until = to ? ` to ${exact(end > at ? end : end + DAY, own).slice(11, 16)}` : "";
+      return exact(at, own).slice(0, 11 + time.length) + until;
+    });
+  }
+  function draw(root) {
+    for (const each of root.querySelectorAll(".chart [data-at]")) each.textContent = below(each);
+    for (const each of root.querySelectorAll(".chart [data-zone-short]")) {
+      each.textContent = parts(Date.now(), own).timeZoneName;
+    }
+    for (const each of root.querySelectorAll(".chart title, .chart td")) {
+      if (!each.childElementCount && SAID.test(each.textContent)) each.textContent = worded(each.textContent);
+    }
+    for (const each of root.querySelectorAll(".chart [aria-label]")) {
+      each.setAttribute("aria-label", worded(each.getAttribute("aria-label")));
+    }
+  }
+
   function within(root) {
     const found = root instanceof Element && root.matches("time[datetime]") ? [root] : [];
     for (const time of [...found, ...root.querySelectorAll("time[datetime]")]) {
       show(time);
       keep(time);
     }
+    draw(root);
   }
 
   for (const each of document.querySelectorAll("[data-zone-name]")) each.textContent = own;

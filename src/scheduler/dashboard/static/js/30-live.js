@@ -72,7 +72,7 @@
       const nodes = slots.get(element.dataset.slot);
       if (nodes === undefined) continue;
       if (inUse(element)) held.set(element.dataset.slot, nodes);
-      else if (put(element, nodes)) mark(element);
+      else if (put(element, nodes) && !("quiet" in element.dataset)) mark(element);
     }
   }
 
@@ -128,12 +128,14 @@
     news.delete(list);
   }
 
-  // The row of a run that is shown already, brought up to date cell by cell.
+  // The row of a run that is shown already, brought up to date cell by cell. Lists have not all the
+  // same columns: cells are matched by their names.
   function renew(row, fresh) {
     if (!row.matches("[data-run]")) return;
-    [...row.cells].forEach((cell, n) => {
-      if (fresh.cells[n] && !inUse(cell) && !cell.querySelector("input") && put(cell, fresh.cells[n])) mark(cell);
-    });
+    for (const cell of row.cells) {
+      const of = [...fresh.cells].find(({ dataset }) => dataset.name === cell.dataset.name);
+      if (of && !inUse(cell) && !cell.querySelector("input, [data-slot]") && put(cell, of)) mark(cell);
+    }
   }
 
   function follow(list, rows) {

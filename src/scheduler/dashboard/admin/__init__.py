@@ -1,0 +1,1 @@
+"""Pages of an admin: the door of its own, and services."""

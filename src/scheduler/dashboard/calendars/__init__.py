@@ -1,0 +1,1 @@
+"""Pages of calendars: a year of each, its form, and what a change would do."""

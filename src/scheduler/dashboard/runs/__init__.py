@@ -1,0 +1,1 @@
+"""Pages of runs: the explorer, its files, the page of one."""

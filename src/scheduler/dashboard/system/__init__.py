@@ -1,0 +1,1 @@
+"""Pages of the installation and of a service's settings."""

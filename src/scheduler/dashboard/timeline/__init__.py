@@ -1,0 +1,1 @@
+"""A week back and a week ahead, hour by hour."""
