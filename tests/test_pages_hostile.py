@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import re
+import shlex
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import ExitStack
@@ -22,7 +23,7 @@ from conftest import App, RunApp, eventually
 from pages import SIGN_IN, field, safe, signed_in
 from scheduler.admin.model import QUOTAS
 from scheduler.dashboard import api, shown
-from scheduler.dashboard.editor import copying, curl, filling, trial
+from scheduler.dashboard.editor import copying, curl, filling, shell, trial
 from scheduler.dashboard.runs import runs_export
 from scheduler.errors import TooManyRequests
 from scheduler.masking import mask_body
@@ -313,6 +314,16 @@ async def test_a_command_of_nothing_but_lines_is_read_at_once():
     assert found.url == "http://a.test/"
     found = curl.parse('curl ^"http://a.test/^"\n  -X PUT\n\n -H ^"A: b^"')
     assert (found.method, found.headers) == ("PUT", [("A", "b")])
+
+
+def test_what_is_quoted_is_no_end_of_a_line():
+    for text in ("^\n", "a`\nb", "\\ \n", "it's ^\n 'x'", '^"'):
+        assert shell.words(shlex.join(["curl", text])).words == ["curl", text]
+    assert shell.words('curl "a \'b" ^\r\n -d "c" ^\n  x').words == ["curl", "a 'b", "-d", "c", "x"]
+    began = time.perf_counter()
+    for text in ('"' + '\\"' * 45_000, "'\"" * 45_000, "\\" * 90_000, "$'" + "\\'" * 45_000):
+        shell.words(f"curl ^\n {text}")
+    assert time.perf_counter() - began < 2
 
 
 def test_deep_json_is_shown_as_it_came():
