@@ -1,7 +1,6 @@
 """The pictures of docs/tour.md, taken of the real thing: `make screenshots`."""
 
 import asyncio
-import base64
 import contextlib
 import json
 import os
@@ -18,10 +17,11 @@ from typing import Any
 import httpx
 from playwright.async_api import Page, async_playwright
 
-from receiver import Answer, Receiver, receiving
+from pictured import furnish, lived, register
+from receiver import receiving
 
-IMAGES = Path(__file__).parent.parent / "docs" / "images"
-WIDE, PHONE = {"width": 1100, "height": 640}, {"width": 390, "height": 720}
+IMAGES = Path(os.environ.get("IMAGES", Path(__file__).parent.parent / "docs" / "images"))
+WIDE, PHONE = {"width": 1200, "height": 760}, {"width": 390, "height": 720}
 
 
 def chromium() -> str | None:
@@ -71,63 +71,43 @@ async def serving(folder: Path) -> AsyncIterator[dict[str, str]]:
         process.wait()
 
 
-async def furnish(client: httpx.AsyncClient, target: Receiver) -> str:
-    """Make the tasks that the pictures show; return the id of a run that failed."""
-    base = {"url": f"{target.url}/invoices", "timeout_seconds": 5}
-    berlin = {"timezone": "Europe/Berlin"}
-    bodies: list[dict[str, Any]] = [
-        {"id": "cleanup", "name": "Clean up uploads", "frequency": 1, "unit": "day"},
-        {"id": "rates", "name": "Fetch exchange rates", "frequency": 15, "unit": "minute"},
-        {"id": "reminder", "name": "Contract reminder", "scheduled_at": "2027-02-01T08:00:00Z"},
-        {"id": "report", "name": "Morning report", "cron": "30 7 * * MON-FRI", **berlin},
-        {"id": "sync", "name": "Sync customers", "frequency": 2, "unit": "second"},
-        {"id": "invoices", "name": "Send invoices", "cron": "0 6 1 * *", **berlin,
-         "method": "POST", "payload": {"month": "last"}, "max_retries": 1,
-         "retry_backoff": {"initial_seconds": 0}, "tags": ["billing"],
-         "header": {"Authorization": "Bearer of-good-news"},
-         "description": "What every customer owes for the month before."},
-    ]  # fmt: skip
-    for body in bodies:
-        (await client.post("/tasks", json={**base, **body})).raise_for_status()
-    for name in ("report", "rates", "cleanup"):
-        (await client.post(f"/tasks/{name}/execute")).raise_for_status()
-    await client.patch("/tasks/cleanup", json={"status": "paused"})
-    await asyncio.sleep(6)
-    target.otherwise = Answer(503, b'{"error": "the mail server is being restarted"}')
-    failed = await client.post("/tasks/invoices/execute?retry=true")
-    target.otherwise = Answer(200, b'{"sent": 214}')
-    await client.post("/tasks/invoices/execute")
-    return str(failed.json()["run_id"])
+async def pictures(light: Page, dark: Page, phone: Page, run: str, trace: str) -> None:
+    """Take the pictures of what is there; each page is signed in."""
+    origin = light.url.partition("/dashboard")[0]
+    for page, at, name in (
+        (light, "/dashboard", "overview"),
+        (dark, "/dashboard", "overview-dark"),
+        (phone, "/dashboard", "overview-phone"),
+        (light, "/dashboard/tasks", "tasks"),
+        (phone, "/dashboard/tasks", "phone"),
+        (light, "/dashboard/new", "new"),
+        (dark, "/dashboard/tasks/invoices", "task"),
+        (light, f"/dashboard/runs/{run}", "run"),
+        (light, "/dashboard/runs", "runs"),
+        (light, "/dashboard/timeline", "timeline"),
+        (light, f"/dashboard/apis/{trace}", "spec"),
+        (light, "/dashboard/calendars/public-holidays", "calendar"),
+        (light, "/dashboard/settings", "settings"),
+        (light, "/docs", "api"),
+    ):
+        await page.goto(f"{origin}{at}")
+        await page.wait_for_load_state("load")
+        if name == "new":
+            await _typed(page)
+        if name == "api":
+            await page.wait_for_selector(".opblock")
+        await page.screenshot(path=IMAGES / f"{name}.png")
 
 
-async def register(client: httpx.AsyncClient, target: Receiver) -> str:
-    """Register the API that the pictures show; return its trace id."""
-    ok = {"responses": {"200": {"description": "as it is"}}}
-    number = {"name": "number", "in": "path", "required": True, "schema": {"type": "integer"}}
-    month = {"name": "month", "in": "query", "schema": {"type": "string", "format": "date"}}
-    of = {"content": {"application/json": {"schema": {"type": "object"}}}}
-    document = {
-        "openapi": "3.1.0",
-        "info": {"title": "Billing", "version": "2.3"},
-        "servers": [{"url": target.url}],
-        "paths": {
-            "/invoices": {
-                "get": {"summary": "The invoices of a month", "parameters": [month], **ok},
-                "post": {"summary": "Write an invoice", "requestBody": of, **ok},
-            },
-            "/invoices/{number}": {
-                "parameters": [number],
-                "get": {"summary": "One invoice", **ok},
-                "delete": {"summary": "Take an invoice back", **ok},
-            },
-        },
-    }
-    source = base64.b64encode(json.dumps(document).encode()).decode()
-    new = {"name": "billing", "headers": {"x-api-key": "of-good-news"}, "spec": source}
-    trace = str((await client.post("/v1/api/spec", json=new)).json()["trace_id"])
-    while (await client.get(f"/v1/api/spec/{trace}/status")).json()["status"] != "SUCCESS":
-        await asyncio.sleep(0.1)
-    return trace
+async def _typed(page: Page) -> None:
+    """Fill in the form, up to the preview of a rule over a change of clocks."""
+    await page.fill("[name=name]", "Night shift hand-over")
+    await page.fill("[name=url]", "https://example.com/shifts/hand-over")
+    await page.check("[name=trigger][value=rrule]", force=True)
+    await page.fill("[name=rrule]", "FREQ=WEEKLY;BYDAY=SU;BYHOUR=2;BYMINUTE=30")
+    await page.fill("[name=timezone]", "Europe/Berlin")
+    await page.wait_for_selector("[data-preview] time, .preview time")
+    await page.locator("[name=rrule]").scroll_into_view_if_needed()
 
 
 async def main() -> None:
@@ -135,10 +115,12 @@ async def main() -> None:
     IMAGES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         async with receiving() as target, serving(Path(folder)) as known, browser() as chrome:
-            light = await chrome.new_page(viewport=WIDE)
+            zone = {"timezone_id": "Europe/Berlin"}
+            light = await chrome.new_page(viewport=WIDE, **zone)
             await light.goto(f"{known['url']}/dashboard")
             await light.screenshot(path=IMAGES / "sign-in.png")
             await sign_in(light, known["url"], "default", known["token"])
+            await light.goto(f"{known['url']}/dashboard/tasks")
             await light.screenshot(path=IMAGES / "empty.png")
             headers = {"service_id": known["service_id"], "token": known["token"]}
             async with httpx.AsyncClient(
@@ -146,23 +128,12 @@ async def main() -> None:
             ) as client:
                 run = await furnish(client, target)
                 trace = await register(client, target)
-            dark = await chrome.new_page(viewport=WIDE, color_scheme="dark")
-            phone = await chrome.new_page(viewport=PHONE)
-            for page, at, name in (
-                (light, "/dashboard/tasks", "tasks"),
-                (dark, "/dashboard/tasks/invoices", "task"),
-                (light, f"/dashboard/runs/{run}", "run"),
-                (light, f"/dashboard/apis/{trace}", "spec"),
-                (phone, "/dashboard/tasks", "phone"),
-                (light, "/docs", "api"),
-            ):
-                if page is not light:
-                    await sign_in(page, known["url"], "default", known["token"])
-                await page.goto(f"{known['url']}{at}")
-                await page.wait_for_load_state("networkidle")
-                if name == "api":
-                    await page.wait_for_selector(".opblock")
-                await page.screenshot(path=IMAGES / f"{name}.png", full_page=name == "run")
+            await lived(Path(folder))
+            dark = await chrome.new_page(viewport=WIDE, color_scheme="dark", **zone)
+            phone = await chrome.new_page(viewport=PHONE, **zone)
+            for page in (dark, phone):
+                await sign_in(page, known["url"], "default", known["token"])
+            await pictures(light, dark, phone, run, trace)
 
 
 if __name__ == "__main__":

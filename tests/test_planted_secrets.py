@@ -20,6 +20,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from harness import Background, Sql, Wire, until
+from planted_pages import visit
 from receiver import Answer, Receiver, receiving
 from test_commands import place
 
@@ -340,6 +341,7 @@ def look_around(program: Program, wanted: dict[str, dict[str, Any]]) -> list[str
         assert program.mine("GET", f"/runs/{each['id']}")[0] == 200
     for path in ("/", "/dashboard", "/docs", "/docs/openapi.json", "/health", "/ready"):
         assert program.ask("GET", path)[0] == 200
+    visit(program, plant, TOKEN, [task["id"] for task in wanted.values()])
     bearer = {"Authorization": f"Bearer {METRICS}"}
     assert program.ask("GET", "/metrics", **bearer)[0] == 200
     return [other["token"], other["signing_secret"]]
@@ -365,6 +367,8 @@ def test_planted_secrets_come_out_nowhere(database_url: str, tmp_path: Path, pla
         for program in programs:
             program.stop()
         stored = sql.all("SELECT *, fields::text AS rest FROM log_entry ORDER BY id")
+        told = str([tuple(row) for row in sql.all("SELECT * FROM audit")])
+        assert "X-Hush" in told and not [secret for secret in NEVER_SHOWN if secret in told]
     finally:
         for program in programs:
             program.process.kill()

@@ -9,7 +9,7 @@ import pytest
 
 from conftest import App, eventually
 from pages import field, safe, statements
-from scheduler.dashboard.runs import bodies
+from scheduler.dashboard import bodies
 from scheduler.db import utc
 
 QUICK = {"timeout_seconds": 5, "retry_backoff": {"initial_seconds": 0}}

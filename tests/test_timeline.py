@@ -51,6 +51,21 @@ async def test_what_is_due_each_second_is_counted_and_not_compared():
     ]
 
 
+async def test_of_many_kinds_intervals_are_counted_as_one_by_one():
+    since = NOW - NOW % DAY
+    many = [
+        Interval(n % 13 + 1, unit, since + (n * 977_777) % (2 * DAY))
+        for n in range(forecast.MANY)
+        for unit in ("minute", "hour")
+    ]
+    found = await made(*map(alike, many))
+    wanted = [0] * 48
+    for each in many:
+        for at in each.between(NOW, since + 2 * DAY - 1):
+            wanted[(at - since) // HOUR] += 1
+    assert found.hours == wanted and found.late == 0
+
+
 async def test_what_falls_together_is_told_with_whose_it_is():
     found = await made(
         alike(Cron("0 * * * *"), 5),

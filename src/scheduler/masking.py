@@ -173,7 +173,10 @@ NEAR = 20
 """So far apart are the halves of `"key": "Authorization", "value": "..."` at most."""
 
 
-SENT = {"payload", "body", "reqbody", "env", "header", "headers", "value", "val", "command", "curl"}
+SENT = {
+    "payload", "body", "reqbody", "env", "header", "headers", "headervalue", "value", "val",
+    "command", "curl",
+}  # fmt: skip
 
 
 def _is_sent(name: str) -> bool:
@@ -389,6 +392,7 @@ def _form(raw: bytes) -> str:
 def _pair(pair: str) -> str:
     name, equals, value = pair.partition("=")
     plain = unquote_plus(name)
-    if plain == PROOF or is_hidden(plain) or _is_sent(plain):
+    # A call's own fields have names of their own: `header:X-Account`, `body:note`.
+    if plain == PROOF or is_hidden(plain) or _is_sent(plain) or _is_sent(plain.partition(":")[0]):
         return f"{mask_words(name)}={MASK}"
     return f"{mask_words(name)}{equals}{mask_words(unquote_plus(value), body=True)}"

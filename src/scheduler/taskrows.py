@@ -11,6 +11,7 @@ import msgspec
 from sqlalchemy import text
 
 from scheduler import exclusions, lines, tasklist, undo
+from scheduler.clock import Slice
 from scheduler.db import Conn, ms, utc
 from scheduler.definition import Definition
 from scheduler.planning import Planned
@@ -122,6 +123,7 @@ class Named(msgspec.Struct, frozen=True):
     name: str
 
 
+NAMED_AT_ONCE = 500
 NAMES = "SELECT key, bucket, service_id, id, name FROM task WHERE "
 
 
@@ -140,7 +142,12 @@ async def names(
         SELECT key, bucket, service_id, id, name, created_at FROM task WHERE {led.where}
         {"" if led.few else f"{NEWEST} LIMIT :most"})
     SELECT * FROM led {NEWEST} LIMIT :most"""
-    return [_named(row) for row in await conn.execute(text(statement), led.values | {"most": most})]
+    turn, found = Slice(), []
+    async with conn.stream(text(statement), led.values | {"most": most}) as rows:
+        async for some in rows.partitions(NAMED_AT_ONCE):
+            found += [_named(row) for row in some]
+            await turn.give_way()
+    return found
 
 
 OF_IDS = text(

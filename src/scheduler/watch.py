@@ -5,7 +5,8 @@ of rows of each service by its index, the newest first, so that a service with v
 seen in part, and says so.
 """
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 from uuid import UUID
 
@@ -121,7 +122,7 @@ async def look(
     return news
 
 
-def _lose(memory: Memory, lived: Set[UUID], now: int) -> Sequence[UUID]:
+def _lose(memory: Memory, lived: AbstractSet[UUID], now: int) -> Sequence[UUID]:
     """Keep in mind what is out of sight, for as long as it may be told of; return it."""
     lost = {run: at for run, at in memory.lost.items() if now - at < LOST_MS and run not in lived}
     lost |= dict.fromkeys(memory.live.keys() - lived - lost.keys(), now)

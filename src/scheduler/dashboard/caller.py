@@ -3,8 +3,9 @@
 What a proxy says is believed of those in `server.trusted_proxies` alone.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 from litestar import Request
@@ -49,6 +50,16 @@ def asked_at(request: AnyRequest, settings: Settings) -> str:
     """Return the address under which the browser knows us, for commands that are to be pasted."""
     scheme = "https" if over_tls(request, settings) else "http"
     return f"{scheme}://{request.headers.get('host') or 'localhost'}"
+
+
+def cutting(request: AnyRequest) -> Callable[[], None]:
+    """Return what cuts the browser's connection, where the server can."""
+    cut = (request.scope.get("extensions") or {}).get("scheduler.abort", {})
+    return cast("Callable[[], None]", cut.get("call", _nothing))
+
+
+def _nothing() -> None:
+    """Cut nothing: a server of another kind cannot."""
 
 
 def own_form(request: AnyRequest, settings: Settings) -> bool:

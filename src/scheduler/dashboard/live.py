@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -20,7 +20,7 @@ from litestar.di import NamedDependency
 from litestar.response import Stream
 
 from scheduler import db, metrics
-from scheduler.dashboard import door, look, page, sessions
+from scheduler.dashboard import caller, door, look, page, sessions
 from scheduler.dashboard.door import Stranger
 from scheduler.engine import Engine
 from scheduler.errors import InvalidRequest
@@ -272,14 +272,9 @@ async def watch_live(
         visitor = await door.visitor(request, state)
     except Stranger:
         return Response(SIGNED_OUT, headers=headers, media_type=EVENTS)
-    cut = (request.scope.get("extensions") or {}).get("scheduler.abort", {})
-    abort = cast("Callable[[], None]", cut.get("call", _nothing))
-    watcher = Watcher(visitor.service.id, sessions.digest(visitor.cookie), abort)
+    session = sessions.digest(visitor.cookie)
+    watcher = Watcher(visitor.service.id, session, caller.cutting(request))
     return Stream(_stream(hub, engine, watcher), headers=headers, media_type=EVENTS)
-
-
-def _nothing() -> None:
-    """Cut nothing: a server of another kind cannot."""
 
 
 async def _stream(hub: Hub, engine: Engine, watcher: Watcher) -> AsyncIterator[bytes]:

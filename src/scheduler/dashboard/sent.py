@@ -3,6 +3,7 @@
 A handler that reads one lifts the limit that holds for all other forms (`request_max_body_size`).
 """
 
+import asyncio
 import hmac
 from typing import Any
 from urllib.parse import parse_qsl
@@ -16,7 +17,8 @@ from scheduler.dashboard.door import STALE, Visitor
 from scheduler.errors import Forbidden, InvalidRequest, PayloadTooLarge
 
 FIELDS_MOST = 1000
-PIECE = 64 << 10
+LONG = 64 << 10
+"""Bytes that are decoded beside the loop."""
 
 AnyRequest = Request[Any, Any, Any]
 
@@ -60,12 +62,14 @@ async def own(request: AnyRequest, state: State, of: Visitor, most: int, limit: 
 async def _plain(request: AnyRequest) -> Sent:
     try:
         body = (await request.body()).decode("ascii")
-        pairs = parse_qsl(
-            body, keep_blank_values=True, max_num_fields=FIELDS_MOST, errors="replace"
-        )
+        pairs = await asyncio.to_thread(_pairs, body) if len(body) > LONG else _pairs(body)
     except ValueError:
         raise InvalidRequest("the form cannot be read") from None
     return Sent(pairs, {})
+
+
+def _pairs(text: str) -> list[tuple[str, str]]:
+    return parse_qsl(text, keep_blank_values=True, max_num_fields=FIELDS_MOST, errors="replace")
 
 
 async def _multipart(request: AnyRequest) -> Sent:

@@ -33,6 +33,8 @@ HEAP = re.compile(f"({MARK}{{6}}){MARK}++")
 """Marks upon one letter, more than any script has: they would be drawn over the lines around."""
 LINE = 200
 """Characters of a text that is shown in a line."""
+URL = 16_384
+"""Characters of an address that are masked: twice what one may have."""
 BLOCK = 20_000
 """Characters of a body that are shown."""
 ODD_MOST = 1000
@@ -46,7 +48,7 @@ def line(text: object, most: int = LINE) -> Markup:
 
 def address(url: object) -> Markup:
     """Return a URL for a line of a page, what is secret in it masked. It is never a link."""
-    return line(masking.mask(str(url)[:500]))
+    return line(masking.mask(str(url)[:URL]))
 
 
 def block(text: object, most: int = BLOCK) -> Markup:

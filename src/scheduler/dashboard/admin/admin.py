@@ -122,7 +122,7 @@ def _fields(sent: Sent) -> ServiceFields:
         text = sent.get(name, "").strip().replace(",", "")
         if not text:
             amounts[name] = None
-        elif text.isascii() and text.isdecimal() and int(text[:11]) <= AMOUNT_MOST:
+        elif text.isascii() and text.isdecimal() and len(text) < 12 and int(text) <= AMOUNT_MOST:
             amounts[name] = int(text)
         else:
             said = f"a whole number to {AMOUNT_MOST:,}, 0 for no limit, empty for the default"

@@ -19,10 +19,15 @@ from scheduler.exclusions import Stored
 
 FORM_MOST = 4 * SIZE_MOST + 262_144
 """Bytes of a form: a file of the most characters, and the lines."""
+MULTIPART = "multipart/form-data"
+"""What has a limit of its own for its parts; the framework's."""
+FIELDS_MOST = 20
 LINES_MOST = 2000
 GARBLED = "garbled"
 """Marks a file that is no text."""
-WEEK = re.compile(r"([A-Za-z, -]+?)(?:\s+(\d\d:\d\d)\s*-\s*(\d\d:\d\d))?\s*", re.ASCII)
+LINE_MOST = 100
+"""Characters of a line for a part of the week, which is short; to read it takes their square."""
+WEEK = re.compile(r"([A-Za-z, -]+?)(?: (\d\d:\d\d)-(\d\d:\d\d))?", re.ASCII)
 PLACE = re.compile(r"(dates|weekly)\[(\d+)\]")
 DATES = 'a date like "2026-12-25" a line, or a range like "2026-12-24/2026-12-31"'
 WEEKLY = 'days and perhaps hours a line, like "SAT,SUN" or "MON-FRI 22:00-06:00"'
@@ -33,6 +38,11 @@ Sent = dict[str, str]
 async def sent(request: Request[Any, Any, Any]) -> Sent:
     """Return the fields of the form, the chosen file as `ical`. Raises InvalidRequest."""
     try:
+        if (
+            request.content_type[0] != MULTIPART
+            and (await request.body()).count(b"&") > FIELDS_MOST
+        ):
+            raise InvalidRequest(f"the form has more than {FIELDS_MOST} fields")
         form = await request.form()
     except ValueError:
         raise InvalidRequest("the form cannot be read") from None
@@ -89,10 +99,11 @@ def _dates(text: str) -> str | Dates:
 
 def _week(text: str) -> Week:
     """Read a line. Raises ValueError."""
-    found = WEEK.fullmatch(text)
+    text = re.sub(r" ?- ?", "-", " ".join(text.split()))
+    found = WEEK.fullmatch(text) if len(text) <= LINE_MOST else None
     if found is None:
-        raise ValueError(text)
-    names = [name for part in re.split(r"[,\s]+(?!\s*-)", found[1].strip()) for name in _days(part)]
+        raise ValueError("no part of a week")
+    names = [name for part in re.split(r"[, ]+", found[1]) for name in _days(part)]
     return Week(names, found[2], found[3])
 
 

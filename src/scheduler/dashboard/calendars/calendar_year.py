@@ -1,6 +1,7 @@
 """A year of a calendar: which days it excludes, whole or in part, and why."""
 
 import calendar
+import re
 from collections import deque
 from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -35,7 +36,7 @@ class Month(msgspec.Struct, frozen=True):
 
 def year_of(text: str, zone: str, now: int) -> int:
     """Return the year that is asked for, or the one there is now (ms) in a zone."""
-    if text.isascii() and text.isdecimal() and FIRST_YEAR < int(text[:5]) < LAST_YEAR:
+    if re.fullmatch(r"\d{4}", text, re.ASCII) and FIRST_YEAR < int(text) < LAST_YEAR:
         return int(text)
     return datetime.fromtimestamp(now / 1000, ZoneInfo(zone)).year
 

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Raw
 
 from scheduler.actions import Http
+from scheduler.dashboard import bodies
 from scheduler.dashboard.editor import fields, filling
 from scheduler.definition import Definition
 
@@ -50,8 +51,9 @@ def body(of: Definition, now: int) -> dict[str, Any]:
 
 
 def as_json(made: Mapping[str, Any]) -> str:
-    """Return a body as JSON, to be read."""
-    return msgspec.json.format(msgspec.json.encode(made), indent=2).decode()
+    """Return a body as JSON, to be read; a long or deep one as it is."""
+    written = msgspec.json.encode(made)
+    return bodies.indented(written) or written.decode()
 
 
 def as_request(made: Mapping[str, Any], url: str, service_id: str) -> str:

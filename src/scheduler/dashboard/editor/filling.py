@@ -7,6 +7,7 @@ import msgspec
 
 from scheduler.actions import Action, Command, Http, Operation
 from scheduler.actions.step import Step
+from scheduler.dashboard import bodies
 from scheduler.dashboard.editor.curl import Parsed
 from scheduler.dashboard.editor.fields import NAMES, Draft, Row, settled
 from scheduler.definition import Definition
@@ -146,8 +147,8 @@ def _fill_action(draft: Draft, of: Action | Step) -> None:
 
 
 def _pretty(json: str | None) -> str:
-    """Return JSON over several lines, its numbers as they are written."""
-    if not json or len(json) > LONG:
+    """Return JSON over several lines, its numbers as they are written; a deep one as it is."""
+    if not json or len(json) > LONG or bodies.is_deep(json.encode()):
         return json or ""
     return msgspec.json.format(json, indent=2)
 

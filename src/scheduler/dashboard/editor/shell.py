@@ -20,6 +20,8 @@ ANSI = re.compile(
 VARIABLE = re.compile(r"\$(?:\w+|\{[^}]{0,200}\}|\([^)]{0,200}\))")
 CONTINUED = re.compile(r"[\\^`][ \t]*\r?\n")
 BLANK = re.compile(r"\s*+")
+GAP = re.compile(r"\s++(-?)")
+"""All that stands between two words, with how an option begins: it is looked at once."""
 CARET = re.compile(r"\^(.)", re.DOTALL)
 
 SHORT = 60
@@ -37,8 +39,13 @@ def words(text: str) -> Words:
     """Return the words of the first command of a text."""
     if '^"' in text:  # Windows' shell, as browsers write for it: a caret before what means much
         text = CARET.sub(lambda found: "" if found[1] in "\r\n" else found[1], text)
-        return _Reader(re.sub(r"\n(?=\s*-)", " ", text), windows=True).read()
+        return _Reader(GAP.sub(_joined, text), windows=True).read()
     return _Reader(CONTINUED.sub(" ", text) if _has_odd_ends(text) else text).read()
+
+
+def _joined(gap: re.Match[str]) -> str:
+    """Let a command go on in the next line where that begins with an option."""
+    return gap[0].replace("\n", " ") if gap[1] else gap[0]
 
 
 def _has_odd_ends(text: str) -> bool:

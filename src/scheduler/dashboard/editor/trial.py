@@ -1,7 +1,6 @@
 """A test call: what a form describes is done once, and nothing is saved."""
 
 import asyncio
-import contextlib
 import json
 import re
 import time
@@ -15,6 +14,7 @@ import structlog
 
 from scheduler.actions import Action, Call, Command, Http, Operation, Outcome
 from scheduler.actions.step import Step
+from scheduler.dashboard import bodies
 from scheduler.dashboard.editor import fields
 from scheduler.dashboard.editor.fields import Draft
 from scheduler.dashboard.editor.filling import long_ones
@@ -231,10 +231,8 @@ def _what(of: Action | Step) -> str:
 
 def _shown(body: bytes, kept: Iterable[str]) -> str:
     """Return an answer as it is shown: JSON over several lines, and no stored secret in it."""
-    text = body[:SHOWN_MOST].decode(errors="replace")
-    if text.lstrip()[:1] in ("{", "[") and len(body) <= SHOWN_MOST:
-        with contextlib.suppress(msgspec.MsgspecError):
-            text = msgspec.json.format(text, indent=2)
+    pretty = bodies.indented(body)
+    text = body[:SHOWN_MOST].decode(errors="replace") if pretty is None else pretty
     return _without(text, kept)
 
 

@@ -11,10 +11,10 @@ from litestar.params import FromPath
 
 from scheduler import history, lines
 from scheduler.actions.http import USER_AGENT
-from scheduler.dashboard import door, page
+from scheduler.dashboard import bodies, door, page
+from scheduler.dashboard.bodies import Body
 from scheduler.dashboard.door import Visitor
-from scheduler.dashboard.runs import advice, bodies, waterfall
-from scheduler.dashboard.runs.bodies import Body
+from scheduler.dashboard.runs import advice, waterfall
 from scheduler.definition import Definition
 from scheduler.engine import Engine
 from scheduler.errors import NotFound, UserError, ValidationFailed

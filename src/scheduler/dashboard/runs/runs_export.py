@@ -4,10 +4,12 @@ A file is read page by page, each in a snapshot of its own, and sent as it is re
 `MOST` runs, and says so in its last line.
 """
 
+import asyncio
 import csv
 import io
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from typing import Any
 from uuid import UUID
 
@@ -20,6 +22,7 @@ from litestar.response import Stream
 from scheduler import db
 from scheduler.clock import Slice
 from scheduler.dashboard import page
+from scheduler.dashboard.caller import cutting
 from scheduler.dashboard.door import Visitor
 from scheduler.dashboard.runs import runs
 from scheduler.db import utc
@@ -32,10 +35,13 @@ log = structlog.get_logger()
 
 MOST = 100_000
 """Runs in a file."""
-COUNT = 500
-"""Runs that are read at once."""
+COUNT = 100
+"""Runs that are read at once: what is read is decoded in one go."""
 AT_ONCE = 2
-"""Files that a process makes at the same time."""
+"""Files that a process makes for one service at the same time."""
+IN_ALL = 8
+TAKEN_S = 30.0
+"""How long a reader may take for one piece of a file; then it is cut off."""
 COLUMNS = (
     "id",
     "kind",
@@ -60,25 +66,28 @@ AnyRequest = Request[Any, Any, Any]
 
 
 class Exports:
-    """How many files are being made."""
+    """How many files are being made, for which services."""
 
     def __init__(self) -> None:
-        self._count = 0
+        self._made: Counter[UUID] = Counter()
 
     @contextmanager
-    def turn(self) -> Iterator[None]:
+    def turn(self, service_id: UUID) -> Iterator[None]:
         """Make one more. Raises TooManyRequests."""
-        self.check()
-        self._count += 1
+        self.check(service_id)
+        self._made[service_id] += 1
         try:
             yield
         finally:
-            self._count -= 1
+            self._made[service_id] -= 1
+            if not self._made[service_id]:
+                del self._made[service_id]
 
-    def check(self) -> None:
+    def check(self, service_id: UUID) -> None:
         """Raise TooManyRequests where no more are made now."""
-        if self._count >= AT_ONCE:
-            said = f"{AT_ONCE} files are being made already; try again when one is done"
+        if self._made[service_id] >= AT_ONCE or self._made.total() >= IN_ALL:
+            count = min(self._made.total(), IN_ALL)
+            said = f"{count} files are being made already; try again when one is done"
             raise TooManyRequests(said, retry_after=5)
 
 
@@ -100,14 +109,27 @@ async def export_runs(
     """Send the runs that fit the address as a file."""
     kind = request.url.path.rpartition(".")[2]
     wanted, now = runs.asked(request.query_params), engine.clock.now_ms()
-    exports.check()
+    exports.check(visitor.service.id)
     first = await runs.found(engine, visitor.service.id, wanted, None, now, COUNT)
     name = f"runs-{utc(now):%Y%m%dT%H%M%SZ}.{kind}"
+    pieces = _file(engine, visitor.service.id, wanted, first, SHAPES[kind], exports)
     return Stream(
-        _file(engine, visitor.service.id, wanted, first, SHAPES[kind], exports),
+        taken(pieces, cutting(request)),
         headers={**page.HEADERS, "Content-Disposition": f'attachment; filename="{name}"'},
         media_type=KINDS[kind],
     )
+
+
+async def taken(pieces: AsyncGenerator[str], cut: Callable[[], None]) -> AsyncIterator[str]:
+    """Yield pieces; `cut` off who takes too long for one: others wait for their turn."""
+    loop = asyncio.get_running_loop()
+    async with aclosing(pieces):
+        async for piece in pieces:
+            patience = loop.call_later(TAKEN_S, cut)
+            try:
+                yield piece
+            finally:
+                patience.cancel()
 
 
 async def _file(
@@ -117,10 +139,10 @@ async def _file(
     some: runs.Shown,
     shape: Shape,
     exports: Exports,
-) -> AsyncIterator[str]:
+) -> AsyncGenerator[str]:
     """Yield a file, piece by piece; where it does not come to its end, its last line says why."""
     count = 0
-    with exports.turn():
+    with exports.turn(service_id):
         yield shape.head
         while True:
             turn = Slice()

@@ -12,16 +12,18 @@ import msgspec
 from scheduler.agenda import Alike
 from scheduler.clock import Slice
 from scheduler.planning import Planned
-from scheduler.triggers import Bounded, Instants, Once, Rrule
+from scheduler.triggers import Bounded, Instants, Interval, Once, Rrule
 from scheduler.triggers.excluded import Excluded
 from scheduler.triggers.rrule_parts import Costly
 
-HOUR = 3_600_000
+MINUTE, HOUR = 60_000, 3_600_000
 EACH = 1000
 """Instants of one trigger that are looked at one by one; what has more is counted by the hour."""
 MOMENTS_MOST = 50_000
 """Instants that are compared, to find those at which the most comes due."""
-BUDGET_S = 0.25
+MANY = 500
+"""So many kinds of tasks, and intervals that begin on no whole minute are only counted."""
+BUDGET_S = 0.2
 """CPU time that a forecast may take in all."""
 RULE_MOST = 256
 """Characters of an RRULE; a longer one may take milliseconds to read, and is left out."""
@@ -98,7 +100,7 @@ async def forecast(
     `listed` is the beginning of the hour whose tasks are listed.
     """
     made = Forecast(since, since + hours * HOUR, [0] * hours)
-    turn, moments = Slice(), _Moments()
+    turn, moments = Slice(), _Moments(many=len(these) > MANY)
     for each in these:
         if turn.used_s > BUDGET_S:
             made.late += each.tasks
@@ -108,7 +110,7 @@ async def forecast(
         except Costly:
             made.rules += each.tasks
         await turn.give_way()
-    made.peaks = moments.peaks()
+    made.peaks = await moments.peaks(turn)
     made.listed.sort(key=lambda one: one.first)
     return made
 
@@ -116,23 +118,40 @@ async def forecast(
 class _Moments:
     """How many tasks come due at each instant, and which, for some."""
 
-    def __init__(self) -> None:
-        self.counts = Counter[int]()
+    def __init__(self, *, many: bool) -> None:
+        self.many = many
+        self.counts = dict[int, int]()
         self._who: dict[int, list[Ahead]] = {}
 
     def add(self, at: int, each: Ahead) -> None:
-        self.counts[at] += each.tasks
+        self.counts[at] = self.counts.get(at, 0) + each.tasks
         who = self._who.setdefault(at, [])
         if len(who) < 3:
             who.append(each)
 
-    def peaks(self) -> list[Peak]:
-        """Return the instants with the most tasks, two at least, the fullest and soonest first."""
-        order = sorted(self.counts.items(), key=lambda item: (-item[1], item[0]))[:PEAKS]
+    def compares(self, each: Ahead) -> bool:
+        """Say whether instants of a task are looked at beside others."""
+        if len(self.counts) >= MOMENTS_MOST:
+            return False
+        trigger = each.of.trigger
+        odd = isinstance(trigger, Interval) and trigger.anchor % MINUTE != 0
+        return not (self.many and odd and each.tasks == 1)
+
+    async def peaks(self, turn: Slice) -> list[Peak]:
+        """Return the instants with the most tasks, two at least, the fullest and soonest first.
+
+        What was looked at is let go of meanwhile: all of it at once would hold the loop.
+        """
+        found: list[tuple[int, int, list[Ahead]]] = []
+        while self._who:
+            at, who = self._who.popitem()
+            tasks = self.counts.pop(at)
+            if tasks > 1 and (len(found) < PEAKS or (-tasks, at) < found[-1][:2]):
+                found = sorted([*found, (-tasks, at, who)], key=lambda one: one[:2])[:PEAKS]
+            await turn.give_way()
         return [
-            Peak(at, tasks, [one for each in self._who[at] for one in each.of.named][:5])
-            for at, tasks in order
-            if tasks > 1
+            Peak(at, -tasks, [one for each in who for one in each.of.named][:5])
+            for tasks, at, who in found
         ]
 
 
@@ -153,11 +172,13 @@ async def _reckon(
     total = 0 if after >= last else instants.count(after, last)
     if not total:
         return
-    if min(total, each.left or total) > EACH:
+    compared = moments if moments.compares(each) else None
+    if min(total, each.left or total) > EACH or (compared is None and _even(each)):
         made.dense += each.tasks
         await _by_hour(made, each, instants, after, turn)
     else:
-        await _one_by_one(made, each, instants, (after, last), moments, turn)
+        made.dense += 0 if compared else each.tasks
+        await _one_by_one(made, each, instants, (after, last), compared, turn)
     if listed is not None:
         _list(made, each, instants, max(after, listed - 1), min(listed + HOUR - 1, last))
 
@@ -170,9 +191,31 @@ def _instants(of: Alike) -> Instants:
     return Bounded(of.trigger, 0, bounds.start_at, bounds.end_at)
 
 
+def _even(each: Ahead) -> bool:
+    """Say whether each whole hour has as many as the one before."""
+    trigger, bounds = each.of.trigger, each.of.bounds
+    even = isinstance(trigger, Interval) and HOUR % trigger.every == 0
+    free = bounds.start_at is None and bounds.end_at is None and each.left is None
+    return even and free and each.excluded is None
+
+
+def _evenly(made: Forecast, each: Ahead, instants: Instants, after: int) -> None:
+    """Count the hour that has begun, and give each later one the same."""
+    first = (instants.next(max(after, made.since - 1)) or made.until) - 1
+    whole = (first - made.since) // HOUR + 1
+    end = made.since + whole * HOUR - 1
+    made.hours[whole - 1] += instants.count(first, end) * each.tasks
+    many = instants.count(end, end + HOUR) * each.tasks
+    for n in range(whole, len(made.hours)):
+        made.hours[n] += many
+
+
 async def _by_hour(
     made: Forecast, each: Ahead, instants: Instants, after: int, turn: Slice
 ) -> None:
+    if _even(each):
+        _evenly(made, each, instants, after)
+        return
     left = each.left
     for n in range(max((after - made.since) // HOUR, 0), len(made.hours)):
         begin = made.since + n * HOUR
@@ -191,19 +234,17 @@ async def _one_by_one(
     each: Ahead,
     instants: Instants,
     span: tuple[int, int],
-    moments: _Moments,
+    moments: _Moments | None,
     turn: Slice,
 ) -> None:
     left = each.left
-    compared = len(moments.counts) < MOMENTS_MOST
-    made.dense += 0 if compared else each.tasks
     for at in instants.between(*span):
         if left == 0:
             break
         left = None if left is None else left - 1
         if each.excluded is None or each.excluded.at(at) is None:
             made.hours[(at - made.since) // HOUR] += each.tasks
-            if compared:
+            if moments is not None:
                 moments.add(at, each)
         await turn.give_way()
 

@@ -12,6 +12,7 @@ from litestar.di import NamedDependency
 
 from scheduler import agenda, asked, exclusions, planner, tally
 from scheduler.agenda import Agenda
+from scheduler.clock import Slice
 from scheduler.dashboard import page
 from scheduler.dashboard.door import Visitor
 from scheduler.dashboard.timeline import forecast, weeks
@@ -31,7 +32,7 @@ AnyRequest = Request[Any, Any, Any]
 
 ZONE = "scheduler_zone"
 """The cookie in which the script keeps the reader's time zone."""
-KINDS_MOST = 5000
+KINDS_MOST = 10_000
 """So many kinds of tasks, by trigger and bounds, are reckoned with."""
 LIMITED_MOST = 1000
 """Tasks whose runs are counted, of those with `max_runs`."""
@@ -60,9 +61,12 @@ async def show_timeline(request: AnyRequest, visitor: Who, engine: Machine) -> R
     clear = {name: Excluded(each) for name, each in known.calendars.items()}
     these = forecast.ahead(known.agenda.alike, clear, known.plans)
     coming = await forecast.forecast(these, now, since, (until - since) // HOUR, hour)
+    turn = Slice()
     days, cells = weeks.grid(since, until, zone)
+    await turn.give_way()
     _fill(cells, known.ended, coming)
     weeks.graded([cell for day in days for cell in day.cells], now)
+    await turn.give_way()
     zones = _zones(known, zone)
     return await page.large(
         "timeline.html",

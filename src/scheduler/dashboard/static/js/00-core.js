@@ -70,6 +70,11 @@ function undoing(toast, { address, fields = {} }, then) {
 {
   document.documentElement.classList.add("with-script");
 
+  // On a phone the pages' names are wider than the screen: the present one is in sight.
+  const rooms = document.querySelector(".rooms");
+  const here = rooms?.querySelector("[aria-current]");
+  if (here) rooms.scrollLeft = here.offsetLeft - (rooms.clientWidth - here.offsetWidth) / 2;
+
   scheduler.on("click", "[data-open]", (button) => {
     document.getElementById(button.dataset.open)?.showModal();
   });

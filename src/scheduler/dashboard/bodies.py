@@ -72,13 +72,18 @@ def indented(sent: bytes) -> str | None:
     start = sent.lstrip()[:1]
     if start not in (b"{", b"[") or len(sent) > READ_MOST:
         return None
-    brackets = STRING.sub(b"", sent).translate(None, delete=NO_BRACKETS)
-    if max(accumulate(1 if each in b"[{" else -1 for each in brackets), default=0) > DEEPEST:
+    if is_deep(sent):
         return None
     try:
         return msgspec.json.format(sent, indent=2).decode()
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return None
+
+
+def is_deep(sent: bytes) -> bool:
+    """Say whether JSON has more levels than are to be indented."""
+    brackets = STRING.sub(b"", sent).translate(None, delete=NO_BRACKETS)
+    return max(accumulate(1 if each in b"[{" else -1 for each in brackets), default=0) > DEEPEST
 
 
 NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
