@@ -12,7 +12,10 @@ from scheduler.dashboard.editor import trials
 from scheduler.errors import TooManyRequests
 from scheduler.masking import MASK
 from test_editor import SECRETS, Forms, error
+from test_installation import command
 from test_pages import in_base64, reached
+
+__all__ = ["command"]
 
 TRIAL = "/dashboard/trial"
 
@@ -48,6 +51,19 @@ async def test_a_test_call_is_made_once_as_a_run_would_and_nothing_is_saved(
     failed = await forms.sent(fields, TRIAL, part="1")
     assert "the target answered 503" in failed.text and "later" in failed.text
     assert len(receiver.requests) == 3
+
+
+async def test_while_all_is_paused_nothing_is_sent(app, forms, receiver, command):
+    fields = {**await forms.opened(), "url": receiver.url}
+    await command("pause", "-r", "the shop moves")
+
+    def paused() -> None:
+        assert app.engine.paused
+
+    await eventually(paused)
+    part = await forms.sent(fields, TRIAL, part="1")
+    assert "the scheduler is paused: the shop moves" in part.text
+    assert receiver.requests == []
 
 
 async def test_what_is_wrong_with_the_form_is_said_and_nothing_is_sent(forms, receiver):

@@ -57,10 +57,11 @@ async def tried(
     draft: Draft,
     before: Definition | None,
 ) -> Result:
-    """Do what a form describes, once, as a run would. Raises UserErrors.
+    """Do what a form describes, once, as a run would. Raises UserErrors, also where all is paused.
 
     Of a task that is edited (`before`), secrets that are masked in the form are those stored.
     """
+    engine.check_running()
     found = await _described(engine, service, draft, before)
     check_command(found.of, service, engine.settings.commands)
     with trials.turn(service.id, time.monotonic()):
