@@ -360,3 +360,18 @@ async def test_after_an_hour_it_is_over(app: App, visitor, alice, conn):
     path = text.partition('action="/dashboard/bulk/acts/')[2].partition('"')[0]
     over = await visitor.post(f"/dashboard/bulk/acts/{path}", data={"form": field(text, "form")})
     assert over.status_code == 404 and "an hour later" in over.text
+
+
+async def test_what_has_the_id_of_a_chosen_task_by_now_is_not_run(visitor, alice, monkeypatch):
+    monkeypatch.setattr("scheduler.tasks.undoing.SPAN_S", 0.0)
+    monkeypatch.setattr("scheduler.tasks.undoing.PIECE", 1)
+    await make(alice, "a", "b")
+    at = (await act(visitor, "run", "a", "b")).headers["Location"]
+    await alice.delete("/tasks/b")
+    await make(alice, "b")
+    monkeypatch.setattr("scheduler.tasks.undoing.SPAN_S", 4.0)
+    sent = {"form": field((await visitor.get(at)).text, "form"), "back": "/dashboard/tasks"}
+    led = await visitor.post(f"{at.partition('?')[0]}/on", data=sent)
+    text = await follow(visitor, led)
+    assert "Refused: 1 task" in text and "another task has its id now" in text
+    assert (await alice.get("/tasks/b/executions")).json()["records"] == []

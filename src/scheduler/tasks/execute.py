@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import secrets
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
@@ -74,18 +75,25 @@ def _flag(request: AnyRequest, name: str) -> bool:
     return sent in ("true", "1")
 
 
+def _any(_of: Definition) -> None:
+    """Let every task be run."""
+
+
 @db.again
 async def executed(
-    engine: Engine, service: Service, task_id: str, nonce: str, *, retry: bool
-) -> tuple[Definition, UUID, NewRun | None]:
+    engine: Engine, service: Service, task_id: str, nonce: str, *, retry: bool,
+    check: Callable[[Definition], None] = _any,
+) -> tuple[Definition, UUID, NewRun | None]:  # fmt: skip
     """Insert a run by hand, claimed by this process already, and hand it over at the commit.
 
-    Return its task, its id, and what was inserted; None where the same key did so before.
+    Return its task, its id, and what was inserted; None where the same key did so before. `check`
+    is asked about the task, and raises where it is not the one to be run.
     """
     dispatcher, service_id, made = engine.dispatcher, service.id, None
     try:
         async with engine.database.api.begin() as conn:
             of, _ = await planner.locked(conn, service_id, task_id)
+            check(of)
             made = run_id(of.key, of.bucket, "manual", 0, nonce)
             now = engine.clock.now_ms()
             if await runs.find(conn, service_id, made, now):
@@ -94,10 +102,7 @@ async def executed(
             await _check_executable(conn, of, engine)
             await quotas.check_in_flight(conn, service)
             await quotas.take_runs(conn, service)
-            await engine.runner.secrets.refresh(conn, [service_id])
-            secrets_ = engine.runner.secrets
-            if secrets_.of(service_id) is None and not secrets_.broken(service_id):
-                raise Unauthorized(services.UNKNOWN)
+            await _check_secrets(conn, service_id, engine)
             # Where others may stand before it, it takes its place in the line.
             ours = engine.membership.fresh and not dispatcher.halted
             ours = ours and (of.lanes is None or of.overlap == "skip")
@@ -141,6 +146,13 @@ async def _check_executable(conn: Conn, of: Definition, engine: Engine) -> None:
             f"a run of task {of.id} is under way, and its overlap is skip; "
             "wait for its end, or set overlap to allow or queue"
         )
+
+
+async def _check_secrets(conn: Conn, service_id: UUID, engine: Engine) -> None:
+    known = engine.runner.secrets
+    await known.refresh(conn, [service_id])
+    if known.of(service_id) is None and not known.broken(service_id):
+        raise Unauthorized(services.UNKNOWN)
 
 
 def _hand_over(engine: Engine, of: Definition, new: NewRun) -> None:

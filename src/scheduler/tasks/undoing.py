@@ -125,7 +125,11 @@ async def _resume(engine: Engine, service: Service, deed: Deed) -> None:
 
 
 async def _run(engine: Engine, service: Service, deed: Deed) -> None:
-    await execute.executed(engine, service, deed.id, f"act {deed.act}", retry=False)
+    def check(of: Definition) -> None:
+        _check_same(of, deed)
+
+    nonce = f"act {deed.act}"
+    await execute.executed(engine, service, deed.id, nonce, retry=False, check=check)
     await _settle(engine, deed, "done")
 
 

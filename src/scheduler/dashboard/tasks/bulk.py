@@ -301,8 +301,8 @@ async def go_on_with_act(
 def _after(act: UUID, step: str, back: str, count: Count | None) -> str:
     """Return where to go after a step of an act: to the list where all is done."""
     left = count is not None and (count.of("asked") or count.stuck)
-    if step == "undo" and count is not None:
-        left = left or count.of("done")
+    if count is not None:
+        left = left or count.of("done" if step == "undo" else "refused")
     if not left and back.startswith("/dashboard/tasks"):
         path, _, query = back.partition("?")
         kept = "&".join(part for part in query.split("&") if part and not part.startswith("act="))
