@@ -2,11 +2,10 @@
 
 from typing import Any
 
-from browsing import shifted
+from browsing import accessible, shifted
 from conftest import App, RunApp
 
 BERLIN = "Europe/Berlin"
-PLACES = ("", "/tasks", "/runs", "/timeline", "/apis", "/calendars", "/system", "/settings", "/new")
 
 
 async def make(page: Any, app: App, name: str, **fields: str) -> None:
@@ -44,3 +43,42 @@ async def test_tasks_are_made_seen_to_fire_changed_paused_and_left(
         state = page.locator("[data-run] [data-name=State]")
         assert "succeeded" in await state.inner_text() and "by hand" in await state.inner_text()
         assert await shifted(page) < 0.01
+
+        # The list names the task, whatever its id is, and begins with what was due.
+        await page.goto(f"{app.url}/dashboard/runs")
+        assert await page.inner_text("[data-run] [data-name=Task] a") == "words"
+        assert await page.locator("[data-run] .scheduled").count() == 0
+        await in_the_readers_zone(page, app)
+        await by_keys(page, app)
+        await page.click("text=Sign out")
+        await page.wait_for_selector("[name=token]")
+        await page.goto(f"{app.url}/dashboard/tasks/words")
+        assert await page.locator("h1:has-text('words')").count() == 0
+        assert await page.locator("[name=token]").count() == 1
+
+
+async def in_the_readers_zone(page: Any, app: App) -> None:
+    """Fail where a chart tells another time than the page around it."""
+    await page.goto(f"{app.url}/dashboard")
+    drawn = await page.locator(".chart").all_inner_texts()
+    told = await page.locator(".chart title").all_text_contents()
+    assert told and not [text for text in [*drawn, *told] if "UTC" in text]
+
+
+async def by_keys(page: Any, app: App) -> None:
+    """Pause a task and make it active again, by keys alone; its signs are seen whole."""
+    await page.goto(f"{app.url}/dashboard/tasks")
+    await page.keyboard.press("j")
+    row = page.locator("[data-row].current")
+    for wide in await row.locator(".sign").evaluate_all("all => all.map(e => e.clientWidth)"):
+        assert wide == 12
+    run = row.locator("button[value=run]")
+    assert await run.evaluate("e => e.scrollWidth <= e.clientWidth")
+    await page.keyboard.press("p")
+    await row.locator(".on.paused").wait_for()
+    await page.keyboard.press("p")
+    await row.locator(".on.active").wait_for()
+    await accessible(page)
+    await page.set_viewport_size({"width": 360, "height": 640})
+    search = await page.locator("[data-search]").bounding_box()
+    assert search is not None and search["width"] > 200

@@ -2,7 +2,8 @@
 
 import pytest
 
-from conftest import App
+from conftest import App, RunApp, eventually
+from scheduler.dashboard import page
 from test_bulk import HELD_MS, unheld
 from test_runs_page import fill
 
@@ -45,3 +46,13 @@ async def test_a_timeline_of_instants_that_never_meet_holds_the_loop_for_moments
     await visitor.get("/dashboard/timeline")  # its template is read once
     answer = await unheld(lambda: visitor.get("/dashboard/timeline"), most_ms=10)
     assert answer.status_code == 200
+
+
+async def test_the_templates_are_read_before_somebody_asks_for_a_page(run_app: RunApp):
+    page.TEMPLATES.cache.clear()  # type: ignore[union-attr]
+    async with run_app():
+
+        def read() -> None:
+            assert len(page.TEMPLATES.cache) == len(page.TEMPLATES.list_templates())  # type: ignore[arg-type]
+
+        await eventually(read)

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import re
+import shlex
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import ExitStack
@@ -22,7 +23,7 @@ from conftest import App, RunApp, eventually
 from pages import SIGN_IN, field, safe, signed_in
 from scheduler.admin.model import QUOTAS
 from scheduler.dashboard import api, shown
-from scheduler.dashboard.editor import copying, curl, filling, trial
+from scheduler.dashboard.editor import copying, curl, filling, shell, trial
 from scheduler.dashboard.runs import runs_export
 from scheduler.errors import TooManyRequests
 from scheduler.masking import mask_body
@@ -315,6 +316,16 @@ async def test_a_command_of_nothing_but_lines_is_read_at_once():
     assert (found.method, found.headers) == ("PUT", [("A", "b")])
 
 
+def test_what_is_quoted_is_no_end_of_a_line():
+    for text in ("^\n", "a`\nb", "\\ \n", "it's ^\n 'x'", '^"'):
+        assert shell.words(shlex.join(["curl", text])).words == ["curl", text]
+    assert shell.words('curl "a \'b" ^\r\n -d "c" ^\n  x').words == ["curl", "a 'b", "-d", "c", "x"]
+    began = time.perf_counter()
+    for text in ('"' + '\\"' * 45_000, "'\"" * 45_000, "\\" * 90_000, "$'" + "\\'" * 45_000):
+        shell.words(f"curl ^\n {text}")
+    assert time.perf_counter() - began < 2
+
+
 def test_deep_json_is_shown_as_it_came():
     text = DEEP.decode()
     assert trial._shown(DEEP, ()) == text and filling._pretty(text) == text
@@ -330,6 +341,22 @@ async def test_a_year_is_four_digits_or_it_is_this_one(visitor, alice):
     for year in ("020261234", "02026" + "1" * 5000, "٢٠٢٦", "-2026", "2026 ", "9999", "0000"):
         answer = await visitor.get("/dashboard/calendars/x", params={"year": year})
         assert (answer.status_code, years(answer)) == (200, now), year
+
+
+async def test_no_sign_that_a_database_cannot_hold_is_an_error_of_ours(visitor):
+    form = {"form": field((await visitor.get("/dashboard")).text, "form")}
+    for path in NUL:
+        assert (await visitor.get(f"/dashboard/{path}")).status_code in (200, 400, 404), path
+    sent = {**form, "trigger": "manual", "action": "operation", "service": "a\0b", "name": "\0"}
+    for path in ("new", "preview", "trial"):
+        assert (await visitor.post(f"/dashboard/{path}", data=sent)).status_code in (200, 400), path
+
+
+NUL = [
+    "new/endpoints?service=%00", "new?service=%00&endpoint=%00", "new?from=%00", "new?curl=%00",
+    "tasks?q=%00&tag=%00", "tasks/%00", "tasks/%00/history", "runs?trace_id=%00&q=%00", "runs/%00",
+    "bulk/delete?id=%00", "calendars/%00", "apis/%00", "processes/%00", "system?words=%00",
+]  # fmt: skip
 
 
 def years(answer: httpx.Response) -> list[str]:

@@ -120,6 +120,10 @@ async def test_a_command_is_tried_where_it_may_run_with_its_secrets_for_itself(
         assert "succeeded" in part.text and "planted" not in part.text and MASK in part.text
         other = await forms.sent({**opened, "command": "echo $API_KEY | rev"}, TRIAL, part="1")
         assert "type it anew" in other.text and "detnalp" not in other.text
+        for name in ("PATH", "BASH_ENV"):
+            changed = {"env": [*opened["env"], name], "val": [*opened["val"], "/nowhere"]}
+            other = await forms.sent({**opened, **changed}, TRIAL, part="1")
+            assert "type it anew" in other.text and "failed" not in other.text
 
 
 async def test_a_command_is_not_tried_where_it_may_not_run(forms):

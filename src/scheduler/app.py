@@ -127,7 +127,7 @@ def _application(settings: Settings, lifespan: Lifespan) -> Litestar:
             dashboard_api.router(explain),
             manual.show_manual,
         ],
-        lifespan=[lifespan],
+        lifespan=[lifespan, page.reading],
         state=State({"settings": settings}),
         exception_handlers={Exception: answer_error, HTTPException: answer_error},
         before_send=[say_allowed, page.guard],

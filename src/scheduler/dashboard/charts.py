@@ -330,7 +330,7 @@ def _axis(scale: Scale, unit: str, *, timed: bool) -> str:
     )
     high = TOP + HEIGHT + FOOT
     words += (
-        f'<text x="100%" y="{high - 4}" text-anchor="end" data-zone-short>UTC</text>'
+        f'<text x="100%" y="{high - 4}" text-anchor="end" data-zone-short="">UTC</text>'
         if timed
         else ""
     )

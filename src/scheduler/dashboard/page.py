@@ -3,11 +3,14 @@
 Everything in a template is text until it is said otherwise: what others wrote is never markup.
 """
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from litestar import MediaType, Response
+from litestar import Litestar, MediaType, Response
 from litestar.types import Message, Scope
 
 from scheduler import __version__
@@ -44,6 +47,21 @@ def _environment() -> Environment:
 
 
 TEMPLATES = _environment()
+
+
+@asynccontextmanager
+async def reading(_: Litestar) -> AsyncIterator[None]:
+    """Read the templates meanwhile, beside the loop: whoever sees a page first holds up no run."""
+
+    async def read() -> None:
+        for name in TEMPLATES.list_templates():
+            await asyncio.to_thread(TEMPLATES.get_template, name)
+
+    task = asyncio.create_task(read(), name="templates")
+    try:
+        yield
+    finally:
+        task.cancel()
 
 
 def text(name: str, **values: Any) -> str:

@@ -115,7 +115,8 @@ async def choices(
 
     Of each `most` at most.
     """
-    values = {**_address(service_id), "name": name, "most": most}
+    called = "" if "\x00" in name else name  # no text in Postgres can hold one
+    values = {**_address(service_id), "name": called, "most": most}
     rows = (await conn.execute(CHOICES, values)).all()
     endpoints: list[str] = next((row.endpoints for row in rows if row.endpoints is not None), [])
     return [row.name for row in rows], list(endpoints)

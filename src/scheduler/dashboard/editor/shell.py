@@ -18,7 +18,11 @@ ANSI = re.compile(
 )
 """Escapes of `$'...'` (bash, 3.1.2.4)."""
 VARIABLE = re.compile(r"\$(?:\w+|\{[^}]{0,200}\}|\([^)]{0,200}\))")
-CONTINUED = re.compile(r"[\\^`][ \t]*\r?\n")
+CONTINUED = re.compile(
+    r"""(?P<end>[\\^`][ \t]*\r?\n)|\\.|\$'(?:[^'\\]|\\.)*+'?|'[^']*+'?|"(?:[^"\\]|\\.)*+"?""",
+    re.DOTALL,
+)
+"""The end of a line that goes on; or what is quoted, in which there is none."""
 BLANK = re.compile(r"\s*+")
 GAP = re.compile(r"\s++(-?)")
 """All that stands between two words, with how an option begins: it is looked at once."""
@@ -37,10 +41,17 @@ class Words(msgspec.Struct):
 
 def words(text: str) -> Words:
     """Return the words of the first command of a text."""
-    if '^"' in text:  # Windows' shell, as browsers write for it: a caret before what means much
+    before, caret, _ = text.partition('^"')
+    if (
+        caret and "'" not in before
+    ):  # Windows' shell, as browsers write for it: a caret before what means much
         text = CARET.sub(lambda found: "" if found[1] in "\r\n" else found[1], text)
         return _Reader(GAP.sub(_joined, text), windows=True).read()
-    return _Reader(CONTINUED.sub(" ", text) if _has_odd_ends(text) else text).read()
+    return _Reader(CONTINUED.sub(_bare, text) if _has_odd_ends(text) else text).read()
+
+
+def _bare(found: re.Match[str]) -> str:
+    return " " if found["end"] else found[0]
 
 
 def _joined(gap: re.Match[str]) -> str:

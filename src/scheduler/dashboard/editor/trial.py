@@ -4,7 +4,7 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 from urllib.parse import quote, urlsplit
 from uuid import uuid4
@@ -133,7 +133,7 @@ def _kept(of: Action | Step, draft: Draft) -> set[str]:
     return {row.name.strip().lower() for row in rows if row.value.strip() == MASK}
 
 
-def _check_place(after: Action | Step, before: Action | Step, kept: Iterable[str]) -> None:
+def _check_place(after: Action | Step, before: Action | Step, kept: Collection[str]) -> None:
     """Refuse to take a stored secret to where it was not meant for. Raises ValidationFailed."""
     why = ""
     if isinstance(after, Http):
@@ -141,8 +141,9 @@ def _check_place(after: Action | Step, before: Action | Step, kept: Iterable[str
         if not there:
             why = "is kept for the address that is stored; type it anew to send it to another one"
     elif isinstance(after, Command):
-        if not isinstance(before, Command) or after.command != before.command:
-            why = "is kept for the command that is stored; type it anew to try another one"
+        same = isinstance(before, Command) and after.command == before.command
+        if not same or _besides(after, kept) != _besides(before, kept):
+            why = "is kept for the command and the other variables that are stored; type it anew"
     elif isinstance(after, Operation) and (
         not isinstance(before, Operation) or after.service != before.service
     ):
@@ -151,6 +152,11 @@ def _check_place(after: Action | Step, before: Action | Step, kept: Iterable[str
         field = "env" if isinstance(after, Command) else "header"
         names = {name.lower(): name for name in _rows(after)}
         raise ValidationFailed.all([Detail(f"{field}.{names[name]}", why) for name in sorted(kept)])
+
+
+def _besides(of: Action | Step, kept: Collection[str]) -> dict[str, str]:
+    """Return the other variables of a command: what it does with a secret hangs on them."""
+    return {name: value for name, value in _rows(of).items() if name.lower() not in kept}
 
 
 def _origin(of: Http) -> tuple[str, str, str]:
