@@ -193,3 +193,16 @@ async def test_a_damaged_row_of_the_audit_is_read_as_far_as_it_goes(app: App, al
     await conn.execute("""UPDATE audit SET changes = '{"a": 1}'""")
     (found,) = await told(app, "t")
     assert (found.verb, found.changes) == ("created", [])
+
+
+async def test_a_header_that_becomes_secret_is_masked_in_what_was_told_before(alice, conn):
+    task = {"id": "late", "name": "n", "url": "http://127.0.0.1:9/"}
+    await alice.post("/tasks", json={**task, "header": {"X-Open": "1", "X-Mine": "planted"}})
+    await alice.patch("/tasks/late", json={"header": {"X-Open": "2", "X-Mine": "planted too"}})
+    assert "planted" in str(await conn.fetch("SELECT changes FROM audit"))
+    await alice.patch(
+        "/tasks/late",
+        json={"header": {"X-Open": "3", "X-Mine": "planted three"}, "secret_headers": ["x-mine"]},
+    )
+    rows = await conn.fetch("SELECT changes FROM audit ORDER BY at")
+    assert "planted" not in str(rows) and "X-Open: 3, X-Mine: ********" in str(rows)

@@ -523,7 +523,7 @@ async def test_pages_show_what_is_called_and_no_secret(app, alice, pets):
         alice, MEAL, headers={"Authorization": PLANTED}, req_body={"food": hostile}, name=hostile
     )
     async with signed_in(app) as visitor:
-        for path in ("/dashboard", "/dashboard/tasks/m"):
+        for path in ("/dashboard/tasks", "/dashboard/tasks/m"):
             answer = await visitor.get(path)
             assert answer.status_code == 200, answer.text
             assert "POST" in answer.text and "/pets/{id}/meals" in answer.text

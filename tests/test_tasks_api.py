@@ -1502,7 +1502,7 @@ async def test_a_run_is_shown_whole(alice, app, receiver):
         run["started_at"], run["finished_at"],
     )  # fmt: skip
     attempt = {"number", "started_at", "finished_at", "outcome", "status_code", "error"}
-    attempt |= {"response", "truncated"}
+    attempt |= {"response", "truncated", "connected_ms", "answered_ms", "new_connection"}
     assert [set(a) for a in run["attempts"]] == [attempt, attempt]
     assert [(a["number"], a["outcome"], a["status_code"]) for a in run["attempts"]] == [
         (1, "failed", 500),

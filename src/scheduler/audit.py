@@ -26,6 +26,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from scheduler.db import Conn, metadata, ms
 from scheduler.definition import Definition
+from scheduler.masking import MASK
 from scheduler.run import bucket_of
 from scheduler.service import By
 
@@ -105,6 +106,14 @@ FROM unnest(CAST(:id AS uuid[]), CAST(:bucket AS smallint[]), CAST(:ref AS text[
             CAST(:key AS uuid[]))
      AS u (id, bucket, ref, key)
 """)
+HIDE = text("""
+UPDATE audit SET changes = (
+    SELECT jsonb_agg(CASE WHEN c ->> 0 = :field THEN jsonb_build_array(
+                     c -> 0, CAST(:mask AS text), CAST(:mask AS text)) ELSE c END ORDER BY n)
+    FROM jsonb_array_elements(changes) WITH ORDINALITY AS e (c, n))
+WHERE service_id = :service_id AND kind = 'task' AND ref = :ref AND bucket = :bucket
+    AND changes @> jsonb_build_array(jsonb_build_array(CAST(:field AS text)))
+""")
 COLUMNS = "id, key, version, at, verb, way, token_id, changes, reason"
 OF = f"""
 SELECT {COLUMNS} FROM audit
@@ -146,6 +155,12 @@ async def write(
     for name in ("kind", "ref", "key", "version", "verb", "reason"):
         values[name] = [getattr(each, name) for each in entries]
     await conn.execute(INSERT, values)
+
+
+async def hide(conn: Conn, service_id: UUID, ref: str, field: str) -> None:
+    """Mask what was told of a field of a task, which holds a secret now."""
+    values = {"service_id": service_id, "ref": ref, "bucket": bucket_of(service_id, ref)}
+    await conn.execute(HIDE, {**values, "field": field, "mask": MASK})
 
 
 async def created(

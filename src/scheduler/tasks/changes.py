@@ -1,10 +1,11 @@
 """What an edit changes of a task, in words for the audit: masked, and cut where it is long."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import msgspec
 
+from scheduler.actions import Http
 from scheduler.actions.step import Step
 from scheduler.audit import Change, Entry
 from scheduler.db import rfc3339
@@ -57,8 +58,22 @@ def edited(before: Definition, after: Definition, reason: str | None = None) -> 
     ]  # fmt: skip
 
 
+def hides(before: Definition, after: Definition) -> bool:
+    """Say whether an edit makes a header secret that may have been told before."""
+    return not _named(after) <= _named(before)
+
+
+def _named(of: Definition) -> set[str]:
+    return (
+        {name.lower() for name in of.action.secret_headers}
+        if isinstance(of.action, Http)
+        else set()
+    )
+
+
 def _changes(before: Definition, after: Definition) -> Iterator[Change]:
-    was, becomes = _fields(before), _fields(after)
+    named = _named(before) | _named(after)
+    was, becomes = _fields(before, named), _fields(after, named)
     hidden = _secrets(before), _secrets(after)
     for name, old in was.items():
         new = becomes[name]
@@ -69,12 +84,18 @@ def _changes(before: Definition, after: Definition) -> Iterator[Change]:
             yield Change(name, MASK, MASK)
 
 
-def _fields(of: Definition) -> dict[str, Any]:
-    """Return what of a task an edit sends, as a GET answers it, secrets masked."""
+def _fields(of: Definition, named: Collection[str]) -> dict[str, Any]:
+    """Return what of a task an edit sends, as a GET answers it, secrets masked.
+
+    So are the headers that are `named` (in lower case).
+    """
     shown = model.shown(of, "", 0)
     fields = {
         name: getattr(shown, name) for name in shown.__struct_fields__ if name not in NOT_FIELDS
     }
+    if fields["header"]:
+        told = fields["header"].items()
+        fields["header"] = {name: MASK if name.lower() in named else each for name, each in told}
     fields["status"] = of.status
     fields["paused_until"] = rfc3339(of.paused_until)
     fields["scheduled_at"] = rfc3339(of.trigger.at) if isinstance(of.trigger, Once) else None

@@ -240,6 +240,8 @@ async def _change(
         findings.check(vault, made.task, before)
         made.task = await with_calendars(conn, made.task, before.bounds.calendars)
         await task.change(conn, made.task)
+        if changes.hides(before, made.task):
+            await audit.hide(conn, service.id, before.id, "header")
         entries = changes.edited(before, made.task, reason)
         await audit.write(conn, service.id, service.by, entries, utc(asked))
         earliest = await edits.replan(
