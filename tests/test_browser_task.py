@@ -43,13 +43,13 @@ async def test_a_task_is_run_paused_resumed_backfilled_and_explained(
             until = datetime.now(UTC) + timedelta(days=2)
             await page.fill("[name=until]", f"{until:%Y-%m-%dT%H:%M:%S}")
             await page.click(".menu button")
-            await page.wait_for_selector(".held:has-text('Paused until')")
-            assert "planted()" in await page.inner_text(".held")
-            assert await page.query_selector(".held b:not(.odd)") is None
+            await page.wait_for_selector(".said.warn:has-text('Paused until')")
+            assert "planted()" in await page.inner_text(".said.warn")
+            assert await page.query_selector(".said.warn b:not(.odd)") is None
             await accessible(page)
             await page.click("button:has-text('Resume')")
             await page.wait_for_selector(".said:has-text('active again')")
-            assert await page.query_selector(".held") is None
+            assert await page.query_selector(".said.warn") is None
 
             await backfilled(page, receiver)
             await page.fill(".ask [name=at]", f"{datetime.now(UTC):%Y-%m-%dT%H}:00:00")
@@ -101,7 +101,7 @@ async def test_without_script_a_task_is_paused_and_resumed_in_the_dark(app: App,
         await page.fill("[name=reason]", "no script here")
         await page.select_option("[name=for]", "1h")
         await page.click(".menu button")
-        await page.wait_for_selector(".held:has-text('no script here')")
+        await page.wait_for_selector(".said.warn:has-text('no script here')")
         await page.click("button:has-text('Resume')")
         await page.wait_for_selector(".said:has-text('active again')")
     assert (await alice.get("/tasks/t")).json()["status"] == "active"

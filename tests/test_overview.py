@@ -47,7 +47,9 @@ def tile(page: str, name: str) -> str:
 
 
 def leads(page: str, name: str) -> str:
-    found = re.search(rf'<li class="tile of-{name}">\s*<a href="([^"]+)"', page)
+    found = re.search(
+        rf'<a href="([^"]+)"[^>]*>(?:(?!<a ).)*data-slot="overview:{name}"', page, re.DOTALL
+    )
     assert found, name
     return html.unescape(found[1])
 
