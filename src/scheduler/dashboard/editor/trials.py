@@ -1,12 +1,13 @@
 """Test calls: how many a service may make, and what came of one."""
 
-from collections import Counter, OrderedDict, deque
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from uuid import UUID
 
 import msgspec
 
+from scheduler.dashboard.tries import Recent
 from scheduler.errors import TooManyRequests
 
 MOST_AT_ONCE = 2
@@ -42,7 +43,7 @@ class Trials:
 
     def __init__(self) -> None:
         self._under_way: Counter[UUID] = Counter()
-        self._begun: OrderedDict[UUID, deque[float]] = OrderedDict()
+        self._begun = Recent(MOST_EACH_MINUTE, MINUTE_S, REMEMBERED)
 
     @contextmanager
     def turn(self, service_id: UUID, now: float) -> Iterator[None]:
@@ -66,16 +67,9 @@ class Trials:
             raise TooManyRequests(
                 f"{MOST_OF_ALL} test calls are under way here; try again in a moment", retry_after=1
             )
-        begun = self._begun.setdefault(service_id, deque())
-        while begun and begun[0] <= now - MINUTE_S:
-            begun.popleft()
-        if len(begun) >= MOST_EACH_MINUTE:
-            wait = int(begun[0] + MINUTE_S - now) + 1
+        wait = self._begun.add(service_id, now)
+        if wait is not None:
             raise TooManyRequests(
                 f"a service may make {MOST_EACH_MINUTE} test calls a minute; try again in {wait} s",
                 retry_after=wait,
             )
-        begun.append(now)
-        self._begun.move_to_end(service_id)
-        while len(self._begun) > REMEMBERED:
-            self._begun.popitem(last=False)
