@@ -283,11 +283,14 @@ class Processes(Section):
     """Asynchronous calls through specs."""
 
     spec_wait_seconds: Annotated[float, Meta(ge=0, le=86_400)] = 300.0
-    """How long a call waits for a spec that has never been ready yet."""
+    """How long a call waits for a spec that has never been ready yet, from its first try on."""
     response_max_bytes: Annotated[int, Meta(ge=1024, le=1 << 30)] = 10 << 20
     """Of an answer, as it comes and when it is unpacked; a call that is answered more fails."""
     body_max_bytes: Annotated[int, Meta(ge=1024, le=1 << 30)] = 1 << 20
     """Of all that one call sends."""
+    check_max_bytes: Annotated[int, Meta(ge=0, le=16 << 20)] = 1 << 20
+    """A longer body is sent without being held against its schema: a megabyte takes about three
+    seconds of a child process, which checks bodies over 256 KiB one at a time."""
 
 
 class Cache(Section):
