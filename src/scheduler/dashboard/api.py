@@ -32,8 +32,8 @@ from scheduler.specs.performer import OperationPerformer
 
 CONTRIBUTORS = [
     LIVE,
-    Contributor(apis.slots, apis.SECONDS),
-    Contributor(system.slots, system.SECONDS),
+    Contributor("spec", apis.slots, apis.SECONDS),
+    Contributor("system", system.slots, system.SECONDS),
 ]
 """What pages add to the stream of a service that somebody watches."""
 

@@ -149,4 +149,4 @@ async def slots(engine: Engine, service_id: UUID, now: int) -> dict[str, str]:
     return {f"overview:{name}": str(markup) for name, markup in made.items()}
 
 
-LIVE = Contributor(slots, LIVE_S)
+LIVE = Contributor("overview", slots, LIVE_S)
