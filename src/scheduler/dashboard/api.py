@@ -31,7 +31,7 @@ from scheduler.errors import UserError
 from scheduler.specs.performer import OperationPerformer
 
 CONTRIBUTORS = [
-    LIVE,
+    *LIVE,
     Contributor("spec", apis.slots, apis.SECONDS),
     Contributor("system", system.slots, system.SECONDS),
 ]
