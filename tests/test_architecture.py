@@ -405,6 +405,8 @@ MACHINE = {
     "usage.OF_ALL": "for the admin's page about the installation, of all services together",
     "watch.LIVE": "of every service that somebody watches, each by its id",
     "watch.ENDED": "of every service that somebody watches, each by its id",
+    "watch.LATE": "of every service that somebody watches, each by its id",
+    "audit.LATELY": "of every service that somebody watches, each by its id",
     "undo.OLDEST": "goes by when acts were asked for, of every service",
     "undo.PRUNE": "goes by when acts were asked for, of every service",
     "versions.OLDEST": "goes by when history ends, for every service",
