@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from conftest import TOKENS, App, RunApp, eventually
-from scheduler import services
+from scheduler import tokens
 
 ADMIN = "admin-token-0123456789"
 BEARER = {"Authorization": f"Bearer {ADMIN}"}
@@ -242,7 +242,7 @@ async def test_rotations_at_once_leave_two_live_tokens(app, admin):
 
 async def test_of_revoked_tokens_ten_stay_listed(admin):
     await made(admin, "reports")
-    for _ in range(services.REVOKED_KEPT + 5):
+    for _ in range(tokens.REVOKED_KEPT + 5):
         await admin.post("/services/reports/rotate")
     listed = (await admin.get("/services/reports")).json()["tokens"]
     assert [token["revoked_at"] is None for token in listed] == [True] * 2 + [False] * 10
@@ -439,7 +439,7 @@ async def test_rows_that_somebody_has_locked_are_waited_for(app, admin, receiver
 async def test_a_delete_that_was_cut_short_is_made_again(app, admin, receiver, conn):
     await filled(app, receiver, conn, "bob")
     async with app.database.api.begin() as own:  # as far as a crash let it come
-        await services.revoke_all(own, UUID(app.ids["bob"]))
+        await tokens.revoke_all(own, UUID(app.ids["bob"]))
     await conn.execute("DELETE FROM task_plan WHERE service_id = $1", UUID(app.ids["bob"]))
     assert await as_service(app, "bob", TOKENS["bob"]) == 401
 

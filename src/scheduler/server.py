@@ -18,9 +18,10 @@ import structlog
 import uvicorn
 from litestar import Litestar
 
-from scheduler import app, disk, logs, logstore, metrics, opening, pgbinaries, reaching, services
+from scheduler import app, disk, logs, logstore, metrics, opening, pgbinaries, reaching
 from scheduler.actions import command_rights
 from scheduler.actions.command import CommandPerformer
+from scheduler.admin import acts
 from scheduler.config import Settings, secrets
 from scheduler.db import Database
 from scheduler.egress import Rules
@@ -283,7 +284,7 @@ class Process:
     async def _introduce(self, database: Database, credentials: Path) -> None:
         """Create the first service where there is none, and tell its credentials, once."""
         async with database.api.begin() as conn:
-            created = await services.bootstrap(
+            created = await acts.bootstrap(
                 conn,
                 self.settings.auth,
                 allow_commands=self.settings.commands.enabled,

@@ -40,9 +40,12 @@ class By(msgspec.Struct, frozen=True):
     """Who does something for a service: by which door, and with which of its tokens."""
 
     way: str = "system"
-    """`api`, `dashboard`, `admin`; what the machine does by itself is `system`."""
+    """`api` or `dashboard`; `admin` (`/services`), `admin page` or `command line`; what the machine
+    does by itself is `system`."""
     token_id: UUID | None = None
     """None where no token was needed, or it is the admin's."""
+    act: UUID | None = None
+    """The change of many that this is a part of, which is told as one."""
 
 
 class Service(msgspec.Struct, frozen=True):

@@ -16,8 +16,10 @@ from scheduler.cli.database import with_database
 from scheduler.cli.failures import Failed
 from scheduler.cli.output import Listing, Output, ask, print_json
 from scheduler.db import Database
+from scheduler.service import By
 
 Which = click.argument("service")
+BY = By("command line")
 SETTING = "default"
 """The word that gives a quota back to the settings."""
 
@@ -73,7 +75,7 @@ def create_service(
     fields = ServiceFields(name=name, allow_commands=allow_commands, **_sent(quotas))
     made = with_database(
         config.load(file=file),
-        lambda database: acts.create(database, fields),
+        lambda database: acts.create(database, BY, fields),
         make=True,
         unlock=True,
     )
@@ -147,7 +149,7 @@ def update_service(
     sent: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     fields = ServiceFields(**sent, **_sent(quotas))
     _print(
-        with_database(settings, lambda db: acts.update(db, settings.quotas, service, fields)),
+        with_database(settings, lambda db: acts.update(db, BY, settings.quotas, service, fields)),
         output,
     )
 
@@ -162,7 +164,7 @@ def rotate_service(file: str | None, service: str, output: str, *, signing: bool
 
     With --signing make a new signing secret: it signs alone, at once.
     """
-    work = partial(acts.rotate, ref=service, signing=signing)
+    work = partial(acts.rotate, by=BY, ref=service, signing=signing)
     made = with_database(config.load(file=file), work, unlock=signing)
     what = "signing secret" if signing else "token"
     _print(made, output, f"The {what} is not shown again.")
@@ -175,7 +177,7 @@ def rotate_service(file: str | None, service: str, output: str, *, signing: bool
 @click.pass_obj
 def revoke_service(file: str | None, service: str, output: str, token_id: UUID | None) -> None:
     """Revoke a token, or every live one but the newest; no replica takes it 5 seconds later."""
-    work = partial(acts.revoke, ref=service, token_id=token_id)
+    work = partial(acts.revoke, by=BY, ref=service, token_id=token_id)
     _print(with_database(config.load(file=file), work), output)
 
 
@@ -190,7 +192,7 @@ def delete_service(file: str | None, service: str, *, yes: bool) -> None:
     question = f"Delete {plain.word(service)} with all its tasks, runs and history, for good?"
     if not yes and not ask(question):
         raise Failed("nothing was done")
-    gone = with_database(settings, lambda database: acts.delete(database, settings.auth, service))
+    gone = with_database(settings, lambda db: acts.delete(db, BY, settings.auth, service))
     click.echo(f"{plain.word(gone)} is deleted.")
 
 
