@@ -247,8 +247,8 @@ async def test_what_is_asked_of_a_task_while_its_run_is_being_claimed_is_heard(
             answered.append(asked.status_code)
         await refresh(*values)
 
-    await create(alice, receiver, scheduled_at=soon(0.9))
     monkeypatch.setattr(secrets, "refresh", refresh_slowly)
+    await create(alice, receiver, scheduled_at=soon(0.9))
     await eventually(lambda: no_run_left(conn))
     assert answered == [204 if change == "delete" else 200]
     await past(app.engine, now_ms() + 1000)
