@@ -181,6 +181,9 @@ class Quotas(Section):
     """Runs under way at once."""
     max_body_bytes: Annotated[int, Meta(ge=0, le=1 << 30)] = 0
     """Beside `server.max_body_bytes`, which holds for all."""
+    max_kept_bytes: Annotated[int, Meta(ge=0, le=1 << 50)] = 1 << 30
+    """Of specs with their clients, and of answers to processes that are longer than a run keeps or
+    are shared; counted once a minute."""
 
 
 class Admin(Section):

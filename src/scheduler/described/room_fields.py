@@ -100,6 +100,9 @@ SERVICES = {
                           "setting.", 50),
     "max_body_bytes": said("How large its requests may be; 0 for no limit, null for the setting.",
                            1_048_576),
+    "max_kept_bytes": said("How many bytes of specs and answers it may keep; 0 for no limit, null "
+                           "for the setting.", 1_073_741_824),
+    "kept_bytes": said("How many bytes of specs and answers it keeps, as counted last.", 52_480),
     "tokens": said("Its tokens, the newest first.", []),
     "limits": said("The limits in force.", None),
     "usage": said("What it uses now.", None),

@@ -36,6 +36,7 @@ from scheduler.specs.checks import Checks, ReplacedError
 from scheduler.specs.lookup import Lookup
 from scheduler.specs.model import Called
 from scheduler.specs.responses import Key, Shared
+from scheduler.specs.room import Room
 from scheduler.specs.sharing import Sharing
 from scheduler.specs.unpacking import PackedError, codings, unpack
 from scheduler.specs.waits import Waits
@@ -75,6 +76,7 @@ class OperationPerformer:
         self._checks = Checks(way, aides, settings.processes.check_max_bytes)
         self._waits = Waits(settings.processes.spec_wait_seconds)
         self.sharing = Sharing(settings.cache, way)
+        self._room = Room(settings.quotas.max_kept_bytes, way)
         self._flights: dict[tuple[Key, bool], asyncio.Future[Shared | None]] = {}
         """Calls that others wait for: those of processes, and of tasks, which keep less."""
 
@@ -88,6 +90,7 @@ class OperationPerformer:
         return [
             Chore("cache", CACHE_S, self.sharing.prune),
             Chore("answers", ANSWERS_S, self._prune),
+            Chore("kept", Room.SECONDS, self._room.look),
         ]
 
     async def _prune(self) -> None:
@@ -260,6 +263,9 @@ class OperationPerformer:
 
     async def _send(self, asked: Asked) -> Outcome | None:
         call, target = asked.call, asked.target
+        full = self._room.full(call.service_id) if asked.process else None
+        if full is not None:
+            return failed(full)
         try:
             async with asyncio.timeout_at(call.deadline):
                 finding = await self._checks.finding(
@@ -347,6 +353,9 @@ class OperationPerformer:
         body, call = outcome.body or b"", asked.call
         if not asked.process or len(body) <= self._settings.runs.response_max_bytes:
             return outcome
+        full = self._room.take(call.service_id, len(body))
+        if full is not None:
+            return spoiled(outcome, f"the answer came, and cannot be kept: {full}")
         place, wait_s = responses.response_id(call.run_id, call.attempt), 0.05
         while True:
             try:
