@@ -58,6 +58,8 @@ RUNS = {
     "connected_ms": said("How long after its start there was a connection, or the command was "
                          "started, in milliseconds; null where nobody noted it.", 0.4),
     "answered_ms": said("How long after its start the answer began, in milliseconds.", 7.2),
+    "waited_ms": said("How long it waited for room in memory while its answer was read "
+                      "(http.max_held_bytes); null where it did not.", None),
     "new_connection": said("Whether the connection was made for it, or there from before.", False),
     "runs": said("The runs, the newest first.", []),
     "next_cursor": said("Where the list goes on; null at its end.", None),

@@ -126,6 +126,7 @@ RUN_SHOWN: Json = {
         "number": 1, "started_at": INSTANT, "finished_at": LATER, "outcome": "succeeded",
         "status_code": 200, "error": None, "response": None, "truncated": False,
         "connected_ms": 0.4, "answered_ms": 7.2, "new_connection": False,
+        "waited_ms": None,
     }],
 }  # fmt: skip
 LISTED: Json = {**RUN_SHOWN, "request": None, "response": None}

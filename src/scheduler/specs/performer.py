@@ -38,7 +38,7 @@ from scheduler.specs.model import Called
 from scheduler.specs.responses import Key, Shared
 from scheduler.specs.room import Room
 from scheduler.specs.sharing import Sharing
-from scheduler.specs.unpacking import PackedError, codings, unpack
+from scheduler.specs.unpacking import PackedError, codings, most_of, unpack
 from scheduler.specs.waits import Waits
 from scheduler.specs.way import Way
 from scheduler.target import prepare
@@ -309,9 +309,11 @@ class OperationPerformer:
         """Return what an answer comes to."""
         wrong = None
         try:
-            response = await self._unpacked(response, self._limit(asked))
+            response = await self._unpacked(response, self._limit(asked), asked.call)
         except PackedError as e:
             wrong = e
+        except TimeoutError:
+            wrong = PackedError("no time was left to unpack the answer", retryable=True)
         content_type = type_of(response)
         if response.status not in asked.expected:
             outcome = refused(response, asked.expected)
@@ -335,14 +337,22 @@ class OperationPerformer:
             return spoiled(outcome, why)
         return outcome
 
-    async def _unpacked(self, response: Response, limit: int) -> Response:
-        """Return a response as it was before it was compressed. Raises PackedError."""
+    async def _unpacked(self, response: Response, limit: int, call: Call) -> Response:
+        """Return a response as it was before it was compressed.
+
+        Raises PackedError, and TimeoutError where there is no room for it in time.
+        """
         header = ",".join(response.headers.getall("Content-Encoding", []))
         if not header or not response.body or not codings(header):
             return response
         if response.truncated:
             raise PackedError("the answer is too long to be unpacked", retryable=False)
+        packed, answers = len(response.body), self._outbound.answers
+        if call.marks is not None:
+            await answers.take(call.marks, packed + most_of(packed, header, limit), call.deadline)
         body = await asyncio.to_thread(unpack, response.body, header, limit)
+        if call.marks is not None:
+            answers.shrink(call.marks, len(body))
         return Response(response.status, response.headers, body[:limit], len(body) > limit)
 
     async def _kept(self, asked: Asked, outcome: Outcome) -> Outcome:
