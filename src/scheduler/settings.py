@@ -133,6 +133,9 @@ class Http(Section):
     """How long opening a connection to a target may take."""
     max_response_bytes: Annotated[int, Meta(ge=0, le=1 << 30)] = 1 << 20
     """More of a response body is not read."""
+    max_held_bytes: Annotated[int, Meta(ge=0, le=1 << 40)] = 256 << 20
+    """Of all response bodies of over 64 KiB that a replica has in memory; others wait to be read on
+    until there is room, and one always fits."""
     max_redirects: Annotated[int, Meta(ge=0, le=50)] = 10
     """For tasks with `follow_redirects`."""
     idle_connection_seconds: Seconds = 15.0
@@ -181,6 +184,9 @@ class Quotas(Section):
     """Runs under way at once."""
     max_body_bytes: Annotated[int, Meta(ge=0, le=1 << 30)] = 0
     """Beside `server.max_body_bytes`, which holds for all."""
+    max_kept_bytes: Annotated[int, Meta(ge=0, le=1 << 50)] = 1 << 30
+    """Of specs with their clients, and of answers to processes that are longer than a run keeps or
+    are shared; counted once a minute."""
 
 
 class Admin(Section):
