@@ -38,7 +38,7 @@ from scheduler.documents.messages import (
 )
 from scheduler.errors import TooManyRequests, Unavailable
 from scheduler.specs import aide
-from scheduler.specs.aide import Aides
+from scheduler.specs.aide import LARGE, Aides
 
 pytestmark = pytest.mark.alone
 
@@ -471,3 +471,20 @@ def test_an_ask_that_nobody_thought_of_is_answered(monkeypatch):
     found = list(child._answers(lambda _: 1 // 0, [aide.Asked(READ, 1)]))  # type: ignore[arg-type,return-value]
     ((answer, whole),) = found
     assert isinstance(answer, Finding) and "ZeroDivisionError" in answer.message and whole
+
+
+async def test_a_large_body_is_checked_apart_up_to_a_limit(aides):
+    post = {"requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}}}
+    document = {"openapi": "3.1.0", "info": {"title": "t", "version": "1"}, "paths": {}}
+    document["paths"] = {"/a": {"post": post | {"responses": {}}}}
+    source = json.dumps(document).encode()
+    headers = [("content-type", "application/json")]
+    request = Request("POST", "http://a.test/a", headers, b"[" + b"1," * LARGE + b"1]")
+    most = len(request.body)
+    asked = Check("a/1", "POST /a", request, source, most)
+    wrong = await aides.ask(ALICE, asked, 20)
+    assert isinstance(wrong, Finding) and "req_body must be an object" in wrong.message
+    assert set(children()) == {"checker"} and aides._checker.pid is None
+    unseen = Check("a/1", "POST /a", request, source, most - 1)
+    assert await aides.ask(ALICE, unseen, 20) == Fine()
+    assert aides._checker.pid is not None, "one that is not looked at takes no time"
