@@ -38,14 +38,11 @@ from scheduler.specs.model import Called
 from scheduler.specs.responses import Key, Shared
 from scheduler.specs.sharing import Sharing
 from scheduler.specs.unpacking import PackedError, codings, unpack
+from scheduler.specs.waits import Waits
 from scheduler.specs.way import Way
 from scheduler.target import prepare
 from scheduler.ticks import Chore
 
-WAIT_S = 0.2
-WAIT_MOST_S = 5.0
-WAIT_PART = 0.25
-"""Of the time it has waited already, how long a call waits before it looks for its spec again."""
 AWAY_S = 1.0
 """When a call looks again that could not read its spec: the database is away."""
 LOOKS = 3
@@ -75,7 +72,8 @@ class OperationPerformer:
         way = Way(database)
         self._way, self._keeping = way, asyncio.Semaphore(KEPT_AT_ONCE)
         self._specs = Lookup(way)
-        self._checks = Checks(way, aides)
+        self._checks = Checks(way, aides, settings.processes.check_max_bytes)
+        self._waits = Waits(settings.processes.spec_wait_seconds)
         self.sharing = Sharing(settings.cache, way)
         self._flights: dict[tuple[Key, bool], asyncio.Future[Shared | None]] = {}
         """Calls that others wait for: those of processes, and of tasks, which keep less."""
@@ -177,6 +175,7 @@ class OperationPerformer:
             return Outcome(succeeded=False, later_s=AWAY_S)
         if called is None or called.serving is None:
             return self._not_there(action, called, call)
+        self._waits.over(call)
         try:
             request = built(action, called)
             asked = made(action, expected, call, called, request)
@@ -188,11 +187,11 @@ class OperationPerformer:
 
     def _not_there(self, action: Operation, called: Called | None, call: Call) -> Outcome:
         """Return what comes of a call whose spec cannot be called yet, or at all."""
-        waited_s = max(call.at - call.scheduled_for, 0) / 1000
-        left_s = self._settings.processes.spec_wait_seconds - waited_s
-        if called is not None and called.status != "ERROR" and left_s > 0:
-            wait_s = min(max(WAIT_S, waited_s * WAIT_PART), WAIT_MOST_S, left_s)
-            return Outcome(succeeded=False, later_s=wait_s)
+        if called is not None and called.status != "ERROR":
+            wait_s = self._waits.next_s(call)
+            if wait_s is not None:
+                return Outcome(succeeded=False, later_s=wait_s)
+        self._waits.over(call)
         return Outcome(
             succeeded=False,
             error="The command could not be executed because the service requested "
