@@ -427,7 +427,10 @@ async def asked(conn: Conn, what: str) -> None:
 async def looked(conn: Conn, _: str) -> None:
     now = now_ms()
     memory = watch.Memory(live={uuid.uuid4(): (0, 0, True, True) for _ in range(200)})
-    await watch.look(conn, {ALICE: memory, BOB: watch.Memory()}, now, now - 1000)
+    memories = {ALICE: memory, BOB: watch.Memory()}
+    await watch.look(conn, memories, now, now - 1000)
+    await watch.late(conn, memories, now, now - 5000)
+    await audit.lately(conn, [ALICE, BOB], now - 10_000, 200)
 
 
 OF_ITS_OWN = {
