@@ -351,12 +351,12 @@ async def test_a_run_that_ended_without_a_try_says_so(visitor, alice, receiver, 
 
 async def test_a_rule_shows_its_zone_and_the_calendars_it_keeps_clear_of(visitor, alice, run_app):
     name = "x" * 64
-    await alice.post("/calendars", json={"name": name, "dates": ["2027-03-29"]})
-    rrule = "DTSTART;TZID=Europe/Berlin:20270328T023000\nRRULE:FREQ=DAILY"
+    await alice.post("/calendars", json={"name": name, "dates": ["2032-03-29"]})
+    rrule = "DTSTART;TZID=Europe/Berlin:20320328T023000\nRRULE:FREQ=DAILY"
     task = {"id": "rule", "name": "Rule", "url": "http://127.0.0.1/", "rrule": rrule}
     assert (await alice.post("/tasks", json={**task, "calendars": [name]})).status_code == 201
     text = (await visitor.get("/dashboard/tasks/rule")).text
-    assert "2027-03-28 03:30:00 Europe/Berlin" in text
+    assert "2032-03-28 03:30:00 Europe/Berlin" in text
     assert "02:30 does not exist on this day; fires at 03:30" in text
     assert f"skipped: calendar {name}" in text and "Not in the calendars" in text
 

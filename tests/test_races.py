@@ -151,6 +151,12 @@ async def silenced(program: App) -> None:
         pass
 
 
+def claiming_early(program: App) -> None:
+    """Let a program hold a run for long enough that what is asked meanwhile arrives."""
+    claims = program.engine.dispatcher._claims
+    claims._settings = msgspec.structs.replace(claims._settings, ahead_seconds=5)
+
+
 HELD_RUNS = [
     ("there", "edit", 1, "succeeded"),
     ("there", "pause", 0, None),
@@ -167,9 +173,8 @@ async def test_a_run_held_for_its_instant(app, alice, there, conn, receiver, cas
     where, change, requests, state = case
     holder, other = (app, there) if where == "here" else (there, app)
     await silenced(other)
-    claims = holder.engine.dispatcher._claims
-    claims._settings = msgspec.structs.replace(claims._settings, ahead_seconds=5)
-    at = now_ms() + (700 if requests else 2500)  # time enough to take it back
+    claiming_early(holder)
+    at = now_ms() + 2500
     await create(alice, receiver, frequency=1, unit="hour", overlap="allow",
                  scheduled_at=datetime.fromtimestamp(at / 1000, UTC).isoformat())  # fmt: skip
     run = await only_run(conn)
@@ -198,8 +203,9 @@ async def test_an_execute_puts_the_run_that_another_replica_holds_behind_it(
 ):
     """Its instant comes while the one by hand is under way: with `skip` it is skipped."""
     app.engine.dispatcher.crew.stalled = set  # nothing is left to others
+    claiming_early(there)
     async with app.engine.dispatcher._claiming:
-        at = datetime.now(UTC) + timedelta(seconds=0.9)
+        at = datetime.now(UTC) + timedelta(seconds=2.5)
         await create(alice, receiver, frequency=1, unit="hour", scheduled_at=at.isoformat())
         run = await only_run(conn)
         await held_by(there, run)

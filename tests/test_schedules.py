@@ -369,11 +369,18 @@ async def test_an_event_that_meets_another_is_skipped_with_the_reason(alice, rec
     receiver.then(after=until)
     made = await created(alice, schedule(receiver.url, EVERY_SECOND))
     assert (await alice.patch(f"/tasks/{made}", json={"overlap": "skip"})).status_code == 200
-    await eventually(lambda: three_due(alice, made))
+
+    async def met() -> None:
+        begun = datetime.fromtimestamp(receiver.requests[0].at, UTC)
+        span = {"from": text(begun), "to": text(datetime.now(UTC))}
+        runs = await alice.get("/runs", params={"task": made, **span})
+        assert len(runs.json()["runs"]) > 1
+
+    await eventually(met, 10)
     until.set()
 
     async def skipped() -> Any:
-        found = (await listed(alice, made, "history"))["events"]
+        found = (await listed(alice, made, "history", limit=100))["events"]
         return {each["status"][-1]["status"]: each for each in found}["skipped"]
 
     event = await eventually(skipped)
