@@ -56,13 +56,18 @@ async def show_overview(request: AnyRequest, visitor: Who, engine: Machine) -> R
     at = engine.clock.now_ms()
     async with engine.database.api.connect() as conn:
         seen = await _seen(conn, visitor.service.id, at, word)
+    turn = Slice()
+    runs = _runs(seen.spans, SPANS[word][1], word)
+    await turn.give_way()
+    lags = _lags(seen.spans, word)
+    await turn.give_way()
     return await page.large(
         "overview.html",
         visitor=visitor,
         now=at,
         seen=seen,
-        runs=_runs(seen.spans, SPANS[word][1], word),
-        lags=_lags(seen.spans, word),
+        runs=runs,
+        lags=lags,
         notices=attention.notices(engine, seen.now, seen.day, seen.failing, at),
         spans=NAMES,
         span=word,
