@@ -37,7 +37,8 @@ RUNS = 25
 STRIP = 100
 """Runs of the strip and of the charts."""
 NEXT = 5
-CHANGES = 5
+CHANGES, RUN_ACTS = 5, 3
+"""Changes of a page, and acts on runs beside them."""
 REASON_MOST = 500
 """Characters of why a task is paused."""
 
@@ -98,7 +99,7 @@ async def _task_page(
         after=f"?{urlencode({'after': cursor_of(following)})}" if following else None,
         strip=_strip(whole.seen.ended) if cursor is None else None,
         lines=_lines(whole.seen.ended) if cursor is None else None,
-        changes=whole.changes[:CHANGES],
+        changes=newest(whole.changes),
         paused=whole.paused,
         policy=_policy(whole.of, engine),
         nonce=secrets.token_hex(16),
@@ -107,6 +108,13 @@ async def _task_page(
         typed={name: (fields or {}).get(name, "") for name in ("reason", "for", "until")},
         spans=SPANS,
     )
+
+
+def newest(found: Sequence[Found]) -> list[Found]:
+    """Return what a page shows of the changes: the newest, and what was last done to runs."""
+    edits = [each for each in found if each.kind == "task"][:CHANGES]
+    runs = [each for each in found if each.kind == "run"][:RUN_ACTS]
+    return sorted([*edits, *runs], key=lambda each: each.id, reverse=True)
 
 
 async def _whole(
@@ -221,7 +229,7 @@ async def _gone_page(gone: Gone, visitor: Visitor, task_id: str, now: int) -> Re
         visitor=visitor,
         now=now,
         id=task_id,
-        changes=gone.changes[:CHANGES],
+        changes=newest(gone.changes),
         runs=[*gone.seen.live, *gone.seen.ended],
     )
 
