@@ -103,6 +103,7 @@ async def test_a_service_is_created_with_its_secrets_shown_once(app, admin):
     assert {
         "service_id", "name", "token", "signing_secret", "allow_commands", "created_at",
         "updated_at", "max_tasks", "max_runs_per_minute", "max_in_flight", "max_body_bytes",
+        "max_kept_bytes",
     } <= set(service)  # fmt: skip
     assert service["name"] == "reports" and service["allow_commands"] is True
     assert len(base64.b64decode(service["signing_secret"].removeprefix("whsec_"))) == 32
@@ -135,9 +136,11 @@ async def test_one_service_shows_its_tokens_limits_and_use(app, admin, conn):
     assert token["last_used_at"].endswith("Z") and token["revoked_at"] is None
     assert shown["limits"] == {
         "max_tasks": 7, "max_runs_per_minute": 0, "max_in_flight": 0, "max_body_bytes": 0,
+        "max_kept_bytes": 1 << 30,
     }  # fmt: skip
     assert shown["max_tasks"] == 7 and shown["max_in_flight"] is None
-    assert shown["usage"] == {"tasks": 0, "runs_per_minute": 0, "in_flight": 0}
+    usage = {"tasks": 0, "runs_per_minute": 0, "in_flight": 0, "kept_bytes": 0}
+    assert shown["usage"] == usage
 
 
 async def test_a_change_changes_exactly_what_is_sent(app, admin):

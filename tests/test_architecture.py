@@ -225,7 +225,8 @@ def test_no_two_settings_share_a_name_in_the_environment():
 # Statements --------------------------------------------------------------------------------------
 
 OWNERS = {
-    "service": {"services.py", "signing.py"},
+    "service": {"kept.py", "services.py", "signing.py"},
+    "kept_mark": {"kept.py"},
     "admin_session": {"dashboard/admin/admin_sessions.py"},
     "token": {"dashboard/sessions.py", "services.py", "tokens.py", "usage.py"},
     "session": {"dashboard/sessions.py", "services.py"},
@@ -353,6 +354,8 @@ def test_a_file_of_lists_writes_nothing(name):
 MACHINE = {
     "exclusions.CURRENT": "the runner's and the planner's: they work for every service",
     "specs/changes.THERE": "the runner's: it works for every service",
+    "specs/model.KEPT": "counts what services keep, so many in one statement",
+    "specs/responses.KEPT": "counts what services keep, so many in one statement",
     "specs/changes.UNFINISHED": "looks after what is under way, of every service",
     "queue.CLAIM_ON_TIME": "claims for every service, and names those that are left out",
     "queue.LIVE": "of processes of every service, for their callbacks and their retention",
@@ -406,6 +409,8 @@ MACHINE = {
     "usage.OF_ALL": "for the admin's page about the installation, of all services together",
     "watch.LIVE": "of every service that somebody watches, each by its id",
     "watch.ENDED": "of every service that somebody watches, each by its id",
+    "watch.LATE": "of every service that somebody watches, each by its id",
+    "audit.LATELY": "of every service that somebody watches, each by its id",
     "undo.OLDEST": "goes by when acts were asked for, of every service",
     "undo.PRUNE": "goes by when acts were asked for, of every service",
     "versions.OLDEST": "goes by when history ends, for every service",

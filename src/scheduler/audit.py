@@ -102,6 +102,15 @@ class Found(msgspec.Struct, frozen=True):
     service_id: UUID
 
 
+class Touched(msgspec.Struct, frozen=True):
+    """A task to which something was done: the change's id, the task's key and id, what."""
+
+    change: UUID
+    key: UUID
+    ref: str
+    verb: str
+
+
 INSERT = text("""
 INSERT INTO audit (id, bucket, service_id, kind, ref, key, version, at, verb, way, token_id,
                    changes, reason, act)
@@ -148,6 +157,17 @@ SELECT * FROM (({OF} ORDER BY id DESC LIMIT :most)
     UNION ALL ({OF_RUNS} ORDER BY id DESC LIMIT :most)) AS newest
 ORDER BY id DESC
 """)
+# One walk of what was written lately, for all that are asked for: ids are in the order of time.
+LATELY = text("""
+SELECT id, service_id, key, ref, verb FROM (
+    SELECT *, row_number() OVER (PARTITION BY service_id ORDER BY id DESC) AS place
+    FROM (SELECT id, service_id, kind, key, ref, verb FROM audit
+          WHERE id >= :since ORDER BY id DESC LIMIT :looked) AS newest
+    WHERE service_id = ANY(:services) AND kind = 'task' AND key IS NOT NULL) AS placed
+WHERE place <= :most ORDER BY id
+""")
+LOOKED = 20_000
+"""Changes, of all services, that are looked at for those made lately of some."""
 FIRST, LAST = UUID(int=0), UUID(int=(1 << 128) - 1)
 VERSIONS = 1 << 12
 RANDOM = (1 << 62) - 1
@@ -232,6 +252,20 @@ async def newest(conn: Conn, service_id: UUID, ref: str, most: int) -> list[Foun
     """
     values = {"most": most, **_named(service_id, "task", ref)}
     return [read(row) for row in await conn.execute(NEWEST, values)]
+
+
+async def lately(
+    conn: Conn, services: Sequence[UUID], since: int, most: int
+) -> dict[UUID, list[Touched]]:
+    """Map services to what was done to their tasks since a time (ms), the oldest first.
+
+    Of each the newest `most`; what many others did at once may hide some.
+    """
+    values = {"services": list(services), "since": UUID(int=max(since, 0) << 80)}
+    found: dict[UUID, list[Touched]] = {service: [] for service in services}
+    for row in await conn.execute(LATELY, {**values, "most": most, "looked": LOOKED}):
+        found[row.service_id].append(Touched(row.id, row.key, row.ref, row.verb))
+    return found
 
 
 def _named(service_id: UUID, kind: str, ref: str) -> dict[str, Any]:

@@ -130,6 +130,11 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._begin_stop = begin_stop
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and calm the collector: of the process, whose only application this is."""
+        await super().startup(sockets)
+        calm_collector()
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Hear a signal, in the main thread."""
         self._begin_stop()
@@ -243,7 +248,6 @@ class Process:
             application.state.update(
                 {"engine": engine, "database": database, "gate": gate, "rooms": rooms}
             )
-            calm_collector()
             log.info("ready", **self._listening())
             yield
 

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import msgspec
 from sqlalchemy import (
+    BigInteger,
     Boolean,
     Column,
     DateTime,
@@ -48,6 +49,8 @@ SERVICE = Table(
     Column("max_runs_per_minute", Integer),
     Column("max_in_flight", Integer),
     Column("max_body_bytes", Integer),
+    Column("max_kept_bytes", BigInteger),
+    Column("kept_bytes", BigInteger, nullable=False, server_default=text("0")),
     PrimaryKeyConstraint("id", name="service_pkey"),
     UniqueConstraint("name", name="service_name_key"),
 )
@@ -58,17 +61,19 @@ SECRET_BYTES = 32
 # Services -----------------------------------------------------------------------------------------
 
 COLUMNS = """id, name, allow_commands, created_at, updated_at,
-       max_tasks, max_runs_per_minute, max_in_flight, max_body_bytes"""
+       max_tasks, max_runs_per_minute, max_in_flight, max_body_bytes, max_kept_bytes, kept_bytes"""
 INSERT = text(f"""
 INSERT INTO service ({COLUMNS}, signing_secret)
 VALUES (:id, :name, :allow_commands, now(), now(),
-        :max_tasks, :max_runs_per_minute, :max_in_flight, :max_body_bytes, :signing_secret)
+        :max_tasks, :max_runs_per_minute, :max_in_flight, :max_body_bytes, :max_kept_bytes, 0,
+        :signing_secret)
 RETURNING {COLUMNS}
 """)
 UPDATE = text(f"""
 UPDATE service SET name = :name, allow_commands = :allow_commands, updated_at = now(),
     max_tasks = :max_tasks, max_runs_per_minute = :max_runs_per_minute,
-    max_in_flight = :max_in_flight, max_body_bytes = :max_body_bytes
+    max_in_flight = :max_in_flight, max_body_bytes = :max_body_bytes,
+    max_kept_bytes = :max_kept_bytes
 WHERE id = :service_id RETURNING {COLUMNS}
 """)
 
@@ -277,8 +282,9 @@ async def remove(conn: Conn, service_id: UUID) -> bool:
 
 
 def _service(row: Any) -> Service:
-    quotas = Quotas(row.max_tasks, row.max_runs_per_minute, row.max_in_flight, row.max_body_bytes)
-    return Service(row.id, row.name, row.allow_commands, row.created_at, row.updated_at, quotas)
+    quotas = Quotas(**{name: getattr(row, name) for name in Quotas.__struct_fields__})
+    made = Service(row.id, row.name, row.allow_commands, row.created_at, row.updated_at, quotas)
+    return msgspec.structs.replace(made, kept_bytes=row.kept_bytes)
 
 
 # Who comes in -------------------------------------------------------------------------------------
@@ -286,7 +292,8 @@ def _service(row: Any) -> Service:
 # By the token alone, so that an unknown service and a wrong token cost the same.
 CHECK = text("""
 SELECT t.id AS token_id, s.id, s.name, s.allow_commands, s.created_at, s.updated_at,
-       s.max_tasks, s.max_runs_per_minute, s.max_in_flight, s.max_body_bytes
+       s.max_tasks, s.max_runs_per_minute, s.max_in_flight, s.max_body_bytes, s.max_kept_bytes,
+       s.kept_bytes
 FROM token t JOIN service s ON s.id = t.service_id
 WHERE t.hash = :hash AND t.revoked_at IS NULL AND (s.id = :id OR s.name = :name)
 """)
@@ -302,7 +309,8 @@ async def check(conn: Conn, id_or_name: str, hashed: bytes) -> tuple[Service, UU
 # Everything that a session stands on, in one statement: each page asks.
 OF_SESSION = text("""
 SELECT t.id AS token_id, s.id, s.name, s.allow_commands, s.created_at, s.updated_at,
-       s.max_tasks, s.max_runs_per_minute, s.max_in_flight, s.max_body_bytes
+       s.max_tasks, s.max_runs_per_minute, s.max_in_flight, s.max_body_bytes, s.max_kept_bytes,
+       s.kept_bytes
 FROM session x JOIN token t ON t.id = x.token_id JOIN service s ON s.id = t.service_id
 WHERE x.hash = :hash AND x.expires_at > now() AND t.revoked_at IS NULL
 """)

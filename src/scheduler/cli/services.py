@@ -16,7 +16,7 @@ from scheduler.cli.database import with_database
 from scheduler.cli.failures import Failed
 from scheduler.cli.output import Listing, Output, ask, print_json
 from scheduler.db import Database
-from scheduler.service import By
+from scheduler.service import MOST, MOST_OF_OTHERS, By
 
 Which = click.argument("service")
 BY = By("command line")
@@ -29,13 +29,16 @@ class Quota(click.ParamType[int | str]):
 
     name = "number"
 
+    def __init__(self, most: int) -> None:
+        self._most = most
+
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> int | str:
         """Return the number or the word."""
         if value == SETTING:
             return SETTING
-        if not (str(value).isascii() and str(value).isdecimal() and int(value) < 2**31):
+        if not (str(value).isascii() and str(value).isdecimal() and int(value) <= self._most):
             self.fail(f"{value!r} is neither a whole number nor {SETTING!r}", param, ctx)
         return int(value)
 
@@ -45,6 +48,7 @@ HELP = {
     "max_runs_per_minute": "Runs its requests may make in a minute.",
     "max_in_flight": "Runs under way at once.",
     "max_body_bytes": "Bytes of a request's body.",
+    "max_kept_bytes": "Bytes of its specs, and of answers to its processes.",
 }
 
 
@@ -53,7 +57,9 @@ def quota_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for name in reversed(QUOTAS):
         flag = "--" + name.replace("_", "-")
         words = f"{HELP[name]} 0 for no limit, {SETTING!r} for the setting's."
-        command = click.option(flag, name, type=Quota(), help=words)(command)
+        command = click.option(flag, name, type=Quota(MOST.get(name, MOST_OF_OTHERS)), help=words)(
+            command
+        )
     return command
 
 

@@ -26,7 +26,7 @@ from scheduler.openapi import asks
 from scheduler.run import NewRun
 from scheduler.runs import actions as runs
 from scheduler.service import Service
-from scheduler.specs import changes, files, listing, model, told, wanted
+from scheduler.specs import changes, files, listing, model, room, told, wanted
 from scheduler.specs.aide import Aides
 from scheduler.specs.changes import NewSpec, Sent
 from scheduler.specs.model import Stored
@@ -110,6 +110,7 @@ async def _created(engine: Engine, service: Service, new: NewSpec) -> int:
             raise Conflict(
                 f"a service has at most {most} specs (specs.max_specs); delete one first"
             )
+        await room.check(conn, service, len(new.sent.source))
         now = await clock.database_ms(conn)
         key = await changes.create(conn, service.id, new, now)
         await told.tell(conn, service, [told.created(new)], now)
@@ -240,6 +241,7 @@ async def _changed(
             of.status == "ERROR" or sent.sent.sha256 != await changes.sha256(conn, of)
         )
         if sent.sent is not None and other:
+            await room.check(conn, service, len(sent.sent.source))
             draft = await changes.renew(conn, of, sent.sent, now)
             run = step(service.id, of.key, trace_id, draft, "SPEC", now)
         elif sent.sent is not None and run is None:

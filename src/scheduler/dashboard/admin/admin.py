@@ -17,7 +17,7 @@ from scheduler.dashboard.admin import admin_door
 from scheduler.dashboard.admin.admin_door import Admin
 from scheduler.engine import Engine
 from scheduler.errors import Conflict, Detail, UserError, ValidationFailed
-from scheduler.service import By, Service, Token
+from scheduler.service import MOST, MOST_OF_OTHERS, By, Service, Token
 
 COUNT = 25
 """Services of a page."""
@@ -25,7 +25,6 @@ PAGES_MOST = 400
 COUNTED = 1000
 """As far as the list counts what is of one service."""
 REASON_MOST = 500
-AMOUNT_MOST = 2**31 - 1
 HOME = admin_door.HOME
 BY = By("admin page")
 
@@ -120,13 +119,13 @@ def _fields(sent: Sent) -> ServiceFields:
     """Return what a form says of a service. Raises ValidationFailed, with every field."""
     wrong, amounts = list[Detail](), dict[str, int | None]()
     for name in QUOTAS:
-        text = sent.get(name, "").strip().replace(",", "")
+        text, most = sent.get(name, "").strip().replace(",", ""), MOST.get(name, MOST_OF_OTHERS)
         if not text:
             amounts[name] = None
-        elif text.isascii() and text.isdecimal() and len(text) < 12 and int(text) <= AMOUNT_MOST:
+        elif text.isascii() and text.isdecimal() and len(text) < 18 and int(text) <= most:
             amounts[name] = int(text)
         else:
-            said = f"a whole number to {AMOUNT_MOST:,}, 0 for no limit, empty for the default"
+            said = f"a whole number to {most:,}, 0 for no limit, empty for the default"
             wrong.append(Detail(name, said))
     name = sent.get("name", "").strip()
     try:
