@@ -17,6 +17,7 @@ from conftest import url_of
 from scheduler import (
     audit,
     backfills,
+    changelog,
     config,
     exclusions,
     executions,
@@ -34,6 +35,7 @@ from scheduler import (
     versions,
     watch,
 )
+from scheduler.changelog import Wanted
 from scheduler.db import Conn, Database, utc
 from scheduler.definition import Definition
 from scheduler.ledger import Query
@@ -96,6 +98,12 @@ SELECT gen_random_uuid(), 1, '{ALICE}', md5('t' || n)::uuid, 't', 'task', 1, 'sk
        now() + n * interval '1 ms', now() + n * interval '1 ms'
        + CASE WHEN n % 100 = 0 THEN interval '1 minute' ELSE interval '0' END, '[]', 0, now()
 FROM generate_series(1, 20000) AS n;
+INSERT INTO audit (id, bucket, service_id, kind, ref, at, verb, way, changes)
+SELECT ('00000000-' || lpad(to_hex(n / 65536), 4, '0') || '-7001-8000-'
+        || lpad(to_hex(n), 12, '0'))::uuid, 1, '{ALICE}',
+       CASE WHEN n = 1 THEN 'service' WHEN n < 9 THEN 'run' ELSE 'task' END, 't' || n % 100, now(),
+       'edited', CASE WHEN n % 9000 = 0 THEN 'dashboard' ELSE 'api' END, '[]'
+FROM generate_series(1, {TASKS}) AS n;
 """
 
 
@@ -108,7 +116,7 @@ async def filled(postgres: Any, maintenance: Any, template: str) -> AsyncIterato
         if statement.strip():
             await conn.execute(statement)
     await conn.execute("VACUUM ANALYZE task")
-    for table in ("calendar", "history", "run", "task_state", "task_version"):
+    for table in ("calendar", "history", "run", "task_state", "task_version", "audit"):
         await conn.execute(f"VACUUM ANALYZE {table}")
     await conn.close()
     database = Database(url, config.Database())
@@ -433,7 +441,14 @@ async def looked(conn: Conn, _: str) -> None:
     await audit.lately(conn, [ALICE, BOB], now - 10_000, 200)
 
 
+async def changes_asked(conn: Conn, _: str) -> None:
+    for wanted in (Wanted(), Wanted(kinds=("run",)), Wanted(ways=("dashboard",))):
+        assert await changelog.of_service(conn, ALICE, wanted, 51) is not None
+    await changelog.of_admin(conn, Wanted(kinds=("service", "token")), 51)
+
+
 OF_ITS_OWN = {
+    "changes": changes_asked,
     "a look": looked,
     "calendars": calendars_asked,
     "page of a task": page_asked,
@@ -455,6 +470,7 @@ OF_ITS_OWN = {
         "past events",
         "replaced versions",
         "page of a task",
+        "changes",
         "instant",
         "old versions",
         "calendars",

@@ -327,8 +327,9 @@ PIECE = 2000
 # followed, and whose time is not up. A task that was deleted, and brought back, is as it was.
 OLD = text("""
 SELECT a.id, a.verb NOT IN ('paused', 'disabled') OR a.kind <> 'task'
-    OR jsonb_path_exists(a.changes, '$[*] ? (@[0] == "paused_until" && @[2] < $now)',
-                         jsonb_build_object('now', CAST(:now AS text)), true)
+    OR coalesce(jsonb_path_exists(
+        a.changes, 'strict $[*] ? (@[0] == "paused_until" && @[2] < $now)',
+        jsonb_build_object('now', CAST(:now AS text)), true), false)
     OR EXISTS (
         SELECT FROM audit b
         WHERE b.service_id = a.service_id AND b.kind = 'task' AND b.ref = a.ref

@@ -91,6 +91,7 @@ PAGE = text(f"SELECT {COLUMNS} FROM service ORDER BY name OFFSET :offset LIMIT :
 ANY = text("SELECT EXISTS (SELECT FROM service)")
 IDS = text("SELECT id FROM service")
 FIND = text(f"SELECT {COLUMNS} FROM service WHERE id = :id OR name = :name")
+NAMES = text("SELECT id, name FROM service WHERE id = ANY(:ids)")
 THERE = text("SELECT id FROM service WHERE id = ANY(:ids)")
 IN_FLIGHT = text("SELECT id, max_in_flight FROM service WHERE max_in_flight IS NOT NULL OR :all")
 
@@ -193,6 +194,12 @@ async def in_flight_limits(conn: Conn, quotas: config.Quotas) -> dict[UUID, int]
     rows = await conn.execute(IN_FLIGHT, {"all": default > 0})
     limits = {row.id: default if row.max_in_flight is None else row.max_in_flight for row in rows}
     return {service: limit for service, limit in limits.items() if limit > 0}
+
+
+async def names(conn: Conn, service_ids: Collection[UUID]) -> dict[UUID, str]:
+    """Return the names of these services; those gone are left out."""
+    rows = await conn.execute(NAMES, {"ids": list(service_ids)})
+    return {row.id: row.name for row in rows}
 
 
 async def find(conn: Conn, id_or_name: str) -> Service | None:

@@ -20,7 +20,7 @@ from scheduler.dashboard.overview.overview import LIVE, show_overview
 from scheduler.dashboard.runs.run import act_on_run, send_body, show_process, show_run
 from scheduler.dashboard.runs.runs import show_runs
 from scheduler.dashboard.runs.runs_export import Exports, export_runs
-from scheduler.dashboard.system import settings, system
+from scheduler.dashboard.system import changes, settings, system
 from scheduler.dashboard.tasks import bulk, task_asked
 from scheduler.dashboard.tasks.task import act_on_task, show_task
 from scheduler.dashboard.tasks.tasks import show_tasks
@@ -112,6 +112,7 @@ HANDLERS: list[Any] = [
     *calendars.HANDLERS,
     *system.HANDLERS,
     *settings.HANDLERS,
+    *changes.HANDLERS,
     *admin.HANDLERS,
     watch_live,
     show_nothing,

@@ -15,7 +15,8 @@ async def one(conn: Conn, service: Service, verb: str, run: Started | Finished, 
     """Write what somebody did to a run, at `now` (ms); its task's page has it."""
     change = Change("run", None, str(run.id))
     ref = run.task_id or str(run.id)
-    entry = Entry(kind="run", ref=ref, key=run.task_key, verb=verb, changes=[change])
+    key = run.task_key if run.of_task else None
+    entry = Entry(kind="run", ref=ref, key=key, verb=verb, changes=[change])
     await audit.write(conn, service.id, service.by, [entry], utc(now))
 
 

@@ -8,7 +8,7 @@ from litestar.datastructures import State
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
-from scheduler import exclusions, tasklist
+from scheduler import audit, exclusions, tasklist
 from scheduler.calendars import acts, model
 from scheduler.dashboard import caller, door, page
 from scheduler.dashboard.calendars import calendar_effect, calendar_form, calendar_year
@@ -20,6 +20,7 @@ from scheduler.errors import Conflict, UserError, ValidationFailed
 HOME = "/dashboard/calendars"
 NEW = "/dashboard/new-calendar"
 """Beside the calendars, which may have any word for a name."""
+CHANGES = 5
 TASKS_MOST = 20
 """Tasks that are shown of those that name a calendar."""
 
@@ -59,6 +60,7 @@ async def show_calendar(
     async with engine.database.api.connect() as conn:
         of = await exclusions.get(conn, service_id, name)
         users = await tasklist.keeping_clear(conn, service_id, name, TASKS_MOST + 1)
+        told = await audit.page(conn, service_id, name, kind="calendar", before=None, most=CHANGES)
     year = calendar_year.year_of(request.query_params.get("year", ""), of.rules.timezone, now)
     return await page.large(
         "calendar.html",
@@ -71,6 +73,7 @@ async def show_calendar(
         months=await calendar_year.months(of.rules, year),
         tasks=users[:TASKS_MOST],
         more=len(users) > TASKS_MOST,
+        changes=told,
         said=SAID.get(request.query_params.get("done", ""), ""),
     )
 

@@ -38,7 +38,8 @@ RUNS = 25
 STRIP = 100
 """Runs of the strip and of the charts."""
 NEXT = 5
-CHANGES = 5
+CHANGES, RUN_ACTS = 5, 3
+"""Changes of a page, and acts on runs beside them."""
 REASON_MOST = 500
 """Characters of why a task is paused."""
 
@@ -100,7 +101,7 @@ async def _task_page(
         after=f"?{urlencode({'after': cursor_of(following)})}" if following else None,
         strip=_strip(whole.seen.ended) if cursor is None else None,
         lines=_lines(whole.seen.ended) if cursor is None else None,
-        changes=whole.changes[:CHANGES],
+        changes=newest(whole.changes),
         paused=whole.paused,
         policy=_policy(whole.of, engine),
         nonce=secrets.token_hex(16),
@@ -113,6 +114,13 @@ async def _task_page(
         spans=SPANS,
         act=_undoable(request, whole),
     )
+
+
+def newest(found: Sequence[Found]) -> list[Found]:
+    """Return what a page shows of the changes: the newest, and what was last done to runs."""
+    edits = [each for each in found if each.kind == "task"][:CHANGES]
+    runs = [each for each in found if each.kind == "run"][:RUN_ACTS]
+    return sorted([*edits, *runs], key=lambda each: each.id, reverse=True)
 
 
 def _undoable(request: AnyRequest, whole: Whole) -> UUID | None:
@@ -235,7 +243,7 @@ async def _gone_page(gone: Gone, visitor: Visitor, task_id: str, now: int) -> Re
         visitor=visitor,
         now=now,
         id=task_id,
-        changes=gone.changes[:CHANGES],
+        changes=newest(gone.changes),
         runs=[*gone.seen.live, *gone.seen.ended],
     )
 
