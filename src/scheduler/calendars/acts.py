@@ -3,7 +3,14 @@
 import msgspec
 from msgspec import UNSET
 
-from scheduler import audit, clock, db, exclusions, services, tasklist
+from scheduler import (
+    audit,
+    clock,
+    db,
+    dependents,
+    exclusions,
+    services,
+)
 from scheduler.audit import Entry
 from scheduler.calendars import cost, ical, model
 from scheduler.calendars.model import CalendarFields
@@ -102,7 +109,7 @@ async def _told(conn: Conn, service: Service, of: Stored, verb: str, now: int) -
 
 
 async def _check_free(conn: Conn, of: Stored) -> None:
-    users = await tasklist.naming(conn, of.service_id, of.name, USERS_SHOWN + 1)
+    users = await dependents.naming(conn, of.service_id, of.name, USERS_SHOWN + 1)
     if users:
         more = " and others" if len(users) > USERS_SHOWN else ""
         named = ", ".join(users[:USERS_SHOWN])
