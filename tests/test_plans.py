@@ -19,6 +19,7 @@ from scheduler import (
     backfills,
     changelog,
     config,
+    dependents,
     exclusions,
     executions,
     history,
@@ -359,10 +360,10 @@ async def _task(conn: Conn) -> Definition:
 
 
 async def calendars_asked(conn: Conn, _what: str) -> None:
-    assert len(await tasklist.naming(conn, ALICE, "rare", 4)) == 4
-    assert not await tasklist.naming(conn, BOB, "rare", 4)
-    assert len(await tasklist.keeping_clear(conn, ALICE, "rare", 21)) == 21
-    assert not await tasklist.naming(conn, ALICE, "rar", 4)
+    assert len(await dependents.naming(conn, ALICE, "rare", 4)) == 4
+    assert not await dependents.naming(conn, BOB, "rare", 4)
+    assert len(await dependents.keeping_clear(conn, ALICE, "rare", 21)) == 21
+    assert not await dependents.naming(conn, ALICE, "rar", 4)
     await exclusions.page(conn, ALICE, offset=0, most=100)
     await exclusions.held(conn, ALICE, ["often", "c7"])
     await exclusions.current(conn, {(ALICE, f"c{n}") for n in range(2, 22)})
@@ -419,7 +420,7 @@ async def asked(conn: Conn, what: str) -> None:
         await calendars_asked(conn, what)
     elif what == "calling":
         assert (
-            len(await tasklist.calling(conn, ALICE, "rare", (utc(0), uuid.UUID(int=0)), 1000))
+            len(await dependents.calling(conn, ALICE, "rare", (utc(0), uuid.UUID(int=0)), 1000))
             == 100
         )
     elif what in ("schedules", "pending events", "past events"):

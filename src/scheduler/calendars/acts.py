@@ -3,7 +3,7 @@
 import msgspec
 from msgspec import UNSET
 
-from scheduler import clock, db, exclusions, services, tasklist
+from scheduler import clock, db, exclusions, services, dependents
 from scheduler.calendars import cost, ical, model, told
 from scheduler.calendars.model import CalendarFields
 from scheduler.db import Conn, Database
@@ -95,7 +95,7 @@ async def delete(database: Database, service: Service, calendar: str) -> None:
 
 
 async def _check_free(conn: Conn, of: Stored) -> None:
-    users = await tasklist.naming(conn, of.service_id, of.name, USERS_SHOWN + 1)
+    users = await dependents.naming(conn, of.service_id, of.name, USERS_SHOWN + 1)
     if users:
         more = " and others" if len(users) > USERS_SHOWN else ""
         named = ", ".join(users[:USERS_SHOWN])

@@ -9,7 +9,7 @@ from litestar import Request, Response, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
-from scheduler import asked, audit, tasklist
+from scheduler import asked, audit, dependents
 from scheduler.clock import Slice
 from scheduler.dashboard import caller, page
 from scheduler.dashboard.door import Visitor
@@ -98,7 +98,7 @@ async def show_api(
         conn = await connection.execution_options(isolation_level="REPEATABLE READ")
         of = await found_spec(conn, service_id, trace_id)
         serves = None if of.serving is None else await changes.client(conn, of, of.serving)
-        calling = await tasklist.calling(conn, service_id, of.name, START, CALLERS + 1)
+        calling = await dependents.calling(conn, service_id, of.name, START, CALLERS + 1)
         told = await audit.page(conn, service_id, trace_id, kind="spec", before=None, most=CHANGES)
     misfits = list[Misfit]()
     if serves is not None and of.serving is not None:

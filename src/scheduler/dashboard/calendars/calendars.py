@@ -8,7 +8,7 @@ from litestar.datastructures import State
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
-from scheduler import audit, exclusions, tasklist
+from scheduler import audit, exclusions, dependents
 from scheduler.calendars import acts, model
 from scheduler.dashboard import caller, door, page
 from scheduler.dashboard.calendars import calendar_effect, calendar_form, calendar_year
@@ -59,7 +59,7 @@ async def show_calendar(
     now, service_id = engine.clock.now_ms(), visitor.service.id
     async with engine.database.api.connect() as conn:
         of = await exclusions.get(conn, service_id, name)
-        users = await tasklist.keeping_clear(conn, service_id, name, TASKS_MOST + 1)
+        users = await dependents.keeping_clear(conn, service_id, name, TASKS_MOST + 1)
         told = await audit.page(conn, service_id, name, kind="calendar", before=None, most=CHANGES)
     year = calendar_year.year_of(request.query_params.get("year", ""), of.rules.timezone, now)
     return await page.large(
@@ -180,7 +180,7 @@ async def _previewed(
     service_id = visitor.service.id
     async with engine.database.api.connect() as conn:
         before = await exclusions.get(conn, service_id, name)
-        tasks = await tasklist.keeping_clear(conn, service_id, name, TASKS_MOST)
+        tasks = await dependents.keeping_clear(conn, service_id, name, TASKS_MOST)
     after = await acts.edited(before, fields)
     async with engine.database.api.connect() as conn:
         now = engine.clock.now_ms()
@@ -203,7 +203,7 @@ async def _ask_delete(
 ) -> Response[Any]:
     async with engine.database.api.connect() as conn:
         of = await exclusions.get(conn, visitor.service.id, name)
-        users = await tasklist.keeping_clear(conn, visitor.service.id, name, TASKS_MOST + 1)
+        users = await dependents.keeping_clear(conn, visitor.service.id, name, TASKS_MOST + 1)
     return page.answer(
         "calendar_delete.html",
         status=200 if refused is None else refused.status,

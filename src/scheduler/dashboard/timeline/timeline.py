@@ -11,7 +11,13 @@ import msgspec
 from litestar import Request, Response, get
 from litestar.di import NamedDependency
 
-from scheduler import agenda, asked, exclusions, planner, tally
+from scheduler import (
+    agenda,
+    asked,
+    exclusions,
+    outlook,
+    tally,
+)
 from scheduler.agenda import Agenda
 from scheduler.clock import Slice
 from scheduler.dashboard import page, typed
@@ -124,7 +130,7 @@ async def _known(conn: Conn, service_id: UUID, since: int, now: int) -> Known:
     ended, _ = await tally.series(conn, service_id, since, minute, HOUR // 1000, minute)
     found = await agenda.read(conn, service_id, KINDS_MOST + 1)
     keys = [key for each in found.alike for key in each.keys][:LIMITED_MOST]
-    plans = await planner.planned(conn, service_id, keys) if keys else {}
+    plans = await outlook.planned(conn, service_id, keys) if keys else {}
     wanted = {(service_id, name) for each in found.alike for name in each.bounds.calendars}
     calendars = await exclusions.current(conn, wanted) if wanted else {}
     return Known(ended, found, plans, {name: each for (_, name), each in calendars.items()})
