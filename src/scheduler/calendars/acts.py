@@ -3,7 +3,7 @@
 import msgspec
 from msgspec import UNSET
 
-from scheduler import clock, db, exclusions, services, dependents
+from scheduler import clock, db, dependents, exclusions, services
 from scheduler.calendars import cost, ical, model, told
 from scheduler.calendars.model import CalendarFields
 from scheduler.db import Conn, Database

@@ -8,7 +8,7 @@ from litestar.datastructures import State
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
-from scheduler import audit, exclusions, dependents
+from scheduler import audit, dependents, exclusions
 from scheduler.calendars import acts, model
 from scheduler.dashboard import caller, door, page
 from scheduler.dashboard.calendars import calendar_effect, calendar_form, calendar_year
