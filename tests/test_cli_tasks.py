@@ -199,15 +199,15 @@ async def test_the_short_flags_are_those_of_the_contract(tasks, tmp_path):
     file = tmp_path / "task.json"
     file.write_text(json.dumps({"url": "http://127.0.0.1:9/", "name": "of the file"}))
     words = ["create", "-i", "x", "-n", "of the flag", "-d", "d", "-s", "paused"]
-    made = told(await tasks(*words, "-t", "2030-01-01T00:00:00Z", "-f", str(file), "-o", "json"))
+    made = told(await tasks(*words, "-t", "2090-01-01T00:00:00Z", "-f", str(file), "-o", "json"))
     assert (made["id"], made["name"], made["status"]) == ("x", "of the flag", "paused")
     assert made["description"] == "d"
     failed(await tasks("create", "-i", "y", "-n", "y", "-c", "echo"), 1, "commands.enabled")
     assert [task["id"] for task in told(await tasks("list", "-s", "paused", "-o", "json"))] == ["x"]
-    words = ["scheduled", "-f", "2029-12-31T00:00:00Z", "-t", "2030-01-02T00:00:00Z", "-o", "json"]
+    words = ["scheduled", "-f", "2089-12-31T00:00:00Z", "-t", "2090-01-02T00:00:00Z", "-o", "json"]
     assert told(await tasks(*words)) == []  # paused
     update = ["update", "-i", "x", "-s", "active", "-n", "y", "-d", "e", "-t"]
-    assert (await tasks(*update, "2030-01-01T12:00:00Z")).exit_code == 0
+    assert (await tasks(*update, "2090-01-01T12:00:00Z")).exit_code == 0
     assert [task["id"] for task in told(await tasks(*words))] == ["x"]
 
 
@@ -237,7 +237,7 @@ YAML = """
 id: y
 name: no          # a text, as it would be in JSON
 url: http://127.0.0.1:9/
-scheduled_at: 2030-01-01T00:00:00Z
+scheduled_at: 2090-01-01T00:00:00Z
 follow_redirects: true
 payload: {big: 12345678901234567890}
 """
@@ -248,7 +248,7 @@ async def test_a_file_may_be_yaml_json_or_standard_input(tasks, alice, tmp_path)
     file.write_text(YAML)
     made = told(await tasks("create", "--file", str(file), "--priority", "3", "-o", "json"))
     assert (made["name"], made["priority"], made["follow_redirects"]) == ("no", 3, True)
-    assert made["scheduled_at"] == "2030-01-01T00:00:00.000Z"
+    assert made["scheduled_at"] == "2090-01-01T00:00:00.000Z"
     assert json.loads(made["payload"]) == {"big": 12345678901234567890}
 
     got = await tasks("get", "y", "-o", "json")

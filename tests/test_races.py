@@ -14,6 +14,7 @@ from uuid import UUID
 
 import asyncpg
 import httpx
+import msgspec
 import pytest
 
 from conftest import App, eventually, running
@@ -150,6 +151,12 @@ async def silenced(program: App) -> None:
         pass
 
 
+def claiming_early(program: App) -> None:
+    """Let a program hold a run for long enough that what is asked meanwhile arrives."""
+    claims = program.engine.dispatcher._claims
+    claims._settings = msgspec.structs.replace(claims._settings, ahead_seconds=5)
+
+
 HELD_RUNS = [
     ("there", "edit", 1, "succeeded"),
     ("there", "pause", 0, None),
@@ -166,7 +173,8 @@ async def test_a_run_held_for_its_instant(app, alice, there, conn, receiver, cas
     where, change, requests, state = case
     holder, other = (app, there) if where == "here" else (there, app)
     await silenced(other)
-    at = now_ms() + 700
+    claiming_early(holder)
+    at = now_ms() + 2500
     await create(alice, receiver, frequency=1, unit="hour", overlap="allow",
                  scheduled_at=datetime.fromtimestamp(at / 1000, UTC).isoformat())  # fmt: skip
     run = await only_run(conn)
@@ -195,8 +203,9 @@ async def test_an_execute_puts_the_run_that_another_replica_holds_behind_it(
 ):
     """Its instant comes while the one by hand is under way: with `skip` it is skipped."""
     app.engine.dispatcher.crew.stalled = set  # nothing is left to others
+    claiming_early(there)
     async with app.engine.dispatcher._claiming:
-        at = datetime.now(UTC) + timedelta(seconds=0.9)
+        at = datetime.now(UTC) + timedelta(seconds=2.5)
         await create(alice, receiver, frequency=1, unit="hour", scheduled_at=at.isoformat())
         run = await only_run(conn)
         await held_by(there, run)
@@ -244,8 +253,8 @@ async def test_what_is_asked_of_a_task_while_its_run_is_being_claimed_is_heard(
             answered.append(asked.status_code)
         await refresh(*values)
 
-    await create(alice, receiver, scheduled_at=soon(0.9))
     monkeypatch.setattr(secrets, "refresh", refresh_slowly)
+    await create(alice, receiver, scheduled_at=soon(0.9))
     await eventually(lambda: no_run_left(conn))
     assert answered == [204 if change == "delete" else 200]
     await past(app.engine, now_ms() + 1000)

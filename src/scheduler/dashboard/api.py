@@ -20,7 +20,7 @@ from scheduler.dashboard.overview.overview import LIVE, show_overview
 from scheduler.dashboard.runs.run import act_on_run, send_body, show_process, show_run
 from scheduler.dashboard.runs.runs import show_runs
 from scheduler.dashboard.runs.runs_export import Exports, export_runs
-from scheduler.dashboard.system import settings, system
+from scheduler.dashboard.system import changes, settings, system
 from scheduler.dashboard.tasks import bulk, task_asked
 from scheduler.dashboard.tasks.task import act_on_task, show_task
 from scheduler.dashboard.tasks.tasks import show_tasks
@@ -31,9 +31,9 @@ from scheduler.errors import UserError
 from scheduler.specs.performer import OperationPerformer
 
 CONTRIBUTORS = [
-    LIVE,
-    Contributor(apis.slots, apis.SECONDS),
-    Contributor(system.slots, system.SECONDS),
+    *LIVE,
+    Contributor("spec", apis.slots, apis.SECONDS),
+    Contributor("system", system.slots, system.SECONDS),
 ]
 """What pages add to the stream of a service that somebody watches."""
 
@@ -112,6 +112,7 @@ HANDLERS: list[Any] = [
     *calendars.HANDLERS,
     *system.HANDLERS,
     *settings.HANDLERS,
+    *changes.HANDLERS,
     *admin.HANDLERS,
     watch_live,
     show_nothing,

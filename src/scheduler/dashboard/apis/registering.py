@@ -14,7 +14,9 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath
 from msgspec import UNSET
 
-from scheduler import tasklist
+from scheduler import (
+    dependents,
+)
 from scheduler.dashboard import page, sent
 from scheduler.dashboard.apis.apis import CALLERS, found_spec
 from scheduler.dashboard.door import Visitor
@@ -172,7 +174,7 @@ async def ask_to_archive(trace_id: FromPath[str], visitor: Who, engine: Machine)
     """Ask whether a spec is to go, and say what calls it."""
     async with engine.database.api.connect() as conn:
         of = await found_spec(conn, visitor.service.id, trace_id)
-        calling = await tasklist.calling(conn, visitor.service.id, of.name, START, CALLERS + 1)
+        calling = await dependents.calling(conn, visitor.service.id, of.name, START, CALLERS + 1)
     return page.answer("api_archive.html", visitor=visitor, of=of, calling=calling, most=CALLERS)
 
 
