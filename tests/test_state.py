@@ -17,8 +17,9 @@ from test_cancel import soon
 from test_history import finish
 from test_ledger import create
 from test_queue import database, definition, now_ms
+from test_races import locked, waiting
 
-__all__ = ["database"]
+__all__ = ["database", "locked"]
 
 
 async def row_of(conn: Any, task_id: str) -> Any:
@@ -202,6 +203,19 @@ async def test_an_edit_that_races_with_a_flush_has_the_last_word(app, alice, con
             alice.put("/tasks/t", json={"status": status}), app.engine.standing.flush()
         )
     await eventually(lambda: at_rest(alice, conn))
+
+
+async def test_a_flush_waits_for_what_another_has_in_hand(app, alice, conn, receiver, locked):
+    receiver.then(400)
+    await create(alice, id="t", url=receiver.url)
+    async with locked("SELECT FROM task_state FOR UPDATE"):
+        await alice.post("/tasks/t/execute")
+        await waiting(conn)
+        another = asyncio.create_task(app.engine.standing.flush())
+        await waiting(conn)
+        assert not another.done()
+    await another
+    assert (await row_of(conn, "t"))["last"] == "failed"
 
 
 async def at_rest(alice: Any, conn: Any) -> None:

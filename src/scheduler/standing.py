@@ -3,6 +3,7 @@
 What a process that died had not written is worked out again from history.
 """
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -82,6 +83,7 @@ class Standing:
         self._again: dict[UUID, None] = {}
         self._known: dict[UUID, int] = {}
         """Versions of tasks whose row says for ever: pending, and the last run succeeded."""
+        self._flushing = asyncio.Lock()
 
     def note(self, end: End) -> None:
         """Take in an end that was written."""
@@ -109,7 +111,14 @@ class Standing:
         self._open[new.line.key] = new if old is None else _joined(old, new)
 
     async def flush(self) -> None:
-        """Write what was gathered; what cannot be written now is kept."""
+        """Write what was gathered, after what another flush has in hand.
+
+        What cannot be written now is kept.
+        """
+        async with self._flushing:
+            await self._flush()
+
+    async def _flush(self) -> None:
         if not self._alone():
             self._known.clear()
         gathered, self._open = self._open, {}
