@@ -9,7 +9,7 @@ from litestar.datastructures import State
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
-from scheduler import asked, config, installation, services, usage
+from scheduler import asked, config, installation, services, tokens, usage
 from scheduler.admin import acts
 from scheduler.admin.model import QUOTAS, ServiceFields
 from scheduler.dashboard import door, page
@@ -17,7 +17,7 @@ from scheduler.dashboard.admin import admin_door
 from scheduler.dashboard.admin.admin_door import Admin
 from scheduler.engine import Engine
 from scheduler.errors import Conflict, Detail, UserError, ValidationFailed
-from scheduler.service import Service, Token
+from scheduler.service import MOST, MOST_OF_OTHERS, By, Service, Token
 
 COUNT = 25
 """Services of a page."""
@@ -25,8 +25,8 @@ PAGES_MOST = 400
 COUNTED = 1000
 """As far as the list counts what is of one service."""
 REASON_MOST = 500
-AMOUNT_MOST = 2**31 - 1
 HOME = admin_door.HOME
+BY = By("admin page")
 
 AnyRequest = Request[Any, Any, Any]
 Who = NamedDependency[Admin]
@@ -101,7 +101,7 @@ async def create_service(
     """Create a service; its secrets are in this answer, and nowhere else."""
     sent = await door.own_form(request, state, admin)
     try:
-        made = await acts.create(engine.database, _fields(sent))
+        made = await acts.create(engine.database, BY, _fields(sent))
     except (ValidationFailed, Conflict) as e:
         return await _list(request, admin, engine, e, sent)
     return page.answer(
@@ -119,13 +119,13 @@ def _fields(sent: Sent) -> ServiceFields:
     """Return what a form says of a service. Raises ValidationFailed, with every field."""
     wrong, amounts = list[Detail](), dict[str, int | None]()
     for name in QUOTAS:
-        text = sent.get(name, "").strip().replace(",", "")
+        text, most = sent.get(name, "").strip().replace(",", ""), MOST.get(name, MOST_OF_OTHERS)
         if not text:
             amounts[name] = None
-        elif text.isascii() and text.isdecimal() and len(text) < 12 and int(text) <= AMOUNT_MOST:
+        elif text.isascii() and text.isdecimal() and len(text) < 18 and int(text) <= most:
             amounts[name] = int(text)
         else:
-            said = f"a whole number to {AMOUNT_MOST:,}, 0 for no limit, empty for the default"
+            said = f"a whole number to {most:,}, 0 for no limit, empty for the default"
             wrong.append(Detail(name, said))
     name = sent.get("name", "").strip()
     try:
@@ -184,9 +184,9 @@ async def _service(
 async def _seen(ref: str, engine: Engine, now: int) -> Seen:
     async with engine.database.api.connect() as conn:
         service = _limited(await services.get(conn, ref), engine.settings.quotas)
-        tokens = await services.tokens(conn, service.id)
+        there = await tokens.of_service(conn, service.id)
         used = await usage.of_services(conn, [service], now)
-    return Seen(service, tokens, used[service.id])
+    return Seen(service, there, used[service.id])
 
 
 def _values(of: Service) -> Sent:
@@ -203,7 +203,7 @@ async def change_service(
     """Change a service's name, quotas, or whether it may run commands."""
     sent = await door.own_form(request, state, admin)
     try:
-        face = await acts.update(engine.database, engine.settings.quotas, ref, _fields(sent))
+        face = await acts.update(engine.database, BY, engine.settings.quotas, ref, _fields(sent))
     except (ValidationFailed, Conflict) as e:
         return await _service(ref, request, admin, engine, e, sent)
     state.gate.forget(UUID(face.service_id))
@@ -218,7 +218,7 @@ async def rotate_service(
     sent = await door.own_form(request, state, admin)
     signing, newest = sent.get("what") == "signing", services.as_id(sent.get("newest", ""))
     try:
-        face = await acts.rotate(engine.database, ref, signing=signing, newest=newest)
+        face = await acts.rotate(engine.database, BY, ref, signing=signing, newest=newest)
     except Conflict as e:
         return await _service(ref, request, admin, engine, e)
     state.gate.forget(UUID(face.service_id))
@@ -243,7 +243,7 @@ async def revoke_service(
     if token is None:
         raise ValidationFailed.of("token_id", "must be a token's id, a UUID")
     try:
-        face = await acts.revoke(engine.database, ref, token, last="last" in sent)
+        face = await acts.revoke(engine.database, BY, ref, token, last="last" in sent)
     except Conflict as e:
         return await _service(ref, request, admin, engine, e)
     state.gate.forget(UUID(face.service_id))
@@ -279,7 +279,7 @@ async def delete_service(
         name = (await services.get(conn, ref)).name
     if typed != name:
         return await _ask_delete(ref, admin, engine, typed or " ")
-    gone = await acts.delete(engine.database, engine.settings.auth, ref, engine.recall)
+    gone = await acts.delete(engine.database, BY, engine.settings.auth, ref, engine.recall)
     state.gate.forget(gone)
     return page.leading(f"{HOME}?done=deleted")
 

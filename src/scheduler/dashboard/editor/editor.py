@@ -12,7 +12,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath
 
 from scheduler import task
-from scheduler.dashboard import page, posted
+from scheduler.dashboard import page, posted, typed
 from scheduler.dashboard.door import Visitor
 from scheduler.dashboard.editor import curl, fields, filling, previewing, sheet
 from scheduler.dashboard.editor.copies import show_copies
@@ -48,25 +48,30 @@ async def show_new(request: AnyRequest, visitor: Who, engine: Machine) -> Respon
     Or with the operation of a `service` that is at `endpoint` with `method`.
     """
     asked = request.query_params
-    made = Sheet(draft=filling.blank())
+    zone = typed.readers_zone(request)
+    made = Sheet(draft=filling.blank(zone))
     if asked.get("service"):
         endpoint = f"{asked.get('method', 'GET')} {asked.get('endpoint', '')}".strip()
         made.draft.values |= {"action": "operation", "service": asked["service"]}
         made.draft.values["endpoint"] = endpoint
     if asked.get("from"):
-        await _duplicate(engine, visitor, made, asked["from"])
+        await _duplicate(engine, visitor, made, asked["from"], zone)
     if asked.get("curl"):
         await _paste(made, asked["curl"])
     return await sheet.answer(engine, visitor, made)
 
 
-async def _duplicate(engine: Engine, visitor: Visitor, made: Sheet, task_id: str) -> None:
+async def _duplicate(
+    engine: Engine, visitor: Visitor, made: Sheet, task_id: str, zone: str
+) -> None:
     async with engine.database.api.connect() as conn:
         of = await task.get(conn, visitor.service.id, task_id)
     made.draft = filling.of_task(of, engine.clock.now_ms())
     values = made.draft.values
     values |= {"id": "", "status": "active", "paused_until": ""}
     values["name"] = f"{values['name'][:193]}, copy"
+    if values["times_in"] == "UTC" and not any(values[name] for name in fields.TIMES):
+        values["times_in"] = zone
     for row in (*made.draft.headers, *made.draft.env):
         if row.value == MASK:
             row.value = ""
@@ -100,7 +105,7 @@ async def send_new(
 ) -> Response[Any]:
     """Create the task that the form describes, or change the form itself; then its page."""
     sent = await posted.posted(request, state, visitor)
-    made = _sheet(sent)
+    made = _sheet(sent, typed.readers_zone(request))
     if not await _reshaped(made, sent):
         try:
             read = model.read_fields(msgspec.json.encode(await _body(engine, visitor, made)))
@@ -181,10 +186,10 @@ def _changed(draft: Draft, was: dict[str, str]) -> set[str]:
     return {name for name, stamp in draft.stamps().items() if was.get(name) != stamp}
 
 
-def _sheet(sent: Posted) -> Sheet:
+def _sheet(sent: Posted, zone: str) -> Sheet:
     """Return the form that was sent; one that holds no trigger is that of another page."""
     begun = bool(sent.one("trigger"))
-    return Sheet(draft=fields.read(sent) if begun else filling.blank(), curl=sent.one("curl"))
+    return Sheet(draft=fields.read(sent) if begun else filling.blank(zone), curl=sent.one("curl"))
 
 
 async def _edited(engine: Engine, visitor: Visitor, sent: Posted, task_id: str) -> Sheet:
@@ -281,9 +286,9 @@ async def _preview(engine: Engine, visitor: Visitor, made: Sheet, *, quiet: bool
             made.said += previewing.reasons(e)
 
 
-async def _unsaved(engine: Engine, visitor: Visitor, sent: Posted) -> Sheet:
+async def _unsaved(engine: Engine, visitor: Visitor, sent: Posted, zone: str) -> Sheet:
     task_id = sent.one("task")
-    return await _edited(engine, visitor, sent, task_id) if task_id else _sheet(sent)
+    return await _edited(engine, visitor, sent, task_id) if task_id else _sheet(sent, zone)
 
 
 @post(
@@ -297,7 +302,7 @@ async def preview_form(
 ) -> Response[Any]:
     """Return when the task of a form would be due: a part of the page, or all of it."""
     sent = await posted.posted(request, state, visitor)
-    made = await _unsaved(engine, visitor, sent)
+    made = await _unsaved(engine, visitor, sent, typed.readers_zone(request))
     await _preview(engine, visitor, made)
     if sent.one("part"):
         return page.answer("editor_preview.html", sheet=made, now=engine.clock.now_ms())
@@ -316,7 +321,7 @@ async def try_form(
 ) -> Response[Any]:
     """Make the call that a form describes, once, and show what came of it."""
     sent = await posted.posted(request, state, visitor)
-    made = await _unsaved(engine, visitor, sent)
+    made = await _unsaved(engine, visitor, sent, typed.readers_zone(request))
     status = 200
     try:
         made.trial = await tried(

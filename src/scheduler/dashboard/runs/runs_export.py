@@ -10,7 +10,7 @@ import asyncio
 import csv
 import io
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager, suppress
 from typing import Any
 from uuid import UUID
@@ -29,7 +29,7 @@ from scheduler.dashboard.door import Visitor
 from scheduler.dashboard.runs import runs
 from scheduler.db import utc
 from scheduler.engine import Engine
-from scheduler.errors import TooManyRequests
+from scheduler.errors import Detail, TooManyRequests, ValidationFailed
 from scheduler.runs.api import read_cursor
 from scheduler.runs.model import ShownRun
 
@@ -114,7 +114,11 @@ async def export_runs(
 ) -> Response[Any]:
     """Send the runs that fit the address as a file."""
     kind = request.url.path.rpartition(".")[2]
-    wanted, now = runs.asked(request.query_params), engine.clock.now_ms()
+    now = engine.clock.now_ms()
+    asked, wrong = runs.asked(request.query_params)
+    if wrong:
+        raise ValidationFailed.all([Detail(*each) for each in wrong.items()])
+    wanted = runs.due(asked, now)
     exports.check(visitor.service.id)
     first = await runs.found(engine, visitor.service.id, wanted, None, now, COUNT)
     name = f"runs-{utc(now):%Y%m%dT%H%M%SZ}.{kind}"
@@ -154,7 +158,7 @@ async def _limit(stopping: asyncio.Event, cut: Callable[[], None]) -> None:
 async def _file(
     engine: Engine,
     service_id: UUID,
-    wanted: dict[str, str],
+    wanted: Mapping[str, str],
     some: runs.Shown,
     shape: Shape,
     exports: Exports,

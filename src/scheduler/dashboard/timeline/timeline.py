@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from typing import Any
-from urllib.parse import unquote, urlencode
+from urllib.parse import urlencode
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -19,7 +19,7 @@ from scheduler import (
 )
 from scheduler.agenda import Agenda
 from scheduler.clock import Slice
-from scheduler.dashboard import page
+from scheduler.dashboard import page, typed
 from scheduler.dashboard.door import Visitor
 from scheduler.dashboard.timeline import forecast, weeks
 from scheduler.dashboard.timeline.forecast import Forecast
@@ -36,8 +36,6 @@ Who = NamedDependency[Visitor]
 Machine = NamedDependency[Engine]
 AnyRequest = Request[Any, Any, Any]
 
-ZONE = "scheduler_zone"
-"""The cookie in which the script keeps the reader's time zone."""
 KINDS_MOST = 10_000
 """So many kinds of tasks, by trigger and bounds, are reckoned with."""
 LIMITED_MOST = 1000
@@ -58,7 +56,7 @@ class Known(msgspec.Struct, frozen=True):
 async def show_timeline(request: AnyRequest, visitor: Who, engine: Machine) -> Response[Any]:
     """Return the page; `zone` says whose days, `hour` which one's tasks are listed."""
     now = engine.clock.now_ms()
-    own = _own(request)
+    own = typed.readers_zone(request)
     zone = _zone(request.query_params.get("zone") or own)
     since, until = weeks.span(now, zone)
     hour = _hour(request, since, until, now)
@@ -91,14 +89,6 @@ async def show_timeline(request: AnyRequest, visitor: Who, engine: Machine) -> R
         leading=lambda cell: _leading(cell, now, zone),
         said=lambda day, cell: _said(day, cell, now),
     )
-
-
-def _own(request: AnyRequest) -> str:
-    """Return the zone that the reader's browser told us of; UTC where it told of none."""
-    try:
-        return check_zone(unquote(request.cookies.get(ZONE, "UTC")))
-    except ValueError:
-        return "UTC"
 
 
 def _zone(name: str) -> str:

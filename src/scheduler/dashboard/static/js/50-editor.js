@@ -107,12 +107,5 @@
       else return;
       event.preventDefault();
     });
-    // Times of a new task are meant where its writer is.
-    const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
-    const field = editor.elements.namedItem("times_in");
-    const times = [...editor.querySelectorAll("[type=datetime-local]")];
-    const known = document.querySelector(`#zones option[value="${CSS.escape(zone ?? "")}"]`);
-    if (!editor.elements.namedItem("task") && field.value === "UTC" && known)
-      if (times.every((each) => !each.value)) field.value = zone;
   }
 }
