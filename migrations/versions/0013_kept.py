@@ -20,6 +20,8 @@ CREATE TABLE kept_mark (
 INSERT INTO kept_mark (one) VALUES (true);
 """
 
+COUNTED_AGAIN = ("kept_mark", "service.kept_bytes")
+
 DOWN = """
 DROP TABLE kept_mark;
 ALTER TABLE service DROP COLUMN kept_bytes, DROP COLUMN max_kept_bytes;

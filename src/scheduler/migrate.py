@@ -86,7 +86,7 @@ async def down(url: str, revision: str) -> Status:
 
 
 async def lost(url: str, revision: str) -> dict[str, int]:
-    """Return what `down` to a revision drops for good: tables and how many rows they have.
+    """Return what `down` to a revision drops for good: tables and columns, and how many rows of it.
 
     Not what is counted again of the rest. Nothing where there is no such way: `down` refuses it.
     Raises StartupError.
@@ -97,6 +97,7 @@ async def lost(url: str, revision: str) -> dict[str, int]:
 
 
 DROPPED = re.compile(r"^(?:DROP TABLE (\w+)|DELETE FROM (\w+) (WHERE .*?));$", re.MULTILINE)
+ALTERED = re.compile(r"^ALTER TABLE (\w+)\s([^;]*);$", re.MULTILINE)
 
 
 def _lost(connection: Connection, revision: str) -> dict[str, int]:
@@ -114,6 +115,11 @@ def _lost(connection: Connection, revision: str) -> dict[str, int]:
             if table not in again:
                 rows = f"SELECT count(*) FROM {table or of} {which}"
                 found[table or of] = connection.execute(text(rows)).scalar_one()
+        for table, columns in ALTERED.findall(each.module.DOWN):
+            for column in re.findall(r"DROP COLUMN (\w+)", columns):
+                if f"{table}.{column}" not in again:
+                    rows = f"SELECT count({column}) FROM {table}"
+                    found[f"{table}.{column}"] = connection.execute(text(rows)).scalar_one()
     return {table: count for table, count in found.items() if count}
 
 
