@@ -12,7 +12,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath
 
 from scheduler import task
-from scheduler.dashboard import page, posted, typed
+from scheduler.dashboard import door, page, posted, typed
 from scheduler.dashboard.door import Visitor
 from scheduler.dashboard.editor import curl, fields, filling, previewing, sheet
 from scheduler.dashboard.editor.copies import show_copies
@@ -235,6 +235,9 @@ def _take(draft: Draft, stored: Draft, name: str) -> None:
 async def _reshaped(made: Sheet, sent: Posted) -> bool:
     """Do what a button asks of the form itself; False where it is to be saved."""
     asked, draft = sent.one("do"), made.draft
+    if sent.again:
+        made.notes.append(door.SHOWN)
+        return True
     dropped = DROP.fullmatch(asked)
     if asked == "add-header":
         draft.headers.append(Row())
@@ -303,6 +306,8 @@ async def preview_form(
     """Return when the task of a form would be due: a part of the page, or all of it."""
     sent = await posted.posted(request, state, visitor)
     made = await _unsaved(engine, visitor, sent, typed.readers_zone(request))
+    if await _reshaped(made, sent):
+        return await sheet.answer(engine, visitor, made)
     await _preview(engine, visitor, made)
     if sent.one("part"):
         return page.answer("editor_preview.html", sheet=made, now=engine.clock.now_ms())
@@ -322,6 +327,8 @@ async def try_form(
     """Make the call that a form describes, once, and show what came of it."""
     sent = await posted.posted(request, state, visitor)
     made = await _unsaved(engine, visitor, sent, typed.readers_zone(request))
+    if await _reshaped(made, sent):
+        return await sheet.answer(engine, visitor, made)
     status = 200
     try:
         made.trial = await tried(
