@@ -118,13 +118,14 @@ async def create(
     token: str | None = None,
     quotas: Quotas | None = None,
     vault: Vault | None = None,
+    secret: bytes | None = None,
 ) -> Created:
-    """Create a service; `vault` seals its signing secret.
+    """Create a service; `vault` seals its signing secret, a random one unless it is given.
 
     Raises ValidationFailed for a bad name, Conflict for one that is taken.
     """
     check_name(name)
-    key, secret = uuid.uuid4(), secrets.token_bytes(SECRET_BYTES)
+    key, secret = uuid.uuid4(), secret or secrets.token_bytes(SECRET_BYTES)
     values = {"id": key, "name": name, "allow_commands": allow_commands}
     values |= msgspec.structs.asdict(quotas or Quotas())
     stored = (vault or Vault()).seal_bytes(secret, key, SIGNING)
@@ -305,6 +306,12 @@ TOKENS = text("""
 SELECT id, created_at, last_used_at, revoked_at FROM token WHERE service_id = :service_id
 ORDER BY created_at DESC, id
 """)
+CREDENTIALS = text("""
+SELECT s.signing_secret, t.id, t.created_at, t.last_used_at, t.revoked_at
+FROM service s LEFT JOIN token t ON t.service_id = s.id
+WHERE s.id = :service_id ORDER BY t.created_at DESC, t.id
+""")
+MADE = text("SELECT id, revoked_at FROM token WHERE service_id = :service_id AND hash = :hash")
 REVOKE = text("""
 UPDATE token SET revoked_at = now()
 WHERE service_id = :service_id AND id = ANY(:ids) AND revoked_at IS NULL
@@ -336,13 +343,27 @@ async def tokens(conn: Conn, service_id: UUID) -> list[Token]:
     return [Token(*row) for row in await conn.execute(TOKENS, {"service_id": service_id})]
 
 
-async def rotate(conn: Conn, service_id: UUID, newest: UUID | None = None) -> Issued:
+async def credentials(conn: Conn, service_id: UUID) -> tuple[list[Token], bytes]:
+    """Return what `tokens` does, and the signing secret as it is stored. Raises NotFound."""
+    rows = (await conn.execute(CREDENTIALS, {"service_id": service_id})).all()
+    if not rows:
+        raise NotFound(f"there is no service {service_id}")
+    return [Token(*row[1:]) for row in rows if row.id is not None], rows[0].signing_secret
+
+
+async def rotate(
+    conn: Conn, service_id: UUID, newest: UUID | None = None, token: str | None = None
+) -> Issued:
     """Make a new token beside the newest live one; an older live one is revoked.
 
-    Raises NotFound; Conflict where the `newest` is not the newest one any more: who asked twice
-    would revoke a token that is in use.
+    One that is given and was made before is returned again. Raises NotFound; Conflict where the
+    `newest` is not the newest one any more: who asked twice would revoke a token that is in use.
     """
     await lock(conn, service_id)
+    if token is not None:
+        before = await _made_before(conn, service_id, token)
+        if before is not None:
+            return before
     there = await tokens(conn, service_id)
     live = [token.id for token in there if token.revoked_at is None]
     if newest is not None and live[:1] != [newest]:
@@ -351,7 +372,16 @@ async def rotate(conn: Conn, service_id: UUID, newest: UUID | None = None) -> Is
     old = (live[1:] + revoked)[REVOKED_KEPT:]
     await conn.execute(REVOKE, {"service_id": service_id, "ids": live[1:]})
     await conn.execute(FORGET_TOKENS, {"service_id": service_id, "ids": old})
-    return await _issue(conn, service_id)
+    return await _issue(conn, service_id, token)
+
+
+async def _made_before(conn: Conn, service_id: UUID, token: str) -> Issued | None:
+    row = (
+        await conn.execute(MADE, {"service_id": service_id, "hash": digest(token)})
+    ).one_or_none()
+    if row is not None and row.revoked_at is not None:
+        raise Conflict("this form made a token before, and that was revoked; look at the list")
+    return None if row is None else Issued(row.id, token)
 
 
 async def _issue(conn: Conn, service_id: UUID, token: str | None = None) -> Issued:

@@ -32,12 +32,36 @@ def shown_secret(secret: bytes) -> str:
     return "whsec_" + base64.b64encode(secret).decode()
 
 
+def present(vault: Vault, service_id: UUID, raw: bytes) -> bytes:
+    """Return a signing secret, by what is stored of it: where it does not open, just that."""
+    try:
+        return vault.open_bytes(raw, service_id, SIGNING)
+    except SealError:
+        return raw
+
+
+async def make_secret(
+    conn: Conn, vault: Vault, service_id: UUID, secret: bytes, check: Callable[[bytes], None]
+) -> None:
+    """Give a service this signing secret, once; `check` is asked about the one that goes."""
+    await services.lock(conn, service_id)
+    raw = (await stored(conn, [service_id]))[service_id]
+    before = present(vault, service_id, raw)
+    if before != secret:
+        check(before)
+        await _set(conn, vault, service_id, secret)
+
+
 async def rotate_secret(conn: Conn, vault: Vault, service_id: UUID) -> bytes:
     """Give a service a new signing secret, and return it; the old one signs no more."""
     secret = secrets.token_bytes(services.SECRET_BYTES)
+    await _set(conn, vault, service_id, secret)
+    return secret
+
+
+async def _set(conn: Conn, vault: Vault, service_id: UUID, secret: bytes) -> None:
     stored = vault.seal_bytes(secret, service_id, SIGNING)
     await conn.execute(SET, {"service_id": service_id, "secret": stored})
-    return secret
 
 
 async def stored(conn: Conn, service_ids: Collection[UUID]) -> dict[UUID, bytes]:

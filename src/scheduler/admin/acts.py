@@ -25,7 +25,7 @@ from scheduler.installation import Pause
 from scheduler.processes import model as processes
 from scheduler.sealing import SIGNING, SealError
 from scheduler.service import Quotas
-from scheduler.signing import rotate_secret, shown_secret, stored
+from scheduler.signing import make_secret, rotate_secret, shown_secret, stored
 from scheduler.specs import model as specs
 from scheduler.specs import responses
 
@@ -35,8 +35,16 @@ ROOMS = (processes.remove_service, specs.remove_service, responses.remove_servic
 """What deletes a service's rows in the tables of the rooms."""
 
 
-async def create(database: Database, fields: ServiceFields) -> ShownService:
-    """Create a service. Raises ValidationFailed and Conflict."""
+async def create(
+    database: Database,
+    fields: ServiceFields,
+    token: str | None = None,
+    secret: bytes | None = None,
+) -> ShownService:
+    """Create a service, with random secrets unless they are given.
+
+    Raises ValidationFailed and Conflict.
+    """
     if fields.name is UNSET:
         raise ValidationFailed.of("name", "is needed: 1 to 200 printable characters")
     async with database.api.begin() as conn:
@@ -45,7 +53,9 @@ async def create(database: Database, fields: ServiceFields) -> ShownService:
             fields.name,
             allow_commands=fields.allow_commands is True,
             quotas=Quotas(**fields.quotas()),
+            token=token,
             vault=database.vault,
+            secret=secret,
         )
     return shown_created(made)
 
@@ -102,9 +112,14 @@ async def update(
 
 @db.again
 async def rotate(
-    database: Database, ref: str, *, signing: bool, newest: UUID | None = None
+    database: Database,
+    ref: str,
+    *,
+    signing: bool,
+    newest: UUID | None = None,
+    token: str | None = None,
 ) -> ShownService:
-    """Make a new token, or a new signing secret, and show it once.
+    """Make a new token, or a new signing secret, and show it once; a `token` that is given, once.
 
     Raises NotFound; Conflict where the `newest` token is not the newest one any more.
     """
@@ -115,9 +130,25 @@ async def rotate(
             secret = await rotate_secret(conn, database.vault, service.id)
             face.signing_secret = shown_secret(secret)
         else:
-            issued = await services.rotate(conn, service.id, newest)
+            issued = await services.rotate(conn, service.id, newest, token)
             face.token, face.token_id = issued.token, str(issued.id)
             face.tokens = shown_tokens(await services.tokens(conn, service.id))
+    return face
+
+
+@db.again
+async def make_signing(
+    database: Database, ref: str, secret: bytes, check: Callable[[bytes], None]
+) -> ShownService:
+    """Give a service this signing secret, once, and show it.
+
+    `check` is asked about the one before, and raises where it is not to go. Raises NotFound.
+    """
+    async with database.api.begin() as conn:
+        service = await services.get(conn, ref)
+        await make_secret(conn, database.vault, service.id, secret, check)
+        face = shown(service)
+        face.signing_secret = shown_secret(secret)
     return face
 
 

@@ -34,7 +34,7 @@ FIELDS_MOST = 1000
 LONG = 64 << 10
 """Bytes that are decoded beside the loop."""
 WHAT = "a form that was not sent"
-OWN = ("form", "do", FIELD, AGAIN, BEFORE)
+OWN = ("form", "do", "once", FIELD, AGAIN, BEFORE)
 """Fields that say who sends a form, and what is to be done with it: of these none is carried."""
 MARK = re.compile(r"[0-9a-f]{64}\.([0-9a-f]{32})", re.ASCII)
 SEALED = re.compile(r"[A-Za-z0-9+/]+={0,2}", re.ASCII)

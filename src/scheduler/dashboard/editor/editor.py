@@ -12,7 +12,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath
 
 from scheduler import task
-from scheduler.dashboard import door, page, posted, typed
+from scheduler.dashboard import door, once, page, posted, typed
 from scheduler.dashboard.door import Visitor
 from scheduler.dashboard.editor import curl, fields, filling, previewing, sheet
 from scheduler.dashboard.editor.copies import show_copies
@@ -108,12 +108,28 @@ async def send_new(
     made = _sheet(sent, typed.readers_zone(request))
     if not await _reshaped(made, sent):
         try:
-            read = model.read_fields(msgspec.json.encode(await _body(engine, visitor, made)))
-            done = await written.created(engine, visitor.service, read)
-            return page.leading(f"/dashboard/tasks/{quote(done.of.id, safe='')}?done=created")
+            return await _created(engine, visitor, made, sent.one(once.FIELD))
         except UserError as e:
             return await _refused(engine, visitor, made, e)
     return await sheet.answer(engine, visitor, made)
+
+
+async def _created(engine: Engine, visitor: Visitor, made: Sheet, mark: str) -> Response[Any]:
+    """Create the task of a form; where no id was typed, one however often the form is sent."""
+    body = await _body(engine, visitor, made)
+    marked = bool(mark) and "id" not in body
+    if marked:  # with other fields, on the page that the browser went back to, it is another
+        what = f"task {msgspec.json.encode(body).decode()}"
+        body["id"] = str(once.identity(visitor, {once.FIELD: mark}, what))
+    read = model.read_fields(msgspec.json.encode(body))
+    try:
+        task_id = (await written.created(engine, visitor.service, read)).of.id
+    except Conflict:
+        task_id = body.get("id", "")
+        async with engine.database.api.connect() as conn:
+            if not marked or await task.find(conn, visitor.service.id, task_id) is None:
+                raise
+    return page.leading(f"/dashboard/tasks/{quote(task_id, safe='')}?done=created")
 
 
 @post(
