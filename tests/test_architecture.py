@@ -20,6 +20,7 @@ from scheduler import (
     app,
     audit,
     backfills,
+    changelog,
     config,
     errors,
     exclusions,
@@ -224,9 +225,10 @@ def test_no_two_settings_share_a_name_in_the_environment():
 # Statements --------------------------------------------------------------------------------------
 
 OWNERS = {
-    "service": {"services.py", "signing.py"},
+    "service": {"kept.py", "services.py", "signing.py"},
+    "kept_mark": {"kept.py"},
     "admin_session": {"dashboard/admin/admin_sessions.py"},
-    "token": {"dashboard/sessions.py", "services.py", "usage.py"},
+    "token": {"dashboard/sessions.py", "services.py", "tokens.py", "usage.py"},
     "session": {"dashboard/sessions.py", "services.py"},
     "task": {
         "agenda.py",
@@ -287,10 +289,10 @@ OWNERS = {
     "task_version": {"versions.py"},
     "tally": {"tally.py"},
     "tally_mark": {"tally.py"},
-    "audit": {"audit.py"},
+    "audit": {"audit.py", "changelog.py"},
     "undo": {"resealing.py", "undo.py"},
 }
-"""`services.py` asks who is calling, also by a session, and writes none; `dashboard/sessions.py` asks
+"""`services.py` asks who is calling, by a token or a session, and writes none; `dashboard/sessions.py` asks
 whether a token stands. `undo.py` keeps a row of `task` before it goes, and brings it back.
 `queue.py`, `lines.py`, `replays.py` and `skips.py` make the moves between `run` and `history`; `signing.py` has a column
 of its own, `resealing.py` changes the form of a value and never the value, and `migrate.py` asks
@@ -352,6 +354,8 @@ def test_a_file_of_lists_writes_nothing(name):
 MACHINE = {
     "exclusions.CURRENT": "the runner's and the planner's: they work for every service",
     "specs/changes.THERE": "the runner's: it works for every service",
+    "specs/model.KEPT": "counts what services keep, so many in one statement",
+    "specs/responses.KEPT": "counts what services keep, so many in one statement",
     "specs/changes.UNFINISHED": "looks after what is under way, of every service",
     "queue.CLAIM_ON_TIME": "claims for every service, and names those that are left out",
     "queue.LIVE": "of processes of every service, for their callbacks and their retention",
@@ -405,11 +409,15 @@ MACHINE = {
     "usage.OF_ALL": "for the admin's page about the installation, of all services together",
     "watch.LIVE": "of every service that somebody watches, each by its id",
     "watch.ENDED": "of every service that somebody watches, each by its id",
+    "watch.LATE": "of every service that somebody watches, each by its id",
+    "audit.LATELY": "of every service that somebody watches, each by its id",
     "undo.OLDEST": "goes by when acts were asked for, of every service",
     "undo.PRUNE": "goes by when acts were asked for, of every service",
     "versions.OLDEST": "goes by when history ends, for every service",
     "versions.PRUNE": "goes by when history ends, for every service",
+    "audit.OLD": "goes by when history ends, for every service",
     "audit.PRUNE": "goes by when history ends, for every service",
+    "changelog.OF_ADMIN": "for the admin, who sees what was done to all services",
     "specs/responses.OLDEST": "goes by when history ends, for every service",
     "specs/responses.PRUNE": "goes by when history ends, for every service",
     "specs/responses.FIND": "asks for many services at once, by keys that hold the service",
@@ -451,6 +459,7 @@ MODULES = {
     "taskrows": taskrows,
     "versions": versions,
     "audit": audit,
+    "changelog": changelog,
     "usage": usage,
     "watch": watch,
     "undo": undo,

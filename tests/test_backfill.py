@@ -5,7 +5,7 @@ import itertools
 import random
 import time
 from collections import Counter
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -27,6 +27,7 @@ from test_queue import ALICE, ME, claim, ended, enqueue, now_ms, tried
 from test_verify import verified
 
 HOUR = 3_600_000
+YEAR = timedelta(days=365)
 QUICK = 60_000
 """A pace that holds nothing up."""
 
@@ -122,7 +123,7 @@ async def test_jitter_moves_what_is_made_as_it_moves_what_is_planned(alice, rece
 
 async def test_an_rrule_is_made_up_for_as_well(alice, receiver, conn):
     start = datetime.now(UTC).replace(microsecond=0)
-    text = f"DTSTART:{start.replace(year=start.year - 1):%Y%m%dT%H%M%SZ}\nRRULE:FREQ=DAILY"
+    text = f"DTSTART:{start - YEAR:%Y%m%dT%H%M%SZ}\nRRULE:FREQ=DAILY"
     await create(alice, id="t", url=receiver.url, rrule=text)
     at = ms(start) - 86_400_000
     made = await backfill(alice, at - 2 * 86_400_000, at)
@@ -449,8 +450,10 @@ async def test_a_pause_holds_up_nothing_that_was_asked_for(alice, receiver, conn
 async def test_what_was_tried_and_waits_keeps_when_it_began(alice, receiver, conn, word):
     receiver.then(503)
     slow = {"initial_seconds": 600, "max_seconds": 600, "factor": 1}
-    rule = {"cron": None, "rrule": "DTSTART:20200101T000000Z\nRRULE:FREQ=HOURLY"}
-    since = await hourly(alice, receiver, max_retries=3, retry_backoff=slow, **rule) - 9 * HOUR
+    start = datetime.now(UTC).replace(microsecond=0) + timedelta(minutes=30)
+    text = f"DTSTART:{start - YEAR:%Y%m%dT%H%M%SZ}\nRRULE:FREQ=HOURLY"
+    await create(alice, id="t", url=receiver.url, max_retries=3, retry_backoff=slow, rrule=text)
+    since = ms(start) - 9 * HOUR
     await backfill(alice, since, since + HOUR - 1)
     await eventually(lambda: _tried(conn))
     if word == "disabled":
@@ -466,7 +469,7 @@ async def test_what_was_tried_and_waits_keeps_when_it_began(alice, receiver, con
 
 
 async def _tried(conn: asyncpg.Connection) -> None:
-    assert await conn.fetchval("SELECT attempts_n FROM run WHERE claimed_by IS NULL") == 1
+    assert await conn.fetchval("SELECT attempts_n FROM run WHERE scheduled_for < now()") == 1
 
 
 async def test_disabling_the_task_or_deleting_it_cancels_what_waits(alice, receiver, conn):

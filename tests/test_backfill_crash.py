@@ -23,6 +23,11 @@ def here(tmp_path: Path) -> Iterator[Stage]:
         yield found
 
 
+def half_an_hour_ago() -> datetime:
+    """The last instant of a rule that is due each hour, and not while the test runs."""
+    return datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(minutes=30)
+
+
 def backfill(scheduler: Scheduler, last: datetime) -> tuple[int, dict]:
     first = last - timedelta(hours=HOURS - 1)
     body = {"from": first.isoformat(), "to": last.isoformat(), "per_minute": 6000}
@@ -34,8 +39,8 @@ def test_a_process_killed_in_the_middle_loses_no_instant_of_a_backfill(
 ) -> None:
     fault = Fault("scheduler.outbound:Outbound.send", "after", nth=20)
     doomed = here.scheduler(data=tmp_path / "data", fault=fault).ready()
-    last = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
-    task = {"id": "t", "name": "t", "cron": "0 * * * *"}
+    last = half_an_hour_ago()
+    task = {"id": "t", "name": "t", "cron": f"{last.minute} * * * *"}
     doomed.do("POST", "/tasks", {**task, "url": here.target.url, "misfire": "skip"})
     assert backfill(doomed, last)[1]["made"] == HOURS
     doomed.struck()
@@ -65,8 +70,9 @@ def test_a_process_killed_before_the_commit_leaves_what_can_be_asked_for_again(
 ) -> None:
     fault = Fault("scheduler.backfills:make", "after")
     doomed = here.scheduler(data=tmp_path / "data", fault=fault).ready()
-    last = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
-    task = {"id": "t", "name": "t", "cron": "0 * * * *", "url": here.target.url}
+    last = half_an_hour_ago()
+    cron = f"{last.minute} * * * *"
+    task = {"id": "t", "name": "t", "cron": cron, "url": here.target.url}
     doomed.do("POST", "/tasks", task)
     doomed.armed.touch()
     with pytest.raises((OSError, http.client.HTTPException)):

@@ -251,7 +251,7 @@ def test_clocks_are_told_where_they_change_by_half_an_hour_at_midnight_or_the_ot
 async def test_of_what_ran_the_ledger_is_told(alice, receiver, conn):
     receiver.then(500).then(404)
     await create(
-        alice, id="t", url=receiver.url, scheduled_at="2027-01-01T00:00:00Z",
+        alice, id="t", url=receiver.url, scheduled_at="2090-01-01T00:00:00Z",
         retry_backoff={"initial_seconds": 0.01},
     )  # fmt: skip
     at = now_ms()

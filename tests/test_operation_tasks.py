@@ -145,7 +145,12 @@ async def test_an_operation_is_answered_with_nulls_for_what_others_have(alice, p
 
 
 TRIGGERS: dict[str, dict[str, Any]] = {
-    "interval": {"frequency": 1, "unit": "hour", "scheduled_at": "2020-01-01T00:00:00Z"},
+    "interval": {
+        "frequency": 1,
+        "unit": "hour",
+        "scheduled_at": "2020-01-01T00:00:00Z",
+        "max_runs": 1,
+    },
     "once": {"scheduled_at": "2020-01-01T00:00:00Z"},
     "cron": {"cron": "* * * * * *", "max_runs": 1},
     "rrule": {"rrule": "FREQ=SECONDLY", "max_runs": 1},

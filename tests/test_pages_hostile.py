@@ -261,6 +261,7 @@ async def test_no_session_opens_what_is_of_another_kind(room: Room):
 
 DEEP = b"[" * 900 + b"1," * 20_000 + b"1" + b"]" * 900
 """JSON that takes a thousand times its length when it is written over several lines."""
+# Costs are CPU time: what other processes take meanwhile is no finding.
 
 
 async def test_days_of_the_week_are_read_at_once_however_they_are_spaced(visitor):
@@ -268,9 +269,9 @@ async def test_days_of_the_week_are_read_at_once_however_they_are_spaced(visitor
     gap = " " * 3000
     for line in (f"MON{gap}-{gap}FRI!", f"A{gap}!", f"MON,{gap}-{gap},FRI", "MON, " * 3000):
         sent = {**form, "name": "x", "timezone": "UTC", "weekly": line}
-        began = time.perf_counter()
+        began = time.process_time()
         answer = await visitor.post("/dashboard/new-calendar", data=sent)
-        assert time.perf_counter() - began < 2
+        assert time.process_time() - began < 2
         assert answer.status_code == 400 and "line 1: write days and perhaps" in answer.text
     good = {**form, "name": "x", "timezone": "UTC", "weekly": f"MON{gap}-{gap}FRI  22:00 - 06:00"}
     assert (await visitor.post("/dashboard/new-calendar", data=good)).status_code == 303
@@ -282,9 +283,9 @@ async def test_a_form_of_nothing_but_fields_is_refused_at_once(visitor):
     kind = {"Content-Type": "application/x-www-form-urlencoded"}
     for path in ("/dashboard/new-calendar", "/dashboard/new", "/dashboard/apis/new"):
         for pair in ("&a", "&a=1"):
-            began = time.perf_counter()
+            began = time.process_time()
             answer = await visitor.post(path, content=own + pair * 250_000, headers=kind)
-            assert time.perf_counter() - began < 0.6, path
+            assert time.process_time() - began < 0.6, path
             assert answer.status_code == 400 and "form" in answer.text
 
 
@@ -296,9 +297,9 @@ async def test_a_document_that_is_all_escapes_is_decoded_beside_the_loop(visitor
     async def watch() -> None:
         nonlocal longest
         while True:
-            before = time.perf_counter()
+            before = time.thread_time()
             await asyncio.sleep(0.001)
-            longest = max(longest, time.perf_counter() - before)
+            longest = max(longest, time.thread_time() - before)
 
     watching = asyncio.create_task(watch())
     content = f"{own}&name=&header_name={'%2a' * 1_500_000}"
@@ -308,9 +309,9 @@ async def test_a_document_that_is_all_escapes_is_decoded_beside_the_loop(visitor
 
 
 async def test_a_command_of_nothing_but_lines_is_read_at_once():
-    began = time.perf_counter()
+    began = time.thread_time()
     found = curl.parse('curl ^"http://a.test/^"' + "\n" * 90_000)
-    assert time.perf_counter() - began < 1
+    assert time.thread_time() - began < 1
     assert found.url == "http://a.test/"
     found = curl.parse('curl ^"http://a.test/^"\n  -X PUT\n\n -H ^"A: b^"')
     assert (found.method, found.headers) == ("PUT", [("A", "b")])
@@ -320,10 +321,10 @@ def test_what_is_quoted_is_no_end_of_a_line():
     for text in ("^\n", "a`\nb", "\\ \n", "it's ^\n 'x'", '^"'):
         assert shell.words(shlex.join(["curl", text])).words == ["curl", text]
     assert shell.words('curl "a \'b" ^\r\n -d "c" ^\n  x').words == ["curl", "a 'b", "-d", "c", "x"]
-    began = time.perf_counter()
+    began = time.thread_time()
     for text in ('"' + '\\"' * 45_000, "'\"" * 45_000, "\\" * 90_000, "$'" + "\\'" * 45_000):
         shell.words(f"curl ^\n {text}")
-    assert time.perf_counter() - began < 2
+    assert time.thread_time() - began < 2
 
 
 def test_deep_json_is_shown_as_it_came():

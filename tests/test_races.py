@@ -14,6 +14,7 @@ from uuid import UUID
 
 import asyncpg
 import httpx
+import msgspec
 import pytest
 
 from conftest import App, eventually, running
@@ -166,7 +167,9 @@ async def test_a_run_held_for_its_instant(app, alice, there, conn, receiver, cas
     where, change, requests, state = case
     holder, other = (app, there) if where == "here" else (there, app)
     await silenced(other)
-    at = now_ms() + 700
+    claims = holder.engine.dispatcher._claims
+    claims._settings = msgspec.structs.replace(claims._settings, ahead_seconds=5)
+    at = now_ms() + (700 if requests else 2500)  # time enough to take it back
     await create(alice, receiver, frequency=1, unit="hour", overlap="allow",
                  scheduled_at=datetime.fromtimestamp(at / 1000, UTC).isoformat())  # fmt: skip
     run = await only_run(conn)
@@ -244,8 +247,8 @@ async def test_what_is_asked_of_a_task_while_its_run_is_being_claimed_is_heard(
             answered.append(asked.status_code)
         await refresh(*values)
 
-    await create(alice, receiver, scheduled_at=soon(0.9))
     monkeypatch.setattr(secrets, "refresh", refresh_slowly)
+    await create(alice, receiver, scheduled_at=soon(0.9))
     await eventually(lambda: no_run_left(conn))
     assert answered == [204 if change == "delete" else 200]
     await past(app.engine, now_ms() + 1000)

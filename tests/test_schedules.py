@@ -114,11 +114,11 @@ async def test_what_get_answers_can_be_sent_back_and_changes_nothing(alice, rece
 
 async def test_an_event_that_was_made_after_its_time_came_into_sight_then(alice, receiver, conn):
     receiver.then(503)
-    rule = "DTSTART:20200101T120000Z\nRRULE:FREQ=DAILY"
+    since = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=36)
+    rule = f"DTSTART:20200101T{since:%H}0000Z\nRRULE:FREQ=DAILY"
     made = await created(alice, schedule(receiver.url, rule))
     await alice.patch(f"/tasks/{made}", json={"retry_backoff": {"initial_seconds": 0}})
     await conn.execute("UPDATE task SET created_at = created_at - interval '9 days'")
-    since = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0) - timedelta(2)
     times = {"from": since.isoformat(), "to": (since + timedelta(hours=1)).isoformat()}
     assert (await alice.post(f"/tasks/{made}/backfill", json=times)).json()["made"] == 1
     event = await eventually(lambda: _ended_event(alice, made))
@@ -445,7 +445,7 @@ async def test_history_is_paged_the_newest_first_and_whole(alice, receiver):
 
 async def test_all_events_of_the_timeframe_are_pending_queued_or_not(run_app: RunApp, receiver):
     async with run_app(PREQUEUER_EVENT_TIMEFRAME_MINUTES="3") as app, app.client("alice") as alice:
-        second = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=5)
+        second = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=19)
         rule = f"DTSTART:{second:%Y%m%dT%H%M%SZ}\nRRULE:FREQ=SECONDLY;INTERVAL=7"
         made = await created(alice, schedule(receiver.url, rule))
         asked = datetime.now(UTC)
@@ -468,7 +468,8 @@ async def test_all_events_of_the_timeframe_are_pending_queued_or_not(run_app: Ru
         pages = [
             (await listed(alice, made, "pending", limit=7, page=n))["events"] for n in range(1, 6)
         ]
-        assert [each for page in pages for each in page] == again["events"][:35][: len(times)]
+        paged = [each for page in pages for each in page]
+        assert paged[: len(times)] == again["events"][: len(times)]  # another may be in sight
 
 
 async def test_an_extra_run_stands_at_its_time_among_those_to_come(alice, receiver):

@@ -249,11 +249,11 @@ async def test_a_pause_that_cannot_be_says_why_and_keeps_what_was_typed(visitor,
 
 
 async def test_a_backfill_is_counted_before_it_is_made(visitor, alice, app, receiver, conn):
-    made = {**HOURLY, "url": receiver.url, "cron": "* * * * *", "misfire": "skip"}
+    until = datetime.now(UTC).replace(minute=30, second=30, microsecond=0) - timedelta(hours=2)
+    made = {**HOURLY, "url": receiver.url, "cron": f"* {until.hour} * * *", "misfire": "skip"}
     await alice.post("/tasks", json=made)
     await conn.execute("UPDATE task SET created_at = created_at - interval '1 day'")
     await conn.execute("DELETE FROM history")
-    until = datetime.now(UTC).replace(second=30, microsecond=0) - timedelta(minutes=10)
     span = {"from": f"{until - timedelta(minutes=5):%Y-%m-%dT%H:%M:%S}",
             "to": f"{until:%Y-%m-%dT%H:%M:%S}", "pace": "60000"}  # fmt: skip
     assert "Count" in (await visitor.get(f"{AT}/backfill")).text

@@ -1,7 +1,7 @@
 """Undo: what a pause or a delete took can be had back, once, and nothing is skipped in silence."""
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -15,8 +15,11 @@ from scheduler import db, resealing, undo
 from scheduler.tasks import undoing
 from test_tasks_page import act, follow, make, statuses, undone
 
-HOUR = {"cron": "0 * * * *", "frequency": None, "unit": None}
-"""Has instants before the task was made, too."""
+
+def hourly() -> dict[str, Any]:
+    """Has instants before the task was made, too; the next is half an hour away."""
+    away = datetime.now(UTC) + timedelta(minutes=30)
+    return {"cron": f"{away.minute} * * * *", "frequency": None, "unit": None}
 
 
 async def acts(conn: Any) -> list[UUID]:
@@ -93,14 +96,17 @@ async def test_a_deleted_task_comes_back_as_it_was(visitor, alice, conn, receive
     assert (await alice.post("/tasks/a/execute")).status_code == 200
     assert receiver.last.header("Authorization") == "Bearer planted"
     assert await conn.fetchval("SELECT before FROM undo") is None
-    verbs = [row["verb"] for row in await conn.fetch("SELECT verb FROM audit ORDER BY at")]
+    verbs = [
+        row["verb"]
+        for row in await conn.fetch("SELECT verb FROM audit WHERE kind = 'task' ORDER BY at")
+    ]
     assert verbs == ["created", "deleted", "brought back"]
 
 
 async def test_what_passed_meanwhile_is_recorded_as_skipped_and_not_run(
     app: App, visitor, alice, conn, receiver
 ):
-    await make(alice, "a", url=receiver.url, **HOUR)
+    await make(alice, "a", url=receiver.url, **hourly())
     text = await follow(visitor, await act(visitor, "delete", "a"))
     await age(conn, 5 * 3600)
     assert await conn.fetchval("SELECT count(*) FROM run") == 0
@@ -175,7 +181,7 @@ async def test_a_task_comes_back_with_the_status_that_it_had(visitor, alice, con
 
 
 async def test_a_pause_that_ended_meanwhile_has_ended(visitor, alice, conn):
-    await make(alice, "a", status="paused", paused_until="2999-01-01T00:00:00Z", **HOUR)
+    await make(alice, "a", status="paused", paused_until="2999-01-01T00:00:00Z", **hourly())
     text = await follow(visitor, await act(visitor, "delete", "a"))
     await conn.execute("""UPDATE undo SET before = jsonb_set(before, '{task,paused_until}',
                           to_jsonb(now() - interval '1 hour'))""")
@@ -217,7 +223,7 @@ async def test_a_quota_holds_for_what_comes_back(run_app: RunApp):
 
 
 async def test_undo_that_is_pressed_twice_at_once_undoes_once(app: App, visitor, alice, conn):
-    await make(alice, *(f"t{n}" for n in range(5)), **HOUR)
+    await make(alice, *(f"t{n}" for n in range(5)), **hourly())
     text = await follow(visitor, await act(visitor, "delete", *(f"t{n}" for n in range(5))))
     await age(conn, 3600)
     pages = await asyncio.gather(*(undone(visitor, text) for _ in range(4)))

@@ -428,8 +428,9 @@ class Engine:
         async with self.database.auto.connect() as conn:
             while await versions.prune(conn, pruned.kept_from):
                 pass
-            while await audit.prune(conn, pruned.kept_from):
-                pass
+            after: UUID | None = audit.FIRST
+            while after is not None:
+                after = await audit.prune(conn, pruned.kept_from, after)
         if pruned.left:
             asyncio.get_running_loop().call_later(PRUNE_AGAIN_S, self.pruning.set)
 

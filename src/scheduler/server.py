@@ -18,9 +18,10 @@ import structlog
 import uvicorn
 from litestar import Litestar
 
-from scheduler import app, disk, logs, logstore, metrics, opening, pgbinaries, reaching, services
+from scheduler import app, disk, logs, logstore, metrics, opening, pgbinaries, reaching
 from scheduler.actions import command_rights
 from scheduler.actions.command import CommandPerformer
+from scheduler.admin import acts
 from scheduler.config import Settings, secrets
 from scheduler.db import Database
 from scheduler.egress import Rules
@@ -128,6 +129,11 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, begin_stop: Callable[[], None]) -> None:
         super().__init__(config)
         self._begin_stop = begin_stop
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and calm the collector: of the process, whose only application this is."""
+        await super().startup(sockets)
+        calm_collector()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Hear a signal, in the main thread."""
@@ -242,7 +248,6 @@ class Process:
             application.state.update(
                 {"engine": engine, "database": database, "gate": gate, "rooms": rooms}
             )
-            calm_collector()
             log.info("ready", **self._listening())
             yield
 
@@ -283,7 +288,7 @@ class Process:
     async def _introduce(self, database: Database, credentials: Path) -> None:
         """Create the first service where there is none, and tell its credentials, once."""
         async with database.api.begin() as conn:
-            created = await services.bootstrap(
+            created = await acts.bootstrap(
                 conn,
                 self.settings.auth,
                 allow_commands=self.settings.commands.enabled,

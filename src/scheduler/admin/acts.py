@@ -11,7 +11,8 @@ from uuid import UUID
 import msgspec
 from msgspec import UNSET
 
-from scheduler import config, db, installation, quotas, services, wipe
+from scheduler import config, db, installation, quotas, services, tokens, wipe
+from scheduler.admin import told
 from scheduler.admin.model import (
     ServiceFields,
     ShownService,
@@ -23,8 +24,8 @@ from scheduler.db import Conn, Database
 from scheduler.errors import Conflict, ValidationFailed
 from scheduler.installation import Pause
 from scheduler.processes import model as processes
-from scheduler.sealing import SIGNING, SealError
-from scheduler.service import Quotas
+from scheduler.sealing import SIGNING, SealError, Vault
+from scheduler.service import By, Created, Quotas, Service
 from scheduler.signing import make_secret, rotate_secret, shown_secret, stored
 from scheduler.specs import model as specs
 from scheduler.specs import responses
@@ -37,6 +38,7 @@ ROOMS = (processes.remove_service, specs.remove_service, responses.remove_servic
 
 async def create(
     database: Database,
+    by: By,
     fields: ServiceFields,
     token: str | None = None,
     secret: bytes | None = None,
@@ -57,7 +59,21 @@ async def create(
             vault=database.vault,
             secret=secret,
         )
+        await told.tell_made(conn, by, made)
     return shown_created(made)
+
+
+async def bootstrap(
+    conn: Conn, auth: config.Auth, *, allow_commands: bool, vault: Vault
+) -> Created | None:
+    """Create the first service of an empty database; None where there is one.
+
+    Raises StartupError for preset values that cannot be.
+    """
+    made = await services.bootstrap(conn, auth, allow_commands=allow_commands, vault=vault)
+    if made is not None:
+        await told.tell_made(conn, By(), made)
+    return made
 
 
 async def list_all(database: Database) -> list[ShownService]:
@@ -76,7 +92,7 @@ async def _whole(conn: Conn, settings: config.Quotas, ref: str) -> ShownService:
     service = await services.get(conn, ref)
     service = msgspec.structs.replace(service, limits=service.quotas.within(settings))
     face = shown(service)
-    face.tokens = shown_tokens(await services.tokens(conn, service.id))
+    face.tokens = shown_tokens(await tokens.of_service(conn, service.id))
     face.limits = service.limits
     face.usage = await quotas.usage(conn, service)
     return face
@@ -95,24 +111,26 @@ async def signing_secret(database: Database, ref: str) -> str:
 
 @db.again
 async def update(
-    database: Database, settings: config.Quotas, ref: str, fields: ServiceFields
+    database: Database, by: By, settings: config.Quotas, ref: str, fields: ServiceFields
 ) -> ShownService:
     """Change what was sent. Raises ValidationFailed, Conflict and NotFound."""
     async with database.api.begin() as conn:
         service = await services.get(conn, ref)
-        await services.update(
+        before, after = await services.update(
             conn,
             service.id,
             name=None if fields.name is UNSET else fields.name,
             allow_commands=None if fields.allow_commands is UNSET else fields.allow_commands,
             quotas=fields.quotas(),
         )
+        await told.tell(conn, service.id, by, told.edited(before, after))
         return await _whole(conn, settings, str(service.id))
 
 
 @db.again
 async def rotate(
     database: Database,
+    by: By,
     ref: str,
     *,
     signing: bool,
@@ -127,18 +145,23 @@ async def rotate(
         service = await services.get(conn, ref)
         face = shown(service)
         if signing:
-            secret = await rotate_secret(conn, database.vault, service.id)
+            secret = await rotate_secret(conn, database.vault, service.id, by)
             face.signing_secret = shown_secret(secret)
         else:
-            issued = await services.rotate(conn, service.id, newest, token)
+            await services.lock(conn, service.id)
+            rotated = await tokens.rotate(conn, service.id, newest, token)
+            issued = rotated.issued
+            entries = [told.token(each, "revoked") for each in rotated.revoked]
+            entries += [told.token(issued.id, "made")] if rotated.made else []
             face.token, face.token_id = issued.token, str(issued.id)
-            face.tokens = shown_tokens(await services.tokens(conn, service.id))
+            await told.tell(conn, service.id, by, entries)
+            face.tokens = shown_tokens(await tokens.of_service(conn, service.id))
     return face
 
 
 @db.again
 async def make_signing(
-    database: Database, ref: str, secret: bytes, check: Callable[[bytes], None]
+    database: Database, by: By, ref: str, secret: bytes, check: Callable[[bytes], None]
 ) -> ShownService:
     """Give a service this signing secret, once, and show it.
 
@@ -146,7 +169,7 @@ async def make_signing(
     """
     async with database.api.begin() as conn:
         service = await services.get(conn, ref)
-        await make_secret(conn, database.vault, service.id, secret, check)
+        await make_secret(conn, database.vault, service.id, by, secret, check)
         face = shown(service)
         face.signing_secret = shown_secret(secret)
     return face
@@ -154,7 +177,7 @@ async def make_signing(
 
 @db.again
 async def revoke(
-    database: Database, ref: str, token_id: UUID | None, *, last: bool = True
+    database: Database, by: By, ref: str, token_id: UUID | None, *, last: bool = True
 ) -> ShownService:
     """Revoke a token, or every live one but the newest. Raises NotFound.
 
@@ -162,14 +185,17 @@ async def revoke(
     """
     async with database.api.begin() as conn:
         service = await services.get(conn, ref)
-        await services.revoke(conn, service.id, token_id, last=last)
+        await services.lock(conn, service.id)
+        gone = await tokens.revoke(conn, service.id, token_id, last=last)
+        await told.tell(conn, service.id, by, [told.token(each, "revoked") for each in gone])
         face = shown(service)
-        face.tokens = shown_tokens(await services.tokens(conn, service.id))
+        face.tokens = shown_tokens(await tokens.of_service(conn, service.id))
     return face
 
 
 async def delete(
     database: Database,
+    by: By,
     auth: config.Auth,
     ref: str,
     recall: Callable[[UUID], None] = lambda _task_key: None,
@@ -183,29 +209,31 @@ async def delete(
     service = await _closed(database, ref)
     # Every replica believes a token for so long, and a request let in late still writes.
     quiet_at = time.monotonic() + auth.cache_seconds + REQUEST_S
-    await wipe.wipe(database.api, service, recall, ROOMS)
+    await wipe.wipe(database.api, service.id, recall, ROOMS)
     await asyncio.sleep(max(quiet_at - time.monotonic(), 0))
-    await wipe.wipe(database.api, service, recall, ROOMS)
-    await _remove(database, service)
-    await wipe.wipe(database.api, service, recall, ROOMS)  # what was being made when it went
-    return service
+    await wipe.wipe(database.api, service.id, recall, ROOMS)
+    await _remove(database, by, service)
+    await wipe.wipe(database.api, service.id, recall, ROOMS)  # what was being made when it went
+    return service.id
 
 
 @db.again
-async def _closed(database: Database, ref: str) -> UUID:
-    """Revoke a service's tokens; return its id."""
+async def _closed(database: Database, ref: str) -> Service:
+    """Revoke a service's tokens; return it."""
     async with database.api.begin() as conn:
-        service = (await services.get(conn, ref)).id
-        await services.revoke_all(conn, service)
+        service = await services.get(conn, ref)
+        await tokens.revoke_all(conn, service.id)
     return service
 
 
-async def _remove(database: Database, service: UUID) -> None:
+async def _remove(database: Database, by: By, service: Service) -> None:
     """Delete a service's row, once nobody who makes something of it holds it any more."""
     gone = False
     while not gone:
         async with database.api.begin() as conn:
-            gone = await services.remove(conn, service)
+            gone = await services.remove(conn, service.id)
+            if gone:
+                await told.tell_gone(conn, by, service)
         await asyncio.sleep(0 if gone else wipe.PAUSE_S)
 
 

@@ -31,9 +31,9 @@ from scheduler.errors import UserError
 from scheduler.specs.performer import OperationPerformer
 
 CONTRIBUTORS = [
-    LIVE,
-    Contributor(apis.slots, apis.SECONDS),
-    Contributor(system.slots, system.SECONDS),
+    *LIVE,
+    Contributor("spec", apis.slots, apis.SECONDS),
+    Contributor("system", system.slots, system.SECONDS),
 ]
 """What pages add to the stream of a service that somebody watches."""
 

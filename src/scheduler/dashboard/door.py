@@ -14,7 +14,7 @@ from litestar import Request, Response, get, post
 from litestar.datastructures import State
 from litestar.di import NamedDependency
 
-from scheduler import services
+from scheduler import services, tokens
 from scheduler.dashboard import caller, carried, cookies, page, sessions
 from scheduler.dashboard.tries import Tries
 from scheduler.errors import Forbidden, InvalidRequest, TooManyRequests
@@ -266,7 +266,7 @@ async def _begun(state: State, user: str, token: str, former: str) -> tuple[Serv
     if "\x00" in user:  # no text in Postgres can hold one
         user = ""
     async with state.database.api.begin() as conn:
-        found = await services.check(conn, user, services.digest(token))
+        found = await services.check(conn, user, tokens.digest(token))
         if found is None:
             return None
         service, token_id = found

@@ -92,6 +92,7 @@ async def _task_page(
         visitor=visitor,
         now=now,
         task=whole.task,
+        task_version=whole.of.version,
         next=whole.next,
         zoned=isinstance(whole.of.trigger, Cron | Rrule) and whole.next.timezone != "UTC",
         runs=[*whole.seen.live, *whole.seen.ended[:RUNS]],
