@@ -12,7 +12,7 @@ from scheduler.dashboard.admin import admin, admin_door
 from scheduler.dashboard.admin.admin_door import AdminWanted
 from scheduler.dashboard.apis import apis, registering, trying
 from scheduler.dashboard.calendars import calendars
-from scheduler.dashboard.door import Stranger, Visitor
+from scheduler.dashboard.door import OnlyShown, Stale, Stranger, Visitor
 from scheduler.dashboard.editor import editor
 from scheduler.dashboard.editor.trials import Trials
 from scheduler.dashboard.live import Contributor, Hub, watch_live
@@ -142,6 +142,8 @@ def router(explained: Explained) -> Router:
         },
         exception_handlers={
             Stranger: door.turn_away,
+            Stale: door.show_again,
+            OnlyShown: door.lead_back,
             AdminWanted: admin_door.turn_away,
             Exception: _answering(explained),
         },
