@@ -242,6 +242,36 @@ async def test_a_token_is_rotated_and_the_form_sent_twice_revokes_none(ruled: Ap
         assert signing not in (await client.get(f"{HOME}{at}")).text
 
 
+async def test_a_service_without_a_live_token_gets_one_once(ruled: App):
+    at = f"{HOME}/services/{ruled.ids['alice']}"
+    async with as_admin(ruled) as client, ruled.client() as alice:
+        early = (await client.get(at)).text
+        sent = {name: field(early, name) for name in ("form", "once")}
+        none = await client.post(f"{at}/rotate", data={**sent, "newest": "none"})
+        assert none.status_code == 409
+        gone = {"form": sent["form"], "token_id": field(early, "token_id"), "last": "on"}
+        assert (await client.post(f"{at}/revoke", data=gone)).status_code == 303
+        text = (await client.get(at)).text
+        sent = {name: field(text, name) for name in ("form", "once", "newest")}
+        made, again = [await client.post(f"{at}/rotate", data=sent) for _ in range(2)]
+        assert secret(made, "Token") == secret(again, "Token")
+        other = field((await client.get(at)).text, "once")
+        assert (await client.post(f"{at}/rotate", data={**sent, "once": other})).status_code == 409
+        assert (await enter(alice, "alice", secret(made, "Token"))).status_code == 303
+
+
+async def test_a_form_to_create_shows_no_secret_that_is_none_any_more(ruled: App):
+    async with as_admin(ruled) as client:
+        made = await send(client, "/services", name="carol")
+        sent = dict(parse_qsl(made.request.content.decode()))
+        at = re.search(rf'href="({HOME}/services/[^"]+)"', made.text)[1]
+        text = (await client.get(at)).text
+        asked = {name: field(text, name) for name in ("form", "once", "seen")}
+        await client.post(f"{at}/rotate", data={**asked, "what": "signing"})
+        again = await client.post(f"{HOME}/services", data=sent)
+        assert again.status_code == 409 and secret(made, "Signing secret") not in again.text
+
+
 async def test_a_revoked_token_opens_nothing_and_the_last_goes_only_where_that_is_said(ruled: App):
     at = f"/services/{ruled.ids['alice']}"
     async with as_admin(ruled) as client, signed_in(ruled) as alice:

@@ -43,6 +43,8 @@ TOKEN = Table(
 
 REVOKED_KEPT = 10
 """Revoked tokens of a service that are still listed."""
+NONE_LIVE = UUID(int=0)
+"""In place of the newest live token, where there is none."""
 
 # Made under the service's lock, so that the clock, and not the transaction's start, orders them.
 INSERT_TOKEN = text("""
@@ -92,15 +94,15 @@ async def rotate(
     """Make a new token beside the newest live one; an older live one is revoked.
 
     A `token` that is given and was made before is returned again. The service is locked. Raises
-    Conflict where the `newest` is not the newest one any more: who asked twice would revoke a
-    token that is in use.
+    Conflict where the `newest` (NONE_LIVE for no token) is not the newest live one any more: who
+    asked twice would revoke a token that is in use.
     """
     before = None if token is None else await _made_before(conn, service_id, token)
     if before is not None:
         return Rotated(before, [], made=False)
     there = await of_service(conn, service_id)
     live = [token.id for token in there if token.revoked_at is None]
-    if newest is not None and live[:1] != [newest]:
+    if newest is not None and (live[0] if live else NONE_LIVE) != newest:
         raise Conflict("a token was made or revoked meanwhile; look at the list, then try again")
     revoked = [token.id for token in there if token.revoked_at is not None]
     old = (live[1:] + revoked)[REVOKED_KEPT:]

@@ -3,7 +3,7 @@
 import base64
 from functools import partial
 
-from scheduler import services
+from scheduler import services, tokens
 from scheduler.admin import acts
 from scheduler.admin.model import ShownService
 from scheduler.dashboard import once
@@ -11,6 +11,9 @@ from scheduler.dashboard.once import Held
 from scheduler.engine import Engine
 from scheduler.errors import ValidationFailed
 from scheduler.service import By
+
+NONE = "none"
+"""What a form says of the newest live token where there is none."""
 
 
 async def rotated(
@@ -24,9 +27,12 @@ async def rotated(
     if signs:
         check = partial(once.check_seen, of, sent.get("seen", ""))
         return await acts.make_signing(engine.database, by, ref, secret, check)
-    newest = services.as_id(sent.get("newest", ""))
+    named = sent.get("newest", "")
+    newest = tokens.NONE_LIVE if named == NONE else services.as_id(named)
     if newest is None:
-        raise ValidationFailed.of("newest", "must be the id of the newest token, a UUID")
+        raise ValidationFailed.of(
+            "newest", f"must be the id of the newest token, a UUID, or {NONE}"
+        )
     token = token_of(secret)
     return await acts.rotate(engine.database, by, ref, signing=False, newest=newest, token=token)
 

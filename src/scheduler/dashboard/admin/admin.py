@@ -126,9 +126,13 @@ async def _created(engine: Engine, admin: Admin, sent: Sent) -> tuple[str, str, 
     except Conflict:
         async with engine.database.api.connect() as conn:
             found = await services.check(conn, str(fields.name), tokens.digest(token))
-        if found is None:
+            if found is None:
+                raise
+            service_id = found[0].id
+            _, raw = await services.credentials(conn, service_id)
+        if signing.present(engine.database.vault, service_id, raw) != secret:
             raise
-        return found[0].name, str(found[0].id), token, secret
+        return found[0].name, str(service_id), token, secret
     return made.name, made.service_id, token, secret
 
 
