@@ -155,3 +155,38 @@ async def test_every_larger_form_is_shown_again(visitor, alice, conn):
         assert "send it once more" in shown.text
     assert len((await alice.get("/calendars")).json()) == 1
     assert (await alice.get("/tasks/t")).json()["description"] is None
+
+
+async def test_a_form_is_carried_only_where_the_sign_in_can_take_it(visitor, conn):
+    form = field((await visitor.get("/dashboard/new")).text, "form")
+    for spec, carries in (('{"\n' * 20_000, True), ('{"\n' * 60_000, False)):
+        await conn.execute("DELETE FROM session")
+        files = {"form": (None, form), "name": (None, "x"), "spec": (None, spec)}
+        asked = await visitor.post("/dashboard/apis/new", files=files)
+        assert asked.status_code == (401 if carries else 303)
+        text = asked.text if carries else (await visitor.get(SIGN_IN)).text
+        back = await enter(visitor, text)
+        assert back.status_code == (200 if carries else 303)
+
+
+async def test_the_address_of_a_form_comes_back_as_it_was(visitor, conn):
+    for name in ("a%3Fb%23c%25", "%0Aform=planted&x=1"):
+        asked = await late(visitor, conn, f"/dashboard/calendars/{name}/edit", timezone="UTC")
+        back = await enter(visitor, asked.text)
+        assert f'action="/dashboard/calendars/{name.replace("&", "&amp;")}/edit"' in back.text
+        assert "planted" not in str(hidden(back.text))
+
+
+async def test_a_sign_in_that_carried_a_form_is_not_sent_again_by_going_back(visitor, conn):
+    asked = await late(visitor, conn, "/dashboard/new", **TYPED)
+    back = await enter(visitor, asked.text)
+    kept = back.request.content
+    form = hidden(back.text)["form"][0]
+    assert (await visitor.post("/dashboard/sign-out", data={"form": form})).status_code == 303
+    kind = {"Content-Type": "application/x-www-form-urlencoded"}
+    again = await visitor.post(SIGN_IN, content=kept, headers=kind)
+    assert again.status_code == 403 and "scheduler_session" not in again.headers.get(
+        "Set-Cookie", ""
+    )
+    assert (await visitor.get("/dashboard/tasks")).status_code == 303
+    assert (await enter(visitor, again.text)).status_code == 200

@@ -7,7 +7,7 @@ and comes back as the form that it was. It is never carried out: who typed it se
 import asyncio
 import re
 from typing import Any
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, quote, urlencode
 from uuid import UUID
 
 import msgspec
@@ -30,12 +30,16 @@ MOST = 256 << 10
 """Bytes of a form that is carried."""
 SENT_MOST = 2 * MOST
 """Bytes of a form to sign in that carries another."""
+PLAIN_MOST = SENT_MOST * 2 // 3
+"""Bytes of a form as it is sealed: base64, percent-encoded, makes 17 of 12; some is beside."""
 FIELDS_MOST = 1000
 LONG = 64 << 10
 """Bytes that are decoded beside the loop."""
 WHAT = "a form that was not sent"
 OWN = ("form", "do", "once", FIELD, AGAIN, BEFORE)
 """Fields that say who sends a form, and what is to be done with it: of these none is carried."""
+PLAIN = "/:@!$&'()*+,;="
+"""What stands for itself in a path, beside letters and digits."""
 MARK = re.compile(r"[0-9a-f]{64}\.([0-9a-f]{32})", re.ASCII)
 SEALED = re.compile(r"[A-Za-z0-9+/]+={0,2}", re.ASCII)
 
@@ -77,7 +81,7 @@ async def read(request: AnyRequest) -> tuple[UUID, Form] | None:
         return None
     query = f"?{request.url.query}" if request.url.query else ""
     kept = [(name, value) for name, value in pairs if name not in OWN]
-    return service_id, Form(f"{request.url.path}{query}", kept)
+    return service_id, Form(f"{quote(request.url.path, safe=PLAIN)}{query}", kept)
 
 
 async def _pairs(request: AnyRequest) -> list[tuple[str, str]]:
@@ -105,8 +109,13 @@ async def sealed(request: AnyRequest, state: State) -> str:
     found = await read(request)
     if found is None:
         return ""
-    service_id, form = found
+    return await asyncio.to_thread(_closed, vault, *found)
+
+
+def _closed(vault: Vault, service_id: UUID, form: Form) -> str:
     plain = f"{form.path}\n{urlencode(form.pairs)}"
+    if len(plain) > PLAIN_MOST:
+        return ""
     return vault.seal(plain, service_id, WHAT).removeprefix(PREFIX)
 
 

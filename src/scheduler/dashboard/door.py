@@ -240,8 +240,11 @@ async def sign_in(request: AnyRequest, state: State, failures: Failures) -> Resp
             return asked(status=401, said=WRONG, user=user)
         failures.taken_back(address)
     service, cookie = begun
-    made = await _let_in(state, service, cookie, ours(following), fields.get(carried.FIELD, ""))
+    sent = fields.get(carried.FIELD, "")
+    made = await _let_in(state, service, cookie, ours(following), sent)
     made.set_cookie(cookies.made(request, state, SESSION, cookie, sessions.LASTS_S))
+    if sent:  # the browser keeps this form with its page, and it is not to be let in with it again
+        made.set_cookie(cookies.made(request, state, FORM, secrets.token_urlsafe(32)))
     return made
 
 
