@@ -43,6 +43,22 @@ def test_a_time_that_the_clocks_leave_out_or_show_twice_is_told():
         assert typed.wall(at, BERLIN) == each and typed.wall(at, "UTC") == each[:16]
 
 
+@pytest.mark.parametrize(
+    ("field", "at", "zone"),
+    [
+        ("start_at", "0001-01-01T01:00:00.000Z", "America/New_York"),
+        ("end_at", "9999-12-31T23:59:59.007Z", "Asia/Tokyo"),
+    ],
+)
+async def test_a_task_of_the_first_or_last_day_there_is_can_be_edited(
+    visitor, alice, field, at, zone
+):
+    assert (await alice.post("/tasks", json={**HOURLY, "timezone": zone, field: at})).is_success
+    shown = await visitor.get(f"{AT}/edit")
+    assert shown.status_code == 200 and f'type="text" value="{at}"' in shown.text
+    assert typed.absolute(at, zone) == at
+
+
 FORMS: dict[str, tuple[str, dict[str, str]]] = {
     "from": ("/dashboard/runs", {}),
     "at": (f"{AT}/explain", {}),

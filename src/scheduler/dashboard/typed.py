@@ -71,11 +71,14 @@ def wall(at: int | None, zone: str) -> str:
     """Return an instant (ms since 1970) on the wall of a zone, as a browser's field has it.
 
     One whose wall clock comes twice is written in UTC: it would be read as another, or not at all.
+    So is one on the first or last day that there is, where the wall is a day beyond.
     """
     if at is None:
         return ""
-    info = ZoneInfo(zone)
-    there = datetime.fromtimestamp(at // 1000, UTC).astimezone(info)
+    try:
+        there = datetime.fromtimestamp(at // 1000, UTC).astimezone(ZoneInfo(zone))
+    except OverflowError:
+        return rfc3339(at) or ""
     if there.replace(fold=0).utcoffset() != there.replace(fold=1).utcoffset():
         return rfc3339(at) or ""
     text = there.replace(microsecond=at % 1000 * 1000, tzinfo=None, fold=0).isoformat()
