@@ -174,6 +174,21 @@ async def test_another_services_task_has_no_page_of_any_kind(app: App, alice, co
 # What can be done --------------------------------------------------------------------------------
 
 
+async def test_a_form_that_paused_before_says_so_where_the_task_was_resumed_since(visitor, alice):
+    await alice.post("/tasks", json=HOURLY)
+    text = (await visitor.get(AT)).text
+    sent = {name: field(text, name) for name in ("form", "nonce")}
+    for _ in range(2):
+        assert (await visitor.post(f"{AT}/pause", data=sent)).status_code == 303
+    assert (await act(visitor, "resume")).status_code == 303
+    again = await visitor.post(f"{AT}/pause", data=sent)
+    assert again.status_code == 409 and "not paused any more" in again.text
+    assert (await alice.get("/tasks/t")).json()["status"] == "active"
+    anew = {name: field(again.text, name) for name in ("form", "nonce")}
+    assert (await visitor.post(f"{AT}/pause", data=anew)).status_code == 303
+    assert (await alice.get("/tasks/t")).json()["status"] == "paused"
+
+
 async def test_a_pause_has_a_reason_and_an_end_and_both_are_shown(visitor, alice):
     await alice.post("/tasks", json=HOURLY)
     until = datetime.now(UTC).replace(microsecond=0) + timedelta(days=3)

@@ -40,6 +40,10 @@ from scheduler.undo import Deed, Deleted, Kept
 SPAN_S = 4.0
 """How long one request works at an act; the next goes on."""
 PIECE = 100
+ACTED = (
+    "This form paused the task before, and the task is not paused any more. Nothing was done; "
+    "pause it once more if you must."
+)
 
 
 class Done(Exception):
@@ -59,7 +63,7 @@ async def pause(
 ) -> None:
     """Pause one task as `fields` say, by an act that can be undone; what an act did, it did once.
 
-    Raises what a change of the task raises.
+    Raises what a change of the task raises; Conflict where the act did it, and it was undone since.
     """
 
     async def also(conn: Conn, before: Definition, after: Definition) -> None:
@@ -68,6 +72,8 @@ async def pause(
         asked = await undo.deeds(conn, service.id, act, "asked", 1)
         kept = Kept(before.status, before.paused_until)
         if not asked or not await undo.keep(conn, asked[0], after, kept, now):
+            if before.status != "paused":
+                raise Conflict(ACTED)
             raise Done
 
     try:
