@@ -6,6 +6,9 @@ from conftest import TOKENS, App
 from scheduler.dashboard import door
 
 BERLIN = "Europe/Berlin"
+TWICE = """() => [1, 2].map(() => !document.querySelector("[data-editor]").dispatchEvent(
+    new SubmitEvent("submit", { bubbles: true, cancelable: true })))"""
+"""Whether the first and the second sending of a form is kept back; it has a field `method`."""
 
 
 async def test_times_are_the_readers_two_clicks_are_one_and_what_was_typed_comes_back(
@@ -44,4 +47,5 @@ async def test_times_are_the_readers_two_clicks_are_one_and_what_was_typed_comes
         assert await page.input_value("[name=name]") == "Typed before it ended"
         assert await page.input_value("[name=frequency]") == "15"
         assert door.SHOWN in await page.inner_text("main")
+        assert await page.evaluate(TWICE) == [False, True]
     assert [each["id"] for each in (await alice.get("/tasks")).json()] == ["t"]

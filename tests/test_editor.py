@@ -382,3 +382,16 @@ async def test_a_form_that_is_sent_twice_makes_one_task(forms, visitor, alice):
     assert first.status_code == second.status_code == 303
     assert first.headers["Location"] == second.headers["Location"]
     assert len((await alice.get("/tasks")).json()) == 1
+
+
+async def test_a_form_that_is_sent_twice_makes_one_task_even_the_last_there_may_be(
+    forms, alice, conn
+):
+    await conn.execute("UPDATE service SET max_tasks = 1")
+    opened = {**await forms.opened(), "name": "n", "url": "http://127.0.0.1:9/", "frequency": "1"}
+    sent = await asyncio.gather(*(forms.sent(opened) for _ in range(3)))
+    sent.append(await forms.sent(opened))
+    assert {each.status_code for each in sent} == {303}
+    assert len({each.headers["Location"] for each in sent}) == 1
+    assert (await forms.sent({**opened, "name": "another"})).status_code == 429
+    assert len((await alice.get("/tasks")).json()) == 1

@@ -23,7 +23,7 @@ from scheduler.dashboard.editor.trials import Trials
 from scheduler.dashboard.posted import Posted
 from scheduler.definition import Definition
 from scheduler.engine import Engine
-from scheduler.errors import Conflict, UserError, ValidationFailed
+from scheduler.errors import Conflict, TooManyRequests, UserError, ValidationFailed
 from scheduler.masking import MASK
 from scheduler.specs import listing
 from scheduler.specs.model import fold
@@ -124,7 +124,7 @@ async def _created(engine: Engine, visitor: Visitor, made: Sheet, mark: str) -> 
     read = model.read_fields(msgspec.json.encode(body))
     try:
         task_id = (await written.created(engine, visitor.service, read)).of.id
-    except Conflict:
+    except (Conflict, TooManyRequests):  # it may have been the last that there may be
         task_id = body.get("id", "")
         async with engine.database.api.connect() as conn:
             if not marked or await task.find(conn, visitor.service.id, task_id) is None:

@@ -91,7 +91,8 @@ function undoing(toast, { address, fields = {} }, then) {
   const sent = new Set();
   document.addEventListener("submit", (event) => {
     const form = event.target;
-    if (form.method !== "post" || form.matches("[data-here]")) return;
+    // Not `form.method`: that is a field of this name where there is one.
+    if (form.getAttribute("method") !== "post" || form.matches("[data-here]")) return;
     if (sent.has(form)) event.preventDefault();
     sent.add(form);
     setTimeout(() => sent.delete(form), AGAIN_MS);
