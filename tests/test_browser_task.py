@@ -63,7 +63,9 @@ async def test_a_task_is_run_paused_resumed_backfilled_and_explained(
             await page.click("nav.beside >> text=Changes")
             row = page.locator(".changes tbody tr").first
             assert "cron" in await row.inner_text() and "15 3 * * *" in await row.inner_text()
-            assert await page.locator(".changes tbody tr").count() == 5
+            acts = await page.locator(".changes tbody [data-name=What]").all_inner_texts()
+            told = [each.split()[0] for each in reversed(acts)]
+            assert told == ["created", "executed", "paused", "resumed", "backfilled", "edited"]
             await accessible(page)
             await page.set_viewport_size({"width": 360, "height": 640})
             for path in ("", "/history", "/explain?at=2026-01-01T00:00", "/backfill?from=x&to=y"):
