@@ -43,6 +43,17 @@ def test_a_time_that_the_clocks_leave_out_or_show_twice_is_told():
         assert typed.wall(at, BERLIN) == each and typed.wall(at, "UTC") == each[:16]
 
 
+def test_a_time_is_written_as_a_browser_sends_it_back():
+    for at, written in {
+        "2037-07-01T09:00:00.120Z": "2037-07-01T11:00:00.12",
+        "2037-07-01T09:00:00.007Z": "2037-07-01T11:00:00.007",
+        "2037-07-01T09:00:30.000Z": "2037-07-01T11:00:30",
+        "2037-07-01T09:00:00.000Z": "2037-07-01T11:00",
+    }.items():
+        assert typed.wall(typed.asked.instant(at), BERLIN) == written
+        assert typed.absolute(written, BERLIN) == at
+
+
 @pytest.mark.parametrize(
     ("field", "at", "zone"),
     [

@@ -70,8 +70,9 @@ def _written(at: datetime) -> str:
 def wall(at: int | None, zone: str) -> str:
     """Return an instant (ms since 1970) on the wall of a zone, as a browser's field has it.
 
-    One whose wall clock comes twice is written in UTC: it would be read as another, or not at all.
-    So is one on the first or last day that there is, where the wall is a day beyond.
+    It is as short as can be, as a browser makes it: else it would seem to be changed. One whose
+    wall clock comes twice is written in UTC: it would be read as another, or not at all. So is one
+    on the first or last day that there is, where the wall is a day beyond.
     """
     if at is None:
         return ""
@@ -83,7 +84,7 @@ def wall(at: int | None, zone: str) -> str:
         return rfc3339(at) or ""
     text = there.replace(microsecond=at % 1000 * 1000, tzinfo=None, fold=0).isoformat()
     if at % 1000:
-        return text[:-3]
+        return text.rstrip("0")
     return text.removesuffix(":00") if text.count(":") == 2 else text
 
 
