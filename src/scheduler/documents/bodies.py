@@ -28,6 +28,10 @@ BYTES = "application/octet-stream"
 NAMED = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+/[!#$%&'*+.^_`|~0-9A-Za-z-]+[\x20-\x7e]*")
 CHARSET = re.compile(r";\s*charset=\"?([A-Za-z0-9_.:-]+)", re.IGNORECASE)
 DEFAULT = Encoding()
+GROWTH, BESIDE = 4, 1 << 20
+"""A form may take so many times the bytes that were given, and so many beside: each item of a list
+is written with the name of the list, and the headers that the document has for it.
+"""
 
 
 class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -58,10 +62,11 @@ def body(
     if JSON.fullmatch(media.type):
         return media.type, given
     value = decoded("req_body", given)
+    most = GROWTH * len(given) + BESIDE
     if kind == FORM:
-        return media.type, _form(media, value)
+        return media.type, _form(media, value, most)
     if kind == MULTIPART:
-        return _multipart(media, value)
+        return _multipart(media, value, most)
     if media.encoding.get("", DEFAULT).binary:
         return media.type, _bytes("req_body", value)
     return media.type, _encoded(as_text(value), media.type)
@@ -111,13 +116,15 @@ def _bytes(name: str, value: Any) -> bytes:
         raise WrongCall(f"{name} must be base64 of the bytes to be sent") from None
 
 
-def _form(media: Media, value: Any) -> bytes:
+def _form(media: Media, value: Any, most: int) -> bytes:
     if isinstance(value, str):
         return value.encode()
     if not isinstance(value, dict):
         raise WrongCall(f"req_body must be an object, for {essence(media.type)}")
     written: list[str] = []
     for name, each in value.items():
+        if isinstance(each, list) and len(each) * len(name) > most:
+            raise _too_long(FORM, most)
         encoding = media.encoding.get(name)
         if each is None:
             continue
@@ -138,16 +145,25 @@ def _property(name: str, value: Any, encoding: Encoding) -> list[str]:
     return pairs(name, encoding.style, value, shape, encode, explode=encoding.explode)
 
 
-def _multipart(media: Media, value: Any) -> tuple[str, bytes]:
+def _too_long(kind: str, most: int) -> WrongCall:
+    return WrongCall(f"req_body takes more than {most} bytes as {kind}; give fewer items")
+
+
+def _multipart(media: Media, value: Any, most: int) -> tuple[str, bytes]:
     """Return multipart/form-data (RFC 7578), with a boundary that follows from its parts."""
     if not isinstance(value, dict):
         raise WrongCall(f"req_body must be an object, for {MULTIPART}")
-    parts = [
-        _part(name, each, media.encoding.get(name, DEFAULT))
-        for name, given in value.items()
-        for each in (given if isinstance(given, list) else [given])
-        if each is not None
-    ]
+    most_left = most
+    parts = list[bytes]()
+    for name, given in value.items():
+        encoding = media.encoding.get(name, DEFAULT)
+        for each in given if isinstance(given, list) else [given]:
+            if each is None:
+                continue
+            parts.append(_part(name, each, encoding))
+            most_left -= len(parts[-1])
+            if most_left < 0:
+                raise _too_long(MULTIPART, most)
     digest = hashlib.sha256(b"\0".join(parts)).hexdigest()
     boundary = f"scheduler-{digest[:40]}"
     line = f"--{boundary}".encode()
