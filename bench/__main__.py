@@ -25,6 +25,7 @@ from bench import (
     report,
     rrules,
     steady,
+    streams,
 )
 from bench.machine import Meter, about
 from bench.product import Product
@@ -59,6 +60,7 @@ class Sizes(NamedTuple):
     ruled: int = 10_000
     processes: int = 10_000
     operations: int = 1000
+    streams: int = 1000
 
 
 QUICK = Sizes(
@@ -81,6 +83,7 @@ QUICK = Sizes(
     ruled=500,
     processes=500,
     operations=100,
+    streams=150,
 )
 
 
@@ -117,6 +120,8 @@ class Bench:
         await self._alone(
             "pages", lambda p: pages.pages(p, sink, sizes.paged_tasks, sizes.paged_runs)
         )
+        await self._alone("watched", lambda p: streams.watched(p, sink, sizes.burst))
+        await self._alone("streams", lambda p: streams.streams(p, sink, sizes.streams))
         await self._alone("rrules", lambda _: rrules.planned(sizes.ruled))
         await self._alone(
             "processes", lambda p: processes.processes(p, sink, sizes.processes, sizes.operations)

@@ -62,7 +62,7 @@ async def pages(product: Product, _: Sink, tasks: int, runs: int) -> dict[str, A
     figures: dict[str, Any] = {"n": ASKED, "tasks": tasks, "runs": runs}
     shown: dict[str, Any] = {}
     figures["fill_s"] = round(time.perf_counter() - began, 1)
-    cookies = await _signed_in(product)
+    cookies = await signed_in(product)
     async with aiohttp.ClientSession(product.url, cookie_jar=cookies) as visitor:
         bare = await _asked(visitor, "/health")
         figures["bare_ms"] = bare["whole"]["p50"]
@@ -106,10 +106,10 @@ async def _counted(product: Product, runs: int) -> None:
     raise RuntimeError("the tally has not counted the runs")
 
 
-async def _signed_in(product: Product) -> aiohttp.CookieJar:
-    """Sign in with the form; return the cookies."""
+async def signed_in(product: Product, service: dict[str, str] | None = None) -> aiohttp.CookieJar:
+    """Sign in with the form, as a service or as the benchmark's; return the cookies."""
     jar = aiohttp.CookieJar(unsafe=True)
-    sent = product.http.headers
+    sent = service or product.http.headers
     async with aiohttp.ClientSession(product.url, cookie_jar=jar) as browser:
         async with browser.get("/dashboard/sign-in") as asked:
             found = re.search(r'name="form" value="([^"]*)"', await asked.text())

@@ -129,6 +129,11 @@ class Product:
             with suppress(psutil.NoSuchProcess):
                 left.kill()
 
+    async def ended(self) -> None:
+        """Return when the process has ended by itself. Raises subprocess.TimeoutExpired."""
+        if self._process is not None:
+            await asyncio.to_thread(self._process.wait, STOP_S)
+
     def log(self) -> str:
         """Return the end of what the process said."""
         return (self.base / "log").read_text(errors="replace")[-4000:]

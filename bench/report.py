@@ -23,6 +23,8 @@ NAMES = {
     "memory": "memory",
     "lists": "lists, 1,000,000 tasks and 10,000,000 runs stored",
     "pages": "pages of the dashboard, 10,000 tasks and 100,000 runs stored",
+    "watched": "10,000 at one instant, 20 pages of the dashboard open",
+    "streams": "1,000 pages of the dashboard open",
     "rrules": "recurrence rules, planning",
     "processes": "10,000 processes through a spec",
     "start": "start",
@@ -252,6 +254,21 @@ REST = {
         ("Postgres CPU a task, µs", ("cpu_us", "postgres")),
         ("answer p50, 16 at a time, ms", ("answer_ms", "p50")),
         ("in bulk, tasks per second", ("bulk", "per_s")),
+    ),
+    "watched": (
+        ("calls per second, of those with no page open", ("of_plain", "per_s")),
+        ("lag p50, of that with no page open", ("of_plain", "lag_p50")),
+        ("lag p99, of that with no page open", ("of_plain", "lag_p99")),
+        ("our CPU a run, of that with no page open", ("of_plain", "cpu")),
+        ("Postgres CPU a run, of that with no page open", ("of_plain", "postgres")),
+    ),
+    "streams": (
+        ("memory of a stream, kB", ("kb_each",)),
+        ("our CPU with none, s a minute", ("cpu_s_per_minute", "none", "ours")),
+        ("our CPU, nothing happening, s a minute", ("cpu_s_per_minute", "open", "ours")),
+        ("Postgres CPU, nothing happening, s a minute", ("cpu_s_per_minute", "open", "postgres")),
+        ("from the end of a run to the last of 100 pages, p50 ms", ("end_to_last_ms", "p50")),
+        ("from SIGTERM to the end, s", ("stopped_s",)),
     ),
     "rrules": tuple(
         (f"{name}, DTSTART {age.replace('_', ' ')} ago, CPU µs a task and tick", (kind, age))

@@ -115,7 +115,10 @@ async def _copy(db: asyncpg.Connection, table: str, rows: list[dict[str, Any]]) 
 
 async def another_service(db: asyncpg.Connection) -> UUID:
     """Write a service like the first one; return its id."""
-    service = dict(await db.fetchrow("SELECT * FROM service")) | {"id": uuid4(), "name": "another"}
+    service = dict(await db.fetchrow("SELECT * FROM service")) | {
+        "id": uuid4(),
+        "name": f"another-{uuid4().hex}",
+    }
     await _copy(db, "service", [service])
     return UUID(str(service["id"]))
 

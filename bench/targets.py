@@ -114,6 +114,34 @@ TARGETS: dict[str, list[Target]] = {
         Target("slowest first paint, p50, ms", "300", _at("slowest_paint_p50"), _just(300)),
         Target("statements of a page, at most", "5", _at("most_statements"), _just(5)),
     ],
+    "watched": [
+        Target(
+            "calls per second / with no page open",
+            "0.85",
+            _at("of_plain", "per_s"),
+            _just(0.85),
+            at_least=True,
+        ),
+        Target("lag p99 / with no page open", "1.2", _at("of_plain", "lag_p99"), _just(1.2)),
+        *NONE_LOST,
+    ],
+    "streams": [
+        Target("memory of a stream, kB", "100", _at("kb_each"), _just(100)),
+        Target(
+            "our CPU, nothing happening, s a minute",
+            "6",
+            _at("cpu_s_per_minute", "open", "ours"),
+            _just(6),
+        ),
+        Target(
+            "from the end of a run to the last page, ms",
+            "2,000",
+            _at("end_to_last_ms", "max"),
+            _just(2000),
+        ),
+        Target("from SIGTERM to the end, s", "5", _at("stopped_s"), _just(5)),
+        Target("pages that were not told", "0", _at("cut"), _just(0)),
+    ],
     "rrules": [
         Target("the oldest DTSTART / one of yesterday, at most", "1.5", _at("flat"), _just(1.5)),
         Target(

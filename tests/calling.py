@@ -16,6 +16,7 @@ from scheduler.config import Egress
 from scheduler.db import Database
 from scheduler.documents.client import Client, Media, Parameter
 from scheduler.documents.client import Operation as Endpoint
+from scheduler.documents.messages import Compiled
 from scheduler.egress import Rules
 from scheduler.outbound import Outbound
 from scheduler.run import bucket_of, run_id
@@ -113,7 +114,8 @@ class Calling:
             await changes.reach(conn, spec, "IN_PROGRESS", now)
             await changes.reach(conn, spec, "READY_YAML", now)
             await changes.reach(conn, spec, "READY_CLIENT", now)
-            await changes.keep(conn, spec, document(endpoints), Client(operations=endpoints))
+            written = [msgspec.json.encode(each) for each in endpoints]
+            await changes.keep(conn, spec, Compiled(document(endpoints), Client(), written))
             assert await changes.serve(conn, spec, {}, now)
 
     async def call(

@@ -8,12 +8,14 @@ from typing import Any
 from uuid import UUID
 
 import httpx
+import msgspec
 
 from calling import document as compiled_from
 from calling import of
 from conftest import App, eventually
 from scheduler.clock import database_ms
 from scheduler.documents.client import Client
+from scheduler.documents.messages import Compiled
 from scheduler.specs import changes, model
 
 AT = "/v1/api/scheduler/process"
@@ -79,7 +81,8 @@ async def ready(app: App, url: str, *called: str, name: str = "filmot") -> None:
         await changes.reach(conn, spec, "IN_PROGRESS", now)
         await changes.reach(conn, spec, "READY_YAML", now)
         await changes.reach(conn, spec, "READY_CLIENT", now)
-        await changes.keep(conn, spec, source, Client(operations=endpoints))
+        written = [msgspec.json.encode(each) for each in endpoints]
+        await changes.keep(conn, spec, Compiled(source, Client(), written))
         assert await changes.serve(conn, spec, {}, now)
 
 

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from conftest import TOKENS, App, RunApp, eventually
-from scheduler import services
+from scheduler import tokens
 
 ADMIN = "admin-token-0123456789"
 BEARER = {"Authorization": f"Bearer {ADMIN}"}
@@ -103,6 +103,7 @@ async def test_a_service_is_created_with_its_secrets_shown_once(app, admin):
     assert {
         "service_id", "name", "token", "signing_secret", "allow_commands", "created_at",
         "updated_at", "max_tasks", "max_runs_per_minute", "max_in_flight", "max_body_bytes",
+        "max_kept_bytes",
     } <= set(service)  # fmt: skip
     assert service["name"] == "reports" and service["allow_commands"] is True
     assert len(base64.b64decode(service["signing_secret"].removeprefix("whsec_"))) == 32
@@ -135,9 +136,11 @@ async def test_one_service_shows_its_tokens_limits_and_use(app, admin, conn):
     assert token["last_used_at"].endswith("Z") and token["revoked_at"] is None
     assert shown["limits"] == {
         "max_tasks": 7, "max_runs_per_minute": 0, "max_in_flight": 0, "max_body_bytes": 0,
+        "max_kept_bytes": 1 << 30,
     }  # fmt: skip
     assert shown["max_tasks"] == 7 and shown["max_in_flight"] is None
-    assert shown["usage"] == {"tasks": 0, "runs_per_minute": 0, "in_flight": 0}
+    usage = {"tasks": 0, "runs_per_minute": 0, "in_flight": 0, "kept_bytes": 0}
+    assert shown["usage"] == usage
 
 
 async def test_a_change_changes_exactly_what_is_sent(app, admin):
@@ -242,7 +245,7 @@ async def test_rotations_at_once_leave_two_live_tokens(app, admin):
 
 async def test_of_revoked_tokens_ten_stay_listed(admin):
     await made(admin, "reports")
-    for _ in range(services.REVOKED_KEPT + 5):
+    for _ in range(tokens.REVOKED_KEPT + 5):
         await admin.post("/services/reports/rotate")
     listed = (await admin.get("/services/reports")).json()["tokens"]
     assert [token["revoked_at"] is None for token in listed] == [True] * 2 + [False] * 10
@@ -439,7 +442,7 @@ async def test_rows_that_somebody_has_locked_are_waited_for(app, admin, receiver
 async def test_a_delete_that_was_cut_short_is_made_again(app, admin, receiver, conn):
     await filled(app, receiver, conn, "bob")
     async with app.database.api.begin() as own:  # as far as a crash let it come
-        await services.revoke_all(own, UUID(app.ids["bob"]))
+        await tokens.revoke_all(own, UUID(app.ids["bob"]))
     await conn.execute("DELETE FROM task_plan WHERE service_id = $1", UUID(app.ids["bob"]))
     assert await as_service(app, "bob", TOKENS["bob"]) == 401
 

@@ -38,7 +38,7 @@ from scheduler.documents.messages import (
 )
 from scheduler.errors import TooManyRequests, Unavailable
 from scheduler.specs import aide
-from scheduler.specs.aide import Aides
+from scheduler.specs.aide import LARGE, Aides
 
 pytestmark = pytest.mark.alone
 
@@ -102,8 +102,8 @@ async def test_a_document_goes_from_bytes_to_checked_requests(aides):
 
     compiled = await aides.ask(ALICE, Compile(DOCUMENT, LIMITS), 5)
     assert isinstance(compiled, Compiled)
-    assert [each.endpoint for each in compiled.client.operations] == ["GET /pets"]
-    review = Review(compiled.document, compiled.client, None)
+    assert [json.loads(each)["path"] for each in compiled.operations] == ["/pets"]
+    review = Review(compiled.document, compiled.operations, None)
     assert await aides.ask(ALICE, review, 5) == Reviewed({})
     assert set(children()) == {"reader", "compiler"}
 
@@ -458,8 +458,8 @@ async def test_a_thousand_operations_are_compiled_and_reviewed_in_seconds(aides,
     started, ours = time.monotonic(), time.process_time()
     compiled = await aides.ask(ALICE, Compile(source, LIMITS), 60)
     assert isinstance(compiled, Compiled), compiled
-    assert len(compiled.client.operations) == 1000
-    reviewed = await aides.ask(ALICE, Review(compiled.document, compiled.client, None), 60)
+    assert len(compiled.operations) == 1000
+    reviewed = await aides.ask(ALICE, Review(compiled.document, compiled.operations, None), 60)
     assert reviewed == Reviewed({})
     took, ours = time.monotonic() - started, time.process_time() - ours
     print(f"{version}: {len(source)} bytes, {took:.2f} s, of them {ours * 1000:.0f} ms ours")
@@ -471,3 +471,20 @@ def test_an_ask_that_nobody_thought_of_is_answered(monkeypatch):
     found = list(child._answers(lambda _: 1 // 0, [aide.Asked(READ, 1)]))  # type: ignore[arg-type,return-value]
     ((answer, whole),) = found
     assert isinstance(answer, Finding) and "ZeroDivisionError" in answer.message and whole
+
+
+async def test_a_large_body_is_checked_apart_up_to_a_limit(aides):
+    post = {"requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}}}
+    document = {"openapi": "3.1.0", "info": {"title": "t", "version": "1"}, "paths": {}}
+    document["paths"] = {"/a": {"post": post | {"responses": {}}}}
+    source = json.dumps(document).encode()
+    headers = [("content-type", "application/json")]
+    request = Request("POST", "http://a.test/a", headers, b"[" + b"1," * LARGE + b"1]")
+    most = len(request.body)
+    asked = Check("a/1", "POST /a", request, source, most)
+    wrong = await aides.ask(ALICE, asked, 20)
+    assert isinstance(wrong, Finding) and "req_body must be an object" in wrong.message
+    assert set(children()) == {"checker"} and aides._checker.pid is None
+    unseen = Check("a/1", "POST /a", request, source, most - 1)
+    assert await aides.ask(ALICE, unseen, 20) == Fine()
+    assert aides._checker.pid is not None, "one that is not looked at takes no time"

@@ -38,6 +38,7 @@ PAGES = [
     "/dashboard/calendars/off",
     "/dashboard/system",
     "/dashboard/settings",
+    "/dashboard/changes",
     "/dashboard/nothing/here",
 ]
 

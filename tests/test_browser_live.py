@@ -83,6 +83,7 @@ async def rows(page: Any, most: int) -> None:
 async def test_a_hidden_page_rests_and_catches_up(app: App, browse, alice, receiver):
     await create(alice, receiver.url)
     async with browse(app) as page:
+        await page.clock.install()
         await page.goto(f"{app.url}/dashboard/runs")
         await is_live(page)
         await page.evaluate(HIDE, True)
@@ -90,8 +91,9 @@ async def test_a_hidden_page_rests_and_catches_up(app: App, browse, alice, recei
         await eventually(lambda: watched(app, 0))
         run_id = await run(alice)
         await eventually(lambda: ended(alice, run_id))
-        await page.wait_for_timeout(2500)  # longer ago than the server keeps for who comes back
-        await page.evaluate(HIDE, False)
+        await page.clock.fast_forward(5000)  # by the page's clock it was away for long
+        async with page.expect_response("**/dashboard/runs"):
+            await page.evaluate(HIDE, False)
         await is_live(page)
         await page.wait_for_selector("[data-news]:has-text('1 new'), [data-run]")
 

@@ -11,13 +11,17 @@ HOME = "/dashboard/admin"
 
 
 async def test_an_admin_makes_a_service_and_the_service_a_calendar(run_app: RunApp, chrome):
-    async with run_app(ADMIN_TOKEN=ADMIN) as app, browsing(chrome, app, None) as admin:
+    async with (
+        run_app(ADMIN_TOKEN=ADMIN) as app,
+        browsing(chrome, app, None, timezone_id="Asia/Tokyo") as admin,
+    ):
         await admin.goto(f"{app.url}/dashboard")
         await admin.click("text=Sign in as admin")
         await admin.fill("[name=token]", ADMIN)
         await admin.click("main button")
         await admin.wait_for_selector("h1:has-text('Services')")
         await accessible(admin)
+        await _reads_as_elsewhere(admin)
         await admin.fill("[name=name]", "carol")
         await admin.click("text=Create service")
         token = await admin.inner_text("[aria-label=Token]")
@@ -41,6 +45,24 @@ async def test_an_admin_makes_a_service_and_the_service_a_calendar(run_app: RunA
         await admin.wait_for_selector("h1:has-text('Sign in as admin')")
         await admin.goto(f"{app.url}{HOME}")
         assert admin.url.endswith("/sign-in")
+
+
+async def _reads_as_elsewhere(admin) -> None:
+    """Times are in the reader's zone, and keys lead on."""
+    assert await admin.inner_text("[data-zone-name]") == "Asia/Tokyo"
+    await admin.keyboard.press("?")
+    await admin.wait_for_selector("dialog[open] h2:has-text('Keys')")
+    await admin.keyboard.press("Escape")
+    await admin.keyboard.press("n")
+    await admin.keyboard.press("j")
+    await admin.keyboard.press("Enter")
+    await admin.wait_for_selector("time[title*='Asia/Tokyo']")
+    await admin.keyboard.press("g")
+    await admin.keyboard.press("s")
+    await admin.wait_for_url("**/dashboard/admin/system")
+    await admin.keyboard.press("g")
+    await admin.keyboard.press("o")
+    await admin.wait_for_selector("h1:has-text('Services')")
 
 
 async def _makes_a_calendar(app, page, token: str) -> None:

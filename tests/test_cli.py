@@ -23,6 +23,7 @@ from click.testing import CliRunner, Result
 from scheduler.cli import cli, main
 from scheduler.embedded import one_sentence
 from scheduler.errors import StartupError
+from test_admin import filled
 
 Run = Callable[..., Result]
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -312,6 +313,58 @@ async def test_migrate_down_leaves_a_running_replica_its_tables(conn, command):
         assert isinstance(refused.exception, StartupError)
         assert "1 replica runs on this database; stop" in str(refused.exception)
     assert (await asyncio.to_thread(command, "migrate", "status")).exit_code == 0
+
+
+async def test_migrate_down_says_what_goes_and_the_ledger_stays(conn, command, run_app, receiver):
+    async with run_app() as app:
+        await filled(app, receiver, conn, "alice")
+    await conn.execute("INSERT INTO admin_session VALUES ('a', 'b', now(), now(), now())")
+    await conn.execute("UPDATE service SET max_kept_bytes = 1099511627776 WHERE name = 'alice'")
+    before = await ledger(conn)
+    assert all(before.values())
+    audited = await conn.fetchval("SELECT count(*) FROM audit")
+
+    asked = await asyncio.to_thread(command, "migrate", "down", "0007", input="n\n")
+    assert asked.exit_code == 1
+    assert f"undo (4), audit ({audited})" in asked.stderr and "admin_session (1)" in asked.stderr
+    assert "service.max_kept_bytes (1)" in asked.stderr
+    assert "tally" not in asked.stderr and "kept_mark" not in asked.stderr  # counted again
+    assert await conn.fetchval("SELECT count(*) FROM undo") == 4
+
+    done = await asyncio.to_thread(command, "migrate", "down", "0007", "--yes")
+    assert done.exit_code == 0 and "undo (4)" in done.stderr and "0007" in done.output
+    assert await ledger(conn) == before
+    assert (await asyncio.to_thread(command, "migrate", "up")).exit_code == 0
+    assert await ledger(conn) == before
+    again = await asyncio.to_thread(command, "migrate", "down", "0007")
+    assert again.exit_code == 0 and "drops" not in again.stderr
+
+
+LATER = ["kept_bytes", "max_kept_bytes"]
+"""Columns that came after 0007."""
+
+
+async def ledger(conn: Any) -> dict[str, list[str]]:
+    """Every row of what tasks and runs are kept in."""
+    tables = (
+        "service",
+        "token",
+        "task",
+        "task_plan",
+        "task_state",
+        "task_version",
+        "run",
+        "history",
+    )
+    return {
+        table: [
+            row[0]
+            for row in await conn.fetch(
+                f"SELECT (to_jsonb(t) - $1::text[])::text FROM {table} t ORDER BY 1", LATER
+            )
+        ]
+        for table in tables
+    }
 
 
 # Mistakes ----------------------------------------------------------------------------------------

@@ -44,7 +44,7 @@ async def made(client: httpx.AsyncClient, body: Any = None, **more: Any) -> dict
 async def allow(app: App, name: str, *, allowed: bool) -> None:
     """What `scheduler services update` does."""
     fields = ServiceFields(allow_commands=allowed)
-    await acts.update(app.database, app.settings.quotas, name, fields)
+    await acts.update(app.database, service.By("admin"), app.settings.quotas, name, fields)
     app.gate.forget(UUID(app.ids[name]))
 
 

@@ -18,8 +18,6 @@ from conftest import eventually
 from scheduler.instant import FIRST, LAST
 from scheduler.triggers import Cron, Trigger
 
-pytestmark = pytest.mark.alone
-
 MINUTE, DAY = 60_000, 86_400_000
 ZONES = [
     "UTC",
@@ -334,6 +332,7 @@ def fastest(question) -> float:
     return min(times)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("text", ["* * * * * *", "* * * * *", "30 2 * * *", "0 0 29 2 *", "0 9 * * 1-5"])  # fmt: skip
 @pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin"])
 def test_no_question_holds_the_loop(text, zone):
@@ -388,6 +387,7 @@ def test_a_question_mark_is_kept_as_it_was_written():
         assert Cron(text).next(SPANS[0]) == Cron(means).next(SPANS[0])
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("text", "word"),
     [
@@ -537,6 +537,7 @@ def test_a_note_says_what_a_setting_makes_of_daylight_saving(text, dst, instant,
 # The whole way -----------------------------------------------------------------------------------
 
 
+@pytest.mark.alone
 async def test_a_cron_of_seconds_runs_on_each_second(app, conn, receiver):
     async with app.client("alice") as alice:
         task = {"id": "t", "name": "a", "url": receiver.url, "cron": "* * * * * *"}

@@ -19,6 +19,7 @@ from pages import field, signed_in, statements
 from scheduler.dashboard import live
 
 ACCEPT = {"Accept": live.EVENTS}
+PARTS = "/dashboard/live?parts=overview,spec,system"
 
 
 class Heard:
@@ -47,7 +48,7 @@ async def listening(client: httpx.AsyncClient) -> AsyncIterator[Heard]:
     heard = Heard()
 
     async def listen() -> None:
-        async with client.stream("GET", "/dashboard/live", headers=ACCEPT, timeout=None) as answer:
+        async with client.stream("GET", PARTS, headers=ACCEPT, timeout=None) as answer:
             assert answer.status_code == 200
             assert answer.headers["Content-Type"].startswith(live.EVENTS)
             name = ""

@@ -27,6 +27,7 @@ from scheduler import (
     state,
     tally,
     task,
+    tokens,
     undo,
     versions,
 )
@@ -56,6 +57,7 @@ OWNERS = (
     state,
     tally,
     task,
+    tokens,
     undo,
     versions,
 )

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from conftest import TOKENS, App, RunApp, eventually
 from pages import SIGN_IN, enter, field, safe, signed_in, statements
-from scheduler import services
+from scheduler import services, tokens
 from scheduler.dashboard import door, sessions, shown, tries
 from scheduler.errors import TooManyRequests
 from screenshots import browser, chromium, sign_in
@@ -260,7 +260,7 @@ async def test_a_session_ends_with_sign_out_with_its_token_and_in_time(app: App,
         assert not await opens(one) and await opens(two) and await opens(three)
 
         await conn.execute("UPDATE token SET revoked_at = now() WHERE hash = $1",
-                           services.digest(TOKENS["alice"]))  # fmt: skip
+                           tokens.digest(TOKENS["alice"]))  # fmt: skip
         assert not await opens(two) and await opens(three)
         await conn.execute("UPDATE session SET expires_at = now() - interval '1 s'")
         assert not await opens(three)
@@ -270,7 +270,7 @@ async def test_a_session_ends_with_sign_out_with_its_token_and_in_time(app: App,
 
 async def test_a_token_has_so_many_sessions_and_takes_them_along(app: App, conn):
     async with app.database.api.begin() as connection:
-        service, token = await services.check(connection, "bob", services.digest(TOKENS["bob"]))  # type: ignore[misc]
+        service, token = await services.check(connection, "bob", tokens.digest(TOKENS["bob"]))  # type: ignore[misc]
         first = await sessions.begin(connection, service.id, token)
     for _ in range(sessions.MOST):
         async with app.database.api.begin() as connection:
@@ -293,7 +293,7 @@ async def test_a_token_that_a_browser_uses_is_noted(app: App, visitor, conn):
     async with app.database.engine.begin() as connection:
         await app.gate.flush(connection)
     used = await conn.fetchval(
-        "SELECT last_used_at FROM token WHERE hash = $1", services.digest(TOKENS["alice"])
+        "SELECT last_used_at FROM token WHERE hash = $1", tokens.digest(TOKENS["alice"])
     )
     assert used is not None
 

@@ -17,7 +17,9 @@ from conftest import url_of
 from scheduler import (
     audit,
     backfills,
+    changelog,
     config,
+    dependents,
     exclusions,
     executions,
     history,
@@ -34,6 +36,7 @@ from scheduler import (
     versions,
     watch,
 )
+from scheduler.changelog import Wanted
 from scheduler.db import Conn, Database, utc
 from scheduler.definition import Definition
 from scheduler.ledger import Query
@@ -96,6 +99,12 @@ SELECT gen_random_uuid(), 1, '{ALICE}', md5('t' || n)::uuid, 't', 'task', 1, 'sk
        now() + n * interval '1 ms', now() + n * interval '1 ms'
        + CASE WHEN n % 100 = 0 THEN interval '1 minute' ELSE interval '0' END, '[]', 0, now()
 FROM generate_series(1, 20000) AS n;
+INSERT INTO audit (id, bucket, service_id, kind, ref, at, verb, way, changes)
+SELECT ('00000000-' || lpad(to_hex(n / 65536), 4, '0') || '-7001-8000-'
+        || lpad(to_hex(n), 12, '0'))::uuid, 1, '{ALICE}',
+       CASE WHEN n = 1 THEN 'service' WHEN n < 9 THEN 'run' ELSE 'task' END, 't' || n % 100, now(),
+       'edited', CASE WHEN n % 9000 = 0 THEN 'dashboard' ELSE 'api' END, '[]'
+FROM generate_series(1, {TASKS}) AS n;
 """
 
 
@@ -108,7 +117,7 @@ async def filled(postgres: Any, maintenance: Any, template: str) -> AsyncIterato
         if statement.strip():
             await conn.execute(statement)
     await conn.execute("VACUUM ANALYZE task")
-    for table in ("calendar", "history", "run", "task_state", "task_version"):
+    for table in ("calendar", "history", "run", "task_state", "task_version", "audit"):
         await conn.execute(f"VACUUM ANALYZE {table}")
     await conn.close()
     database = Database(url, config.Database())
@@ -351,10 +360,10 @@ async def _task(conn: Conn) -> Definition:
 
 
 async def calendars_asked(conn: Conn, _what: str) -> None:
-    assert len(await tasklist.naming(conn, ALICE, "rare", 4)) == 4
-    assert not await tasklist.naming(conn, BOB, "rare", 4)
-    assert len(await tasklist.keeping_clear(conn, ALICE, "rare", 21)) == 21
-    assert not await tasklist.naming(conn, ALICE, "rar", 4)
+    assert len(await dependents.naming(conn, ALICE, "rare", 4)) == 4
+    assert not await dependents.naming(conn, BOB, "rare", 4)
+    assert len(await dependents.keeping_clear(conn, ALICE, "rare", 21)) == 21
+    assert not await dependents.naming(conn, ALICE, "rar", 4)
     await exclusions.page(conn, ALICE, offset=0, most=100)
     await exclusions.held(conn, ALICE, ["often", "c7"])
     await exclusions.current(conn, {(ALICE, f"c{n}") for n in range(2, 22)})
@@ -411,7 +420,7 @@ async def asked(conn: Conn, what: str) -> None:
         await calendars_asked(conn, what)
     elif what == "calling":
         assert (
-            len(await tasklist.calling(conn, ALICE, "rare", (utc(0), uuid.UUID(int=0)), 1000))
+            len(await dependents.calling(conn, ALICE, "rare", (utc(0), uuid.UUID(int=0)), 1000))
             == 100
         )
     elif what in ("schedules", "pending events", "past events"):
@@ -427,10 +436,20 @@ async def asked(conn: Conn, what: str) -> None:
 async def looked(conn: Conn, _: str) -> None:
     now = now_ms()
     memory = watch.Memory(live={uuid.uuid4(): (0, 0, True, True) for _ in range(200)})
-    await watch.look(conn, {ALICE: memory, BOB: watch.Memory()}, now, now - 1000)
+    memories = {ALICE: memory, BOB: watch.Memory()}
+    await watch.look(conn, memories, now, now - 1000)
+    await watch.late(conn, memories, now, now - 5000)
+    await audit.lately(conn, [ALICE, BOB], now - 10_000, 200)
+
+
+async def changes_asked(conn: Conn, _: str) -> None:
+    for wanted in (Wanted(), Wanted(kinds=("run",)), Wanted(ways=("dashboard",))):
+        assert await changelog.of_service(conn, ALICE, wanted, 51) is not None
+    await changelog.of_admin(conn, Wanted(kinds=("service", "token")), 51)
 
 
 OF_ITS_OWN = {
+    "changes": changes_asked,
     "a look": looked,
     "calendars": calendars_asked,
     "page of a task": page_asked,
@@ -452,6 +471,7 @@ OF_ITS_OWN = {
         "past events",
         "replaced versions",
         "page of a task",
+        "changes",
         "instant",
         "old versions",
         "calendars",

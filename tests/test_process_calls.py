@@ -37,14 +37,15 @@ class Caller:
         self.target = target
         self.name = f"Filmot-{next(NUMBERS)}"
 
-    async def add(self, *servers: str) -> None:
-        """Add the spec, with these servers in place of the target."""
+    async def add(self, *servers: str) -> str:
+        """Add the spec, with these servers in place of the target; return its trace_id."""
         urls = servers or (self.target.url,)
         document = {**DOCUMENT, "servers": [{"url": each} for each in urls]}
         source = base64.b64encode(json.dumps(document).encode()).decode()
         body = {"name": self.name, "headers": {"X-Key": "abc"}, "spec": source}
         answer = await self.client.post("/v1/api/spec", json=body)
         assert answer.status_code == 200, answer.text
+        return str(answer.json()["trace_id"])
 
     async def call(self, endpoint: str = "GET /any", **more: Any) -> str:
         """Make a process; return its trace_id."""
@@ -115,6 +116,20 @@ async def test_a_process_may_say_where_the_api_is_where_its_spec_does_not(caller
     assert found["error"].endswith("send url with the spec or the process")
     answer = await caller.answered(await caller.call(url=f"{receiver.url}/base"))
     assert (answer.content, receiver.last.path) == (b"ok", "/base/any")
+
+
+async def test_a_spec_that_is_told_later_where_its_api_is_can_be_called(caller, receiver):
+    at = f"/v1/api/spec/{await caller.add('/v1')}"
+    found = await caller.ended(await caller.call())
+    assert found["error"].endswith("send url with the spec or the process")
+    answer = await caller.client.put(at, json={"url": receiver.url})
+    assert answer.status_code == 204, answer.text
+
+    async def reviewed() -> None:
+        assert (await caller.ended(await caller.call()))["status"] == "SUCCESS"
+
+    await eventually(reviewed, 20)
+    assert receiver.last.path == "/v1/any"
 
 
 async def test_what_is_missing_ends_a_process_before_anything_is_sent(caller, receiver):

@@ -20,6 +20,7 @@ from scheduler import (
     executions,
     history,
     lines,
+    outlook,
     planner,
     planning,
     queue,
@@ -813,7 +814,7 @@ async def _touch_everything(c: Conn, of: Definition, now: int) -> None:
     await planner.tick(c, now, window_ms=60_000, batch=100)
     await planner.lock(c, of.line)
     await planner.lock_many(c, ALICE, [of.key])
-    await planner.coming(c, ALICE, planning.Coming(of.key, now, 0), now + 60_000, 100)
+    await outlook.coming(c, ALICE, planning.Coming(of.key, now, 0), now + 60_000, 100)
     assert [each async for each in lines.due_tasks(c, ALICE, at, utc(now + 60_000), 100)]
     await lines.newest(c, of.line, at)
     await lines.tasks_of(c, ALICE, [claimed[0].id])

@@ -66,7 +66,8 @@ async def two_replicas(run_app: RunApp, **more: str) -> AsyncIterator[list[httpx
 @given(own=st.none() | st.integers(0, 9), setting=st.integers(0, 9))
 def test_a_services_own_quota_comes_before_the_settings(own, setting):
     limits = Quotas(max_tasks=own).within(config.Quotas(max_tasks=setting))
-    assert limits == Limits(max_tasks=setting if own is None else own)
+    most = setting if own is None else own
+    assert limits == Limits(max_tasks=most, max_kept_bytes=config.Quotas().max_kept_bytes)
 
 
 async def test_the_settings_hold_where_a_service_has_none_of_its_own(run_app):

@@ -6,7 +6,7 @@ import json
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 from uuid import UUID, uuid4
 
 import pytest
@@ -102,7 +102,7 @@ async def test_filters_stand_in_the_address_and_in_the_form(app: App, visitor, c
     answer = await visitor.get(f"/dashboard/runs?state=failed&task=two&from={at}Z")
     assert re.search(r'value="failed" checked', answer.text)
     assert 'name="task" value="two"' in answer.text
-    assert f'type="datetime-local" step="1" name="from" value="{at}"' in answer.text
+    assert f'type="datetime-local" name="from" value="{at[:16]}' in answer.text
     assert 'data-states="failed"' in answer.text and 'data-of="two"' in answer.text
     assert "1.5 s" in answer.text and "status 500" in answer.text and "20 ms" in answer.text
 
@@ -179,6 +179,25 @@ async def test_a_table_holds_what_is_filtered_and_no_formula(app: App, visitor, 
     assert [first["id"], *(row["id"] for row in rest)] == bad
     assert first["reason"] == f"'{HOSTILE}" and first["duration_ms"] == "1500"
     assert (first["task_id"], first["state"], first["attempt"]) == ("one", "failed", "1")
+
+
+async def test_a_file_has_the_rows_of_the_list_and_what_is_to_come_where_it_is_asked_for(
+    alice, app: App, visitor, conn
+):
+    due = await fill(conn, app.ids["alice"], 3)
+    at = (NOW + timedelta(days=2)).isoformat()
+    coming = (await alice.post("/tasks", json={"name": "t", "url": "http://127.0.0.1:9/"})).json()
+    made = await alice.post(f"/tasks/{coming['id']}/schedule", json={"scheduled_at": at})
+    run = made.json()["run_id"]
+    ahead = quote((NOW + timedelta(days=9)).strftime("%Y-%m-%dT%H:%M:%SZ"))
+    for query, rows in {"": due, "?state=scheduled": [run], f"?to={ahead}": [run, *due]}.items():
+        assert listed((await visitor.get(f"/dashboard/runs{query}")).text) == rows
+        file = (await visitor.get(f"/dashboard/runs/export.ndjson{query}")).text
+        assert [json.loads(line)["id"] for line in file.splitlines()] == rows
+        table = csv.DictReader(
+            io.StringIO((await visitor.get(f"/dashboard/runs/export.csv{query}")).text)
+        )
+        assert [row["id"] for row in table] == rows
 
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])

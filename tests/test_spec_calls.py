@@ -50,7 +50,7 @@ def said(document, **given):
 
 def refused(document):
     """What cannot be called."""
-    made = client(document, LIMITS)
+    made = [msgspec.json.encode(each) for each in client(document, LIMITS).operations]
     return reviewed(Review(msgspec.json.encode(document), made, None)).refused
 
 

@@ -4,12 +4,14 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from uuid import UUID
 
+import msgspec
 import pytest
 
 from conftest import SECRET_KEY, TOKENS
 from scheduler import config, services
 from scheduler.db import Conn, Database
 from scheduler.documents.client import Client, Operation, Parameter
+from scheduler.documents.messages import Compiled
 from scheduler.errors import Conflict
 from scheduler.sealing import Vault
 from scheduler.specs import changes, model
@@ -24,7 +26,8 @@ ONE = Operation(
     path="/pets/{id}",
     parameters=[Parameter(name="id", in_="path", type="integer", required=True)],
 )
-CLIENT = Client(title="Pets", servers=["https://pets.test"], operations=[ONE, LIST])
+CLIENT = Client(title="Pets", servers=["https://pets.test"])
+WRITTEN = [msgspec.json.encode(each) for each in (ONE, LIST)]
 
 
 @pytest.fixture
@@ -59,7 +62,7 @@ async def again(at: Conn, service: UUID, trace: str = "T" * 16) -> Stored:
 async def served(at: Conn, of: Stored, refused: dict[str, str] | None = None) -> Stored:
     for status in ("IN_PROGRESS", "READY_YAML", "READY_CLIENT"):
         of = await changes.reach(at, of, status, NOW) or of
-    await changes.keep(at, of, b"{}", CLIENT)
+    await changes.keep(at, of, Compiled(b"{}", CLIENT, WRITTEN))
     return await changes.serve(at, of, refused or {}, NOW) or of
 
 

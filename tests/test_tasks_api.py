@@ -1503,6 +1503,7 @@ async def test_a_run_is_shown_whole(alice, app, receiver):
     )  # fmt: skip
     attempt = {"number", "started_at", "finished_at", "outcome", "status_code", "error"}
     attempt |= {"response", "truncated", "connected_ms", "answered_ms", "new_connection"}
+    attempt |= {"waited_ms"}
     assert [set(a) for a in run["attempts"]] == [attempt, attempt]
     assert [(a["number"], a["outcome"], a["status_code"]) for a in run["attempts"]] == [
         (1, "failed", 500),

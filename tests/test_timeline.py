@@ -13,7 +13,8 @@ from conftest import App, RunApp
 from pages import signed_in, statements
 from scheduler.agenda import Alike
 from scheduler.dashboard.timeline import forecast, weeks
-from scheduler.dashboard.timeline.forecast import HOUR, Ahead
+from scheduler.dashboard.timeline.ahead import Ahead, ahead
+from scheduler.dashboard.timeline.minutes import HOUR
 from scheduler.planning import Planned
 from scheduler.triggers import Bounds, Cron, Interval, Once, Rrule
 from scheduler.triggers.calendar import Rules
@@ -29,10 +30,10 @@ def alike(trigger: Any, tasks: int = 1, bounds: Bounds | None = None, **more: An
 
 
 async def made(*these: Alike | Ahead, hours: int = 48) -> forecast.Forecast:
-    ahead = [
+    all_of = [
         each if isinstance(each, Ahead) else Ahead(each, None, None, each.tasks) for each in these
     ]
-    return await forecast.forecast(ahead, NOW, NOW - NOW % DAY, hours)
+    return await forecast.forecast(all_of, NOW, NOW - NOW % DAY, hours)
 
 
 async def test_each_hour_says_how_much_comes_due_in_what_is_left_of_it():
@@ -55,7 +56,7 @@ async def test_of_many_kinds_intervals_are_counted_as_one_by_one():
     since = NOW - NOW % DAY
     many = [
         Interval(n % 13 + 1, unit, since + (n * 977_777) % (2 * DAY))
-        for n in range(forecast.MANY)
+        for n in range(500)
         for unit in ("minute", "hour")
     ]
     found = await made(*map(alike, many))
@@ -93,21 +94,33 @@ async def test_only_so_many_runs_come_as_are_left_of_each_task():
     keys = [UUID(int=n) for n in range(3)]
     of = alike(Cron("0 * * * *"), 3, Bounds(max_runs=5), keys=keys)
     plans = {keys[0]: Planned(NOW, 5), keys[1]: Planned(NOW, 3)}
-    these = forecast.ahead([of], {}, plans)
+    these = await ahead([of], {}, plans)
     assert sorted((each.left, each.tasks) for each in these) == [(2, 1), (5, 1)]
     found = await forecast.forecast(these, NOW, NOW - NOW % DAY, 48)
     assert sum(found.hours) == 7
 
 
-async def test_what_costs_too_much_is_left_out_and_said():
+async def test_a_long_rule_is_counted_and_one_that_takes_too_many_steps_is_left_out_and_said():
     long = Rrule("FREQ=DAILY;BYHOUR=" + ",".join(str(n % 24) for n in range(150)), start=NOW)
-    assert len(long.text) > forecast.RULE_MOST
-    found = await made(alike(long, 7), alike(Cron("0 9 * * *")))
-    assert found.rules == 7 and sum(found.hours) == 2
+    each = "\n".join(f"RRULE:FREQ=SECONDLY;INTERVAL={n}" for n in (1, 2, 3))
+    together = Rrule(each, start=NOW)
+    found = await made(alike(long, 7), alike(together, 3), alike(Cron("0 9 * * *")))
+    assert found.rules == 3 and sum(found.hours) == 7 * 41 + 2
+
+
+async def test_of_what_is_due_in_an_hour_so_many_are_listed_and_the_others_after_them():
+    hour = NOW - NOW % HOUR + HOUR
+    these = [alike(Cron(f"{n} * * * *")) for n in range(60)]
+    all_of = [Ahead(each, None, None, 1) for each in these]
+    first = await forecast.forecast(all_of, NOW, NOW - NOW % DAY, 48, hour)
+    rest = await forecast.forecast(all_of, NOW, NOW - NOW % DAY, 48, hour, forecast.LISTED)
+    assert (len(first.listed), first.more, len(rest.listed), rest.more) == (50, 10, 10, 0)
+    due = [each.first for each in (*first.listed, *rest.listed)]
+    assert due == [hour + n * 60_000 for n in range(60)]
 
 
 async def test_a_forecast_of_many_kinds_ends_in_time(monkeypatch):
-    monkeypatch.setattr(forecast, "BUDGET_S", 0.02)
+    monkeypatch.setattr(forecast, "BUDGET_S", 0.001)
     many = [alike(Cron(f"{n % 60} {n // 60 % 24} * * *")) for n in range(3000)]
     found = await made(*many, hours=24 * 8)
     assert 0 < found.late < 3000

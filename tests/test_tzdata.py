@@ -23,7 +23,7 @@ from scheduler.actions.http import Http
 from scheduler.clock import Clock
 from scheduler.db import Database, ms, utc
 from scheduler.definition import Definition
-from scheduler.planner import Standing
+from scheduler.outlook import Standing
 from scheduler.retiming import Retiming, stands
 from scheduler.runs import verify
 from scheduler.triggers import Bounds, Cron, zones

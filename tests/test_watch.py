@@ -10,7 +10,7 @@ from scheduler import config, watch
 from scheduler.db import Database, utc
 from scheduler.run import run_id
 from scheduler.watch import Memory, News
-from test_queue import ALICE, now_ms
+from test_queue import ALICE, BOB, now_ms
 from test_tally import end
 
 RUN = """
@@ -70,3 +70,24 @@ async def test_what_never_is_seen_to_end_is_forgotten(database, conn):
     later = start + 4000 + watch.LOST_MS
     await look(database, memory, later, later - 1000)
     assert not memory.lost
+
+
+async def test_what_began_and_ended_unseen_long_after_it_was_due_is_told_once(database, conn):
+    start, memory = now_ms(), Memory()
+    await look(database, memory, start, start)
+    old = start - 86_400_000
+    gap = await end(
+        conn, start + 500, "skipped", reason="misfire", due=old, count=9, gap_from=utc(old),
+        gap_to=utc(start),
+    )  # fmt: skip
+    theirs = await end(conn, start + 500, due=old, service_id=BOB)
+    seen = await end(conn, start + 600, due=start - 100)
+    assert told(await look(database, memory, start + 1000, start)) == {seen}
+    async with database.api.connect() as asked:
+        news = await watch.late(asked, {ALICE: memory}, start + 2000, start)
+        again = await watch.late(asked, {ALICE: memory}, start + 7000, start + 2000)
+        anew = {service: Memory(began=start) for service in (ALICE, BOB)}
+        both = await watch.late(asked, anew, start + 2000, start)
+    assert told(news[ALICE]) == {gap}
+    assert not again[ALICE].changed
+    assert theirs in told(both[BOB]) and theirs not in told(both[ALICE])

@@ -42,6 +42,8 @@ CREATE TABLE tally_mark (
 INSERT INTO tally_mark (one) VALUES (true);
 """
 
+COUNTED_AGAIN = ("tally", "tally_mark")
+
 DOWN = """
 DROP TABLE tally_mark;
 DROP TABLE tally;

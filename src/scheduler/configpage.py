@@ -1,6 +1,6 @@
 """What can be said of each setting: its sentence, default, bounds and names; as a page, as a file.
 
-The sentence is the docstring below the setting in config.py.
+The sentence is the docstring below the setting in settings.py.
 """
 
 import ast
@@ -15,6 +15,7 @@ import msgspec
 import yaml
 
 from scheduler import config
+from scheduler import settings as tree
 from scheduler.config import Settings
 from scheduler.configvalues import expected
 
@@ -44,7 +45,7 @@ class Described(msgspec.Struct, frozen=True):
 def _sentences() -> dict[str, dict[str, str]]:
     """Read what stands below each setting, by class and name."""
     found: dict[str, dict[str, str]] = {}
-    for node in ast.parse(inspect.getsource(config)).body:
+    for node in ast.parse(inspect.getsource(tree)).body:
         if isinstance(node, ast.ClassDef):
             below = zip(node.body, node.body[1:], strict=False)
             found[node.name] = {
@@ -112,7 +113,7 @@ scheduler: config.yaml: there is no setting worker.cuont; did you mean worker.co
 scheduler: WORKER_MAX_RETRYS sets nothing; did you mean WORKER_MAX_RETRIES?
 ```
 
-This page is written from `src/scheduler/config.py` by `make docs`.
+This page is written from `src/scheduler/settings.py` by `make docs`.
 """  # noqa: E501
 FOOT = """
 `MONGO_*`, `REDIS_*` and `RABBITMQ_*`, and the sections `mongo` and `redis` of a file, are ignored with a warning each: clients of older programs set them.

@@ -4,7 +4,6 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
 from uuid import UUID
 
 import msgspec
@@ -15,25 +14,27 @@ from scheduler import (
     config,
     counting,
     db,
+    gauges,
     logstore,
     metrics,
     partitions,
-    planner,
     queue,
     runlog,
     services,
     settler,
     versions,
 )
+from scheduler.burying import Burying
 from scheduler.caretaker import Caretaker
 from scheduler.clock import Clock
 from scheduler.counting import Counting
-from scheduler.db import Conn, Database, ms, utc
+from scheduler.db import Database, utc
 from scheduler.dispatcher import Dispatcher
 from scheduler.errors import Conflict
 from scheduler.gate import Gate
 from scheduler.judge import Judge
-from scheduler.replicas import BEAT_S, STILL_S, Membership
+from scheduler.passes import Passes
+from scheduler.replicas import BEAT_S, Membership
 from scheduler.retiming import Retiming
 from scheduler.run import End
 from scheduler.runner import Performers, Runner
@@ -49,16 +50,12 @@ log = structlog.get_logger()
 
 CLOCK_READINGS = 5
 ORPHANS_S = 10.0
-REPAIR_MS = 60_000
-"""How long around its last beat a replica may have settled what it did not add up."""
 PRUNE_S = 3600.0
 PRUNE_LOG_S = 300.0
 PRUNE_AGAIN_S = 60.0
 """When a week that a reader holds open is tried again."""
 STRAYS_S = 300.0
 ZONES_S = 5.0
-PASSES = 200
-"""Planning passes a tick, at most."""
 RESUME_AHEAD_S = 86_400.0
 LOOK_S = 1.0
 SEAL_S = 5.0
@@ -126,7 +123,11 @@ class Engine:
         self._sole = sole
         self._chores, self._ended = rooms.chores, rooms.ended
         self._sweep = Sweep(database, self.window_ms, settings.worker.queue_most)
-        self._orphans_at, self._repairs = 0.0, list[tuple[int, int]]()
+        self._orphans_at = 0.0
+        wake = self.dispatcher.wake
+        self._burying = Burying(database, self.clock, self.membership, self.standing, wake)
+        batch, recheck = settings.planner.batch, self.standing.recheck
+        self._passes = Passes(database, self.clock, self.window_ms, batch, recheck, self.wake)
         self._ticks = Ticks()
         self.planning, self.pruning = asyncio.Event(), asyncio.Event()
         """Set it to plan, or to prune, now."""
@@ -232,7 +233,7 @@ class Engine:
         await partitions.make(self.database.engine, utc(self.clock.now_ms()))
         await self.caretaker.look()
         if self._sole and self.paused is None:
-            await self._bury_all()
+            await self._burying.bury_all()
         await self._beat()
         if self.paused is None:
             await self._sweep_all()
@@ -301,42 +302,8 @@ class Engine:
     # Ticks ---------------------------------------------------------------------------------------
 
     async def _plan(self) -> None:
-        if self.paused is not None:
-            return
-        async with self.database.auto.connect() as conn:
-            if not await planner.anything(conn, self.clock.now_ms(), window_ms=self.window_ms):
-                return
-        await self._passes(overdue=False)
-        await self._passes(overdue=True)
-
-    async def _passes(self, *, overdue: bool) -> None:
-        """Plan until nothing is left, or enough: what is overdue is made as it is worked off."""
-        for _ in range(PASSES):
-            started = time.perf_counter()
-            async with self.database.engine.begin() as conn:
-                now = self.clock.now_ms()
-                passed = await planner.tick(
-                    conn,
-                    now,
-                    window_ms=self.window_ms,
-                    batch=self.settings.planner.batch,
-                    overdue=overdue,
-                    crowded=await self._crowded(conn, now) if overdue else (),
-                )
-            if not passed.tasks:
-                return
-            metrics.PLAN.observe(time.perf_counter() - started)
-            self.standing.recheck(passed.lapsed)
-            if passed.earliest is not None:
-                self.dispatcher.wake(passed.earliest)
-                self.signals.wake(passed.earliest)
-
-    async def _crowded(self, conn: Conn, now: int) -> list[UUID]:
-        """Return the services of which so much is due that no overdue runs are made."""
-        most = planner.CATCH_UP_MOST
-        if await queue.depth(conn, utc(now)) < most:
-            return []
-        return await queue.crowded(conn, await services.ids(conn), utc(now), most)
+        if self.paused is None:
+            await self._passes.step()
 
     async def _beat(self) -> None:
         """Beat, read the clock, and watch the others."""
@@ -353,7 +320,7 @@ class Engine:
         if self.paused is not None:
             return  # whom a copy shows to hold runs may hold them where it was made
         for dead, beat in still:
-            await self._bury(dead, beat)
+            await self._burying.bury(dead, beat)
         if time.monotonic() > self._orphans_at:
             self._orphans_at = time.monotonic() + ORPHANS_S
             async with self.database.engine.begin() as conn:
@@ -361,30 +328,9 @@ class Engine:
                 quotas = self.settings.quotas
                 self.dispatcher.limits = await services.in_flight_limits(conn, quotas)
 
-    async def _bury_all(self) -> None:
-        async with self.database.engine.begin() as conn:
-            self._repair_around(await self.membership.last_beats(conn))
-            freed = await self.membership.bury_all(conn)
-        log.info("started alone", freed=freed)
-
-    async def _bury(self, dead: object, beat: int) -> None:
-        async with self.database.engine.begin() as conn:
-            freed = await self.membership.bury(conn, dead, beat)  # type: ignore[arg-type]
-        if freed is not None:
-            self._repair_around([utc(self.clock.now_ms() - int(STILL_S * 1000))])
-            log.warning("a replica is gone; its runs are free", replica=str(dead), freed=freed)
-            self.dispatcher.wake()
-
-    def _repair_around(self, beats: Sequence[datetime]) -> None:
-        """Have the state tick work out what replicas had not written when they last beat."""
-        self._repairs += [(ms(at) - REPAIR_MS, ms(at) + REPAIR_MS) for at in beats]
-
     async def _stand(self) -> None:
         await self.standing.flush()
-        while self._repairs:
-            since, until = self._repairs[0]
-            await self.standing.repair(since, until)
-            self._repairs.pop(0)
+        await self._burying.repair()
 
     async def _judge(self) -> None:
         """Judge what was missed while nothing was claimed; the database may be another one now."""
@@ -428,8 +374,9 @@ class Engine:
         async with self.database.auto.connect() as conn:
             while await versions.prune(conn, pruned.kept_from):
                 pass
-            while await audit.prune(conn, pruned.kept_from):
-                pass
+            after: UUID | None = audit.FIRST
+            while after is not None:
+                after = await audit.prune(conn, pruned.kept_from, after)
         if pruned.left:
             asyncio.get_running_loop().call_later(PRUNE_AGAIN_S, self.pruning.set)
 
@@ -440,18 +387,7 @@ class Engine:
         await self.strays.step()
 
     async def _measure(self) -> None:
-        """Set the gauges, and see how late the loop wakes a timer."""
-        loop = asyncio.get_running_loop()
-        before = loop.time()
-        await asyncio.sleep(0.05)
-        metrics.LOOP_LAG.observe(max(loop.time() - before - 0.05, 0))
-        metrics.HELD.set(self.dispatcher.held)
-        metrics.IN_FLIGHT.set(self.dispatcher.crew.in_flight)
-        metrics.UNSETTLED.set(self.settler.unsettled)
-        metrics.REPLICAS.set(len(self.membership.others) + 1)
-        metrics.CLOCK_ERROR.set(self.clock.error_ms / 1000)
-        for name, engine in (("engine", self.database.engine), ("api", self.database.api)):
-            metrics.POOL.labels(name).set(engine.pool.checkedout())  # type: ignore[attr-defined]
+        parts = self.membership, self.dispatcher, self.settler
+        await gauges.measure(self.database, self.clock, *parts)
         async with self.database.auto.connect() as conn:
-            metrics.QUEUE_DEPTH.set(await queue.depth(conn, utc(self.clock.now_ms())))
             await self._gate.flush(conn)

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import msgspec
 
-from scheduler import config, db, services
+from scheduler import config, db, services, tokens
 from scheduler.db import Conn
 from scheduler.errors import PayloadTooLarge, Unauthorized
 from scheduler.service import By, Service
@@ -43,7 +43,7 @@ class Gate:
         user, token = pair
         if "\x00" in user:  # no text in Postgres can hold one
             raise Unauthorized
-        key = (user, services.digest(token))
+        key = (user, tokens.digest(token))
         known = self._known.get(key)
         if known and known[0] > time.monotonic():
             return known[1]
@@ -111,7 +111,7 @@ class Gate:
         if not used:
             return
         try:
-            await services.touch(conn, list(used))
+            await tokens.touch(conn, list(used))
         except BaseException:
             self._used |= used  # the next time tells it
             raise

@@ -1,5 +1,7 @@
 """Marks: when an attempt got how far, and what is kept of that."""
 
+from collections.abc import Callable
+
 import msgspec
 
 
@@ -14,6 +16,8 @@ class Timing(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The head of the answer was there."""
     dialled: bool = False
     """The connection was a new one."""
+    waited: int = 0
+    """So long, while the answer was read, it waited for room in memory."""
 
 
 class Marks(msgspec.Struct, gc=False):
@@ -25,12 +29,24 @@ class Marks(msgspec.Struct, gc=False):
     sent: float = 0.0
     answered: float = 0.0
     dialled: bool = False
+    waited: float = 0.0
+    """For room for its answer (answers.py)."""
+    held: int = 0
+    """Bytes of room that it takes."""
+    release: Callable[["Marks"], None] | None = None
+    """Gives them back."""
+
+    def let_go(self) -> None:
+        """Give back what it holds: it has ended."""
+        if self.release is not None:
+            self.release(self)
 
     def timing(self) -> Timing | None:
         """Return what is kept; None where nothing was tried that takes a while."""
         if not self.asked:
             return None
-        return Timing(self._after(self.sent), self._after(self.answered), self.dialled)
+        waited = round(self.waited * 10_000)
+        return Timing(self._after(self.sent), self._after(self.answered), self.dialled, waited)
 
     def _after(self, at: float) -> int | None:
         return round((at - self.began) * 10_000) if at else None

@@ -1,6 +1,7 @@
 """Bringing the schema up to date, and down again."""
 
 import asyncio
+import re
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -13,6 +14,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.script.revision import RevisionError
 from alembic.util import CommandError
 from sqlalchemy import Connection, event, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -81,6 +83,44 @@ async def down(url: str, revision: str) -> Status:
         return await _locked(url, lambda c: command.downgrade(_config(c, revision), revision))
     except CommandError as e:
         raise StartupError(f"cannot migrate down to {revision}: {e}") from None
+
+
+async def lost(url: str, revision: str) -> dict[str, int]:
+    """Return what `down` to a revision drops for good: tables and columns, and how many rows of it.
+
+    Not what is counted again of the rest. Nothing where there is no such way: `down` refuses it.
+    Raises StartupError.
+    """
+    engine = _engine(url)
+    async with engine.connect() as conn:
+        return await conn.run_sync(lambda c: _lost(c, revision))
+
+
+DROPPED = re.compile(r"^(?:DROP TABLE (\w+)|DELETE FROM (\w+) (WHERE .*?));$", re.MULTILINE)
+ALTERED = re.compile(r"^ALTER TABLE (\w+)\s([^;]*);$", re.MULTILINE)
+
+
+def _lost(connection: Connection, revision: str) -> dict[str, int]:
+    found: dict[str, int] = {}
+    refuse_newer(status_on(connection))
+    current = MigrationContext.configure(connection).get_current_revision()
+    directory = ScriptDirectory.from_config(_config(connection))
+    try:
+        passed = list(directory.iterate_revisions(current, revision, select_for_downgrade=True))
+    except (CommandError, RevisionError):
+        return {}  # there is no such way, as `down` says
+    for each in passed:
+        again = getattr(each.module, "COUNTED_AGAIN", ())
+        for table, of, which in DROPPED.findall(each.module.DOWN):
+            if table not in again:
+                rows = f"SELECT count(*) FROM {table or of} {which}"
+                found[table or of] = connection.execute(text(rows)).scalar_one()
+        for table, columns in ALTERED.findall(each.module.DOWN):
+            for column in re.findall(r"DROP COLUMN (\w+)", columns):
+                if f"{table}.{column}" not in again:
+                    rows = f"SELECT count({column}) FROM {table}"
+                    found[f"{table}.{column}"] = connection.execute(text(rows)).scalar_one()
+    return {table: count for table, count in found.items() if count}
 
 
 async def status(url: str) -> Status:

@@ -23,6 +23,7 @@ from aiohttp.streams import StreamReader
 from multidict import CIMultiDictProxy
 from yarl import URL
 
+from scheduler.answers import FREE, Answers
 from scheduler.config import Http
 from scheduler.egress import Connector, Refused, Resolver, Rules
 from scheduler.inbound import Metered, Turns, wire_limit
@@ -85,6 +86,7 @@ class Outbound:
         tls: ssl.SSLContext | bool = True,
     ) -> None:
         self._http = http
+        self.answers = Answers(http.max_held_bytes)
         self._rules = rules
         self._resolver = resolver
         self._tls = tls
@@ -139,13 +141,19 @@ class Outbound:
         (`target.headers` has their names). `deadline` is in seconds of the loop's clock and
         holds for everything together. `may_send` is asked once more when the connection is there.
         Of the body `limit` bytes are read, `http.max_response_bytes` where there is none. `marks`
-        say when the first connection was there, and the last head.
+        say when the first connection was there, and the last head; whoever gives them lets go of
+        what they hold of `answers` when the body is of no more use.
         Raises SendError, NotNowError, and ValueError for a header with a line break. A cancelled
         call closes its connection.
         """
+        if marks is None:
+            marks = Marks(0.0)
+            try:
+                return await self.send(target, headers, deadline, may_send, limit, marks)
+            finally:
+                marks.let_go()
         lines = header_lines(headers).encode()
         limit = self._http.max_response_bytes if limit is None else limit
-        marks = marks or Marks(0.0)
         response = await self._exchange(target, lines, deadline, limit, marks, may_send)
         if target.follow_redirects and _location(response):
             return await self._follow(target, headers, response, deadline, limit, marks)
@@ -260,11 +268,13 @@ class Outbound:
         body = (
             payload.read_nowait()
             if payload.is_eof()
-            else await self._body(payload, deadline, limit)
+            else await self._body(payload, deadline, limit, marks)
         )
         return Response(message.code, message.headers, body[:limit], len(body) > limit)
 
-    async def _body(self, payload: StreamReader, deadline: float, limit: int) -> bytes:
+    async def _body(
+        self, payload: StreamReader, deadline: float, limit: int, marks: Marks
+    ) -> bytes:
         """Read to the end, or to just over the limit."""
         late = self._loop.call_at(deadline, payload.set_exception, TimeoutError())
         body = bytearray()
@@ -274,6 +284,8 @@ class Outbound:
                 if not piece:
                     break
                 body += piece
+                if len(body) > FREE:
+                    await self.answers.take(marks, len(body), deadline)
         finally:
             late.cancel()
         return bytes(body)

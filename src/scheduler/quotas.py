@@ -39,6 +39,8 @@ USAGE = Table(
 TASKS_RETRY_S = 60
 """Nobody knows when a task will be deleted."""
 IN_FLIGHT_RETRY_S = 1
+KEPT_RETRY_S = 60
+"""It is counted so often."""
 COUNT_MOST = 10_000
 """What is shown as used is counted so far."""
 
@@ -104,6 +106,22 @@ async def _level(conn: Conn, service_id: UUID, most: int) -> float:
     return float((await conn.execute(READ, values)).scalar_one_or_none() or 0.0)
 
 
+def check_kept(service: Service, found: int, more: int = 1) -> None:
+    """Let no service keep so many bytes more, where it keeps `found`. Raises TooManyRequests."""
+    most = service.limits.max_kept_bytes
+    if most and found + more > most:
+        raise TooManyRequests(too_much(found, most), retry_after=KEPT_RETRY_S)
+
+
+def too_much(found: int, most: int) -> str:
+    """Say that a service keeps too much, and what to do."""
+    return (
+        f"this service keeps {found:,} bytes of specs and answers, and may keep {most:,} "
+        "(max_kept_bytes); delete specs, or wait until answers are older than "
+        "history.retention_days, or have more allowed"
+    )
+
+
 async def check_in_flight(conn: Conn, service: Service) -> None:
     """Start no run by hand while so many of the service's are under way.
 
@@ -128,6 +146,8 @@ class Usage(msgspec.Struct):
     runs_per_minute: int
     """What of the last minute's runs still counts; 0 where nothing limits them."""
     in_flight: int
+    kept_bytes: int
+    """Of specs and answers, as counted a minute ago at most."""
 
 
 async def usage(conn: Conn, service: Service) -> Usage:
@@ -139,4 +159,5 @@ async def usage(conn: Conn, service: Service) -> Usage:
         tasks=await task.count(conn, service.id, COUNT_MOST),
         runs_per_minute=math.ceil(level),
         in_flight=await lines.under_way(conn, service.id, now, COUNT_MOST),
+        kept_bytes=service.kept_bytes,
     )

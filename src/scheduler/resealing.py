@@ -27,9 +27,11 @@ from scheduler.sealing import (
     is_sealed_bytes,
     variable,
 )
-from scheduler.service import Service
+from scheduler.service import By, Service
 
 PIECE = 500
+BY = By("command line")
+UNOPENED = "the secrets key that it was sealed with is given up"
 START = (datetime.min.replace(tzinfo=UTC), UUID(int=0))
 
 VALUES = text("""
@@ -318,7 +320,7 @@ async def unseal(conn: Conn, vault: Vault) -> list[Given]:
             await signing.replace(conn, service.id, before, after)
         except SealError:
             lost += 1
-            await signing.rotate_secret(conn, Vault(), service.id)
+            await signing.rotate_secret(conn, Vault(), service.id, BY, UNOPENED)
         found.append(Given(service.name, changed, lost))
     await installation.note_sealed(conn, sealed=False)
     await installation.adopt(conn, None)
@@ -337,7 +339,7 @@ async def give_up(conn: Conn, vault: Vault) -> list[Given]:
     found = []
     for service in await services.list_all(conn):
         found.append(Given(service.name, await _whole(conn, service, lost)))
-        await signing.rotate_secret(conn, vault, service.id)
+        await signing.rotate_secret(conn, vault, service.id, BY, UNOPENED)
     await installation.note_sealed(conn, sealed=False)
     await installation.adopt(conn, vault.fingerprint)
     return found

@@ -15,12 +15,21 @@ from uuid import UUID
 import msgspec
 import structlog
 
-from scheduler import db, edits, installation, planner, planning, queue, task
+from scheduler import (
+    db,
+    edits,
+    installation,
+    outlook,
+    planner,
+    planning,
+    queue,
+    task,
+)
 from scheduler.clock import Clock, Slice
 from scheduler.db import Conn, Database, utc
 from scheduler.definition import Definition
 from scheduler.errors import NotFound
-from scheduler.planner import Standing
+from scheduler.outlook import Standing
 from scheduler.run import run_id
 from scheduler.triggers import zones
 
@@ -124,7 +133,7 @@ class Retiming:
         """Return those of the tasks whose plans are not what they would be now."""
         now = self._clock.now_ms()
         tasks = await task.outlines_of_all(conn, keys)
-        plans = await planner.plans(conn, keys)
+        plans = await outlook.plans(conn, keys)
         runs = await queue.coming(conn, keys, utc(now))
         moved, turn = [], Slice()
         for key in keys:

@@ -240,13 +240,16 @@ class Runner:
             marks=leave.marks,
         )
         run.version = work.task.version  # an edit may have come between the claim and the reading
-        outcome = await work.performer.perform(work.prepared, call)
-        if outcome is not None and outcome.later_s is not None:
-            due = self._clock.now_ms() + math.ceil(outcome.later_s * 1000)
-            return Outcome(Later(run, max(due, run.due + 1)))
-        if outcome is not None:
-            return self._decide(run, work, outcome, started, leave)
-        return self._unsent(run, work, started)
+        try:
+            outcome = await work.performer.perform(work.prepared, call)
+            if outcome is not None and outcome.later_s is not None:
+                due = self._clock.now_ms() + math.ceil(outcome.later_s * 1000)
+                return Outcome(Later(run, max(due, run.due + 1)))
+            if outcome is not None:
+                return self._decide(run, work, outcome, started, leave)
+            return self._unsent(run, work, started)
+        finally:
+            leave.marks.let_go()
 
     def _unsent(self, run: Run, work: Work | None, now: int) -> Outcome | None:
         refusal = self._refusal(run, work, now) if run.cancelled else None

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import gc
-import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -13,14 +12,14 @@ from types import FrameType
 from typing import Any
 from urllib.parse import urlsplit
 
-import msgspec
 import structlog
 import uvicorn
 from litestar import Litestar
 
-from scheduler import app, disk, logs, logstore, metrics, opening, pgbinaries, reaching, services
+from scheduler import app, disk, logs, logstore, metrics, opening, pgbinaries, reaching
 from scheduler.actions import command_rights
 from scheduler.actions.command import CommandPerformer
+from scheduler.admin import acts
 from scheduler.config import Settings, secrets
 from scheduler.db import Database
 from scheduler.egress import Rules
@@ -28,12 +27,12 @@ from scheduler.embedded import EmbeddedPostgres
 from scheduler.engine import Engine
 from scheduler.errors import StartupError
 from scheduler.gate import Gate
-from scheduler.home import CREDENTIALS, Credentials, data_dir
+from scheduler.home import CREDENTIALS, data_dir
 from scheduler.joining import Joiners
 from scheduler.outbound import Outbound
 from scheduler.protocol import Protocol
 from scheduler.rooms import furnished
-from scheduler.service import Created
+from scheduler.welcome import welcome, write_credentials
 
 log = structlog.get_logger()
 
@@ -128,6 +127,11 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, begin_stop: Callable[[], None]) -> None:
         super().__init__(config)
         self._begin_stop = begin_stop
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and calm the collector: of the process, whose only application this is."""
+        await super().startup(sockets)
+        calm_collector()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Hear a signal, in the main thread."""
@@ -242,7 +246,6 @@ class Process:
             application.state.update(
                 {"engine": engine, "database": database, "gate": gate, "rooms": rooms}
             )
-            calm_collector()
             log.info("ready", **self._listening())
             yield
 
@@ -283,7 +286,7 @@ class Process:
     async def _introduce(self, database: Database, credentials: Path) -> None:
         """Create the first service where there is none, and tell its credentials, once."""
         async with database.api.begin() as conn:
-            created = await services.bootstrap(
+            created = await acts.bootstrap(
                 conn,
                 self.settings.auth,
                 allow_commands=self.settings.commands.enabled,
@@ -365,38 +368,3 @@ def rules(settings: Settings, url: str, own: str) -> Rules:
     for host, port in reaching.database_addresses(url):
         built.add_own(host, port)
     return built
-
-
-def write_credentials(path: Path, url: str, created: Created) -> None:
-    """Write the credentials file, readable by its owner alone, whole or not at all."""
-    content = Credentials(url, str(created.service.id), created.token)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
-        handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(handle, "wb") as file:
-            file.write(msgspec.json.format(msgspec.json.encode(content)) + b"\n")
-        draft.replace(path)
-    except OSError as e:
-        raise StartupError(f"{path} cannot be written: {e.strerror}") from None
-
-
-def welcome(url: str, created: Created, credentials: Path) -> str:
-    """Return what the first start prints, once."""
-    return f"""
-Scheduler is at {url}
-
-  service_id  {created.service.id}
-  token       {created.token}
-  kept in     {credentials}
-
-  dashboard   {url}/dashboard
-  API         {url}/docs
-
-A first task, every minute:
-
-  curl -X POST {url}/tasks \\
-    -H 'service_id: {created.service.id}' -H 'token: {created.token}' \\
-    -H 'Content-Type: application/json' \\
-    -d '{{"name": "hello", "url": "https://example.com", "frequency": 1, "unit": "minute"}}'
-"""

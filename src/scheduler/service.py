@@ -15,6 +15,12 @@ class Limits(msgspec.Struct, frozen=True):
     max_runs_per_minute: int = 0
     max_in_flight: int = 0
     max_body_bytes: int = 0
+    max_kept_bytes: int = 0
+
+
+MOST = {"max_kept_bytes": 1 << 50}
+"""What quotas may be; others are at most MOST_OF_OTHERS."""
+MOST_OF_OTHERS = 2**31 - 1
 
 
 class Quotas(msgspec.Struct, frozen=True):
@@ -24,6 +30,7 @@ class Quotas(msgspec.Struct, frozen=True):
     max_runs_per_minute: int | None = None
     max_in_flight: int | None = None
     max_body_bytes: int | None = None
+    max_kept_bytes: int | None = None
 
     def within(self, settings: config.Quotas) -> Limits:
         """Return the limits in force."""
@@ -40,9 +47,12 @@ class By(msgspec.Struct, frozen=True):
     """Who does something for a service: by which door, and with which of its tokens."""
 
     way: str = "system"
-    """`api`, `dashboard`, `admin`; what the machine does by itself is `system`."""
+    """`api` or `dashboard`; `admin` (`/services`), `admin page` or `command line`; what the machine
+    does by itself is `system`."""
     token_id: UUID | None = None
     """None where no token was needed, or it is the admin's."""
+    act: UUID | None = None
+    """The change of many that this is a part of, which is told as one."""
 
 
 class Service(msgspec.Struct, frozen=True):
@@ -57,6 +67,8 @@ class Service(msgspec.Struct, frozen=True):
     """Its own."""
     limits: Limits = Limits()
     """Those in force, where the gate let it in."""
+    kept_bytes: int = 0
+    """Of specs and answers, as counted last."""
     by: By = By()
     """Who acts for it, where the gate let it in."""
 

@@ -1,19 +1,17 @@
-"""Services: their rows, their tokens' rows, and every verb on both."""
+"""Services: their rows, every verb on them, and who comes in for one."""
 
-import hashlib
 import secrets
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Any
 from uuid import UUID
 
 import msgspec
 from sqlalchemy import (
+    BigInteger,
     Boolean,
     Column,
     DateTime,
-    ForeignKeyConstraint,
-    Index,
     Integer,
     LargeBinary,
     PrimaryKeyConstraint,
@@ -25,11 +23,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError
 
-from scheduler import config, db
+from scheduler import config, db, tokens
 from scheduler.db import Conn, metadata
 from scheduler.errors import Conflict, NotFound, StartupError, Unauthorized, ValidationFailed
 from scheduler.sealing import SIGNING, Vault
-from scheduler.service import Created, Issued, Quotas, Service, Token
+from scheduler.service import Created, Quotas, Service, Token
 
 SERVICE = Table(
     "service",
@@ -51,26 +49,11 @@ SERVICE = Table(
     Column("max_runs_per_minute", Integer),
     Column("max_in_flight", Integer),
     Column("max_body_bytes", Integer),
+    Column("max_kept_bytes", BigInteger),
+    Column("kept_bytes", BigInteger, nullable=False, server_default=text("0")),
     PrimaryKeyConstraint("id", name="service_pkey"),
     UniqueConstraint("name", name="service_name_key"),
 )
-TOKEN = Table(
-    "token",
-    metadata,
-    Column("id", Uuid, nullable=False),
-    Column("service_id", Uuid, nullable=False),
-    Column("hash", LargeBinary, nullable=False),
-    Column("created_at", DateTime(timezone=True), nullable=False),
-    Column("last_used_at", DateTime(timezone=True)),
-    Column("revoked_at", DateTime(timezone=True)),
-    PrimaryKeyConstraint("id", name="token_pkey"),
-    UniqueConstraint("hash", name="token_hash_key"),
-    ForeignKeyConstraint(
-        ["service_id"], ["service.id"], name="token_service_fkey", ondelete="CASCADE"
-    ),
-    Index("token_service", "service_id"),
-)
-
 SECRET_BYTES = 32
 """Of a new signing secret; Standard Webhooks asks for 24 to 64."""
 
@@ -78,17 +61,19 @@ SECRET_BYTES = 32
 # Services -----------------------------------------------------------------------------------------
 
 COLUMNS = """id, name, allow_commands, created_at, updated_at,
-       max_tasks, max_runs_per_minute, max_in_flight, max_body_bytes"""
+       max_tasks, max_runs_per_minute, max_in_flight, max_body_bytes, max_kept_bytes, kept_bytes"""
 INSERT = text(f"""
 INSERT INTO service ({COLUMNS}, signing_secret)
 VALUES (:id, :name, :allow_commands, now(), now(),
-        :max_tasks, :max_runs_per_minute, :max_in_flight, :max_body_bytes, :signing_secret)
+        :max_tasks, :max_runs_per_minute, :max_in_flight, :max_body_bytes, :max_kept_bytes, 0,
+        :signing_secret)
 RETURNING {COLUMNS}
 """)
 UPDATE = text(f"""
 UPDATE service SET name = :name, allow_commands = :allow_commands, updated_at = now(),
     max_tasks = :max_tasks, max_runs_per_minute = :max_runs_per_minute,
-    max_in_flight = :max_in_flight, max_body_bytes = :max_body_bytes
+    max_in_flight = :max_in_flight, max_body_bytes = :max_body_bytes,
+    max_kept_bytes = :max_kept_bytes
 WHERE id = :service_id RETURNING {COLUMNS}
 """)
 
@@ -106,6 +91,7 @@ PAGE = text(f"SELECT {COLUMNS} FROM service ORDER BY name OFFSET :offset LIMIT :
 ANY = text("SELECT EXISTS (SELECT FROM service)")
 IDS = text("SELECT id FROM service")
 FIND = text(f"SELECT {COLUMNS} FROM service WHERE id = :id OR name = :name")
+NAMES = text("SELECT id, name FROM service WHERE id = ANY(:ids)")
 THERE = text("SELECT id FROM service WHERE id = ANY(:ids)")
 IN_FLIGHT = text("SELECT id, max_in_flight FROM service WHERE max_in_flight IS NOT NULL OR :all")
 
@@ -118,18 +104,19 @@ async def create(
     token: str | None = None,
     quotas: Quotas | None = None,
     vault: Vault | None = None,
+    secret: bytes | None = None,
 ) -> Created:
-    """Create a service; `vault` seals its signing secret.
+    """Create a service; `vault` seals its signing secret, a random one unless it is given.
 
     Raises ValidationFailed for a bad name, Conflict for one that is taken.
     """
     check_name(name)
-    key, secret = uuid.uuid4(), secrets.token_bytes(SECRET_BYTES)
+    key, secret = uuid.uuid4(), secret or secrets.token_bytes(SECRET_BYTES)
     values = {"id": key, "name": name, "allow_commands": allow_commands}
     values |= msgspec.structs.asdict(quotas or Quotas())
     stored = (vault or Vault()).seal_bytes(secret, key, SIGNING)
     row = await _written(conn, INSERT, {**values, "signing_secret": stored})
-    issued = await _issue(conn, row.id, token)
+    issued = await tokens.issue(conn, row.id, token)
     return Created(_service(row), issued.token, issued.id, secret)
 
 
@@ -210,6 +197,12 @@ async def in_flight_limits(conn: Conn, quotas: config.Quotas) -> dict[UUID, int]
     return {service: limit for service, limit in limits.items() if limit > 0}
 
 
+async def names(conn: Conn, service_ids: Collection[UUID]) -> dict[UUID, str]:
+    """Return the names of these services; those gone are left out."""
+    rows = await conn.execute(NAMES, {"ids": list(service_ids)})
+    return {row.id: row.name for row in rows}
+
+
 async def find(conn: Conn, id_or_name: str) -> Service | None:
     """Return a service by its id or its name, or None."""
     if "\x00" in id_or_name:  # no text in Postgres can hold one
@@ -265,8 +258,11 @@ async def update(
     name: str | None = None,
     allow_commands: bool | None = None,
     quotas: dict[str, int | None] | None = None,
-) -> Service:
-    """Change what is given. Raises ValidationFailed, Conflict and NotFound."""
+) -> tuple[Service, Service]:
+    """Change what is given; return what it was, and is.
+
+    Raises ValidationFailed, Conflict and NotFound.
+    """
     before = await lock(conn, service_id, whole=name is not None)
     if name is not None and name != before.name:
         check_name(name)
@@ -277,7 +273,7 @@ async def update(
         **msgspec.structs.asdict(before.quotas),
         **(quotas or {}),
     }
-    return _service(await _written(conn, UPDATE, values))
+    return before, _service(await _written(conn, UPDATE, values))
 
 
 async def remove(conn: Conn, service_id: UUID) -> bool:
@@ -287,107 +283,39 @@ async def remove(conn: Conn, service_id: UUID) -> bool:
 
 
 def _service(row: Any) -> Service:
-    quotas = Quotas(row.max_tasks, row.max_runs_per_minute, row.max_in_flight, row.max_body_bytes)
-    return Service(row.id, row.name, row.allow_commands, row.created_at, row.updated_at, quotas)
+    quotas = Quotas(**{name: getattr(row, name) for name in Quotas.__struct_fields__})
+    made = Service(row.id, row.name, row.allow_commands, row.created_at, row.updated_at, quotas)
+    return msgspec.structs.replace(made, kept_bytes=row.kept_bytes)
 
 
-# Tokens -------------------------------------------------------------------------------------------
-
-REVOKED_KEPT = 10
-"""Revoked tokens of a service that are still listed."""
-
-# Made under the service's lock, so that the clock, and not the transaction's start, orders them.
-INSERT_TOKEN = text("""
-INSERT INTO token (id, service_id, hash, created_at)
-VALUES (:id, :service_id, :hash, clock_timestamp())
-""")
-TOKENS = text("""
-SELECT id, created_at, last_used_at, revoked_at FROM token WHERE service_id = :service_id
-ORDER BY created_at DESC, id
-""")
-REVOKE = text("""
-UPDATE token SET revoked_at = now()
-WHERE service_id = :service_id AND id = ANY(:ids) AND revoked_at IS NULL
-""")
-REVOKE_ALL = text("""
-UPDATE token SET revoked_at = now() WHERE service_id = :service_id AND revoked_at IS NULL
-""")
-FORGET_TOKENS = text("DELETE FROM token WHERE service_id = :service_id AND id = ANY(:ids)")
-TOUCH = text("""
-UPDATE token SET last_used_at = now() WHERE id = ANY(:ids)
-""")
+# Who comes in -------------------------------------------------------------------------------------
 
 # By the token alone, so that an unknown service and a wrong token cost the same.
 CHECK = text("""
 SELECT t.id AS token_id, s.id, s.name, s.allow_commands, s.created_at, s.updated_at,
-       s.max_tasks, s.max_runs_per_minute, s.max_in_flight, s.max_body_bytes
+       s.max_tasks, s.max_runs_per_minute, s.max_in_flight, s.max_body_bytes, s.max_kept_bytes,
+       s.kept_bytes
 FROM token t JOIN service s ON s.id = t.service_id
 WHERE t.hash = :hash AND t.revoked_at IS NULL AND (s.id = :id OR s.name = :name)
 """)
 
 
-def digest(token: str) -> bytes:
-    """Return what is stored of a token: SHA-256; its 256 random bits need no slower hash."""
-    return hashlib.sha256(token.encode()).digest()
+CREDENTIALS = text("""
+SELECT s.signing_secret, t.id, t.created_at, t.last_used_at, t.revoked_at
+FROM service s LEFT JOIN token t ON t.service_id = s.id
+WHERE s.id = :service_id ORDER BY t.created_at DESC, t.id
+""")
 
 
-async def tokens(conn: Conn, service_id: UUID) -> list[Token]:
-    """Return a service's tokens, the newest first; of the revoked ones the newest ten."""
-    return [Token(*row) for row in await conn.execute(TOKENS, {"service_id": service_id})]
+async def credentials(conn: Conn, service_id: UUID) -> tuple[list[Token], bytes]:
+    """Return a service's tokens, the newest first, and its signing secret as it is stored.
 
-
-async def rotate(conn: Conn, service_id: UUID, newest: UUID | None = None) -> Issued:
-    """Make a new token beside the newest live one; an older live one is revoked.
-
-    Raises NotFound; Conflict where the `newest` is not the newest one any more: who asked twice
-    would revoke a token that is in use.
+    Raises NotFound.
     """
-    await lock(conn, service_id)
-    there = await tokens(conn, service_id)
-    live = [token.id for token in there if token.revoked_at is None]
-    if newest is not None and live[:1] != [newest]:
-        raise Conflict("a token was made or revoked meanwhile; look at the list, then try again")
-    revoked = [token.id for token in there if token.revoked_at is not None]
-    old = (live[1:] + revoked)[REVOKED_KEPT:]
-    await conn.execute(REVOKE, {"service_id": service_id, "ids": live[1:]})
-    await conn.execute(FORGET_TOKENS, {"service_id": service_id, "ids": old})
-    return await _issue(conn, service_id)
-
-
-async def _issue(conn: Conn, service_id: UUID, token: str | None = None) -> Issued:
-    issued = Issued(uuid.uuid4(), token or secrets.token_urlsafe(32))
-    values = {"id": issued.id, "service_id": service_id, "hash": digest(issued.token)}
-    await conn.execute(INSERT_TOKEN, values)
-    return issued
-
-
-ONLY = "this is the only live token, and without one nobody gets in; make a new one first"
-
-
-async def revoke(
-    conn: Conn, service_id: UUID, token_id: UUID | None = None, *, last: bool = True
-) -> None:
-    """Revoke one token, or every live one but the newest. Raises NotFound.
-
-    One that is revoked already stays as it is. Unless the `last` may go, too, raises Conflict for
-    the only live one: nobody would get in any more.
-    """
-    await lock(conn, service_id)
-    there = await tokens(conn, service_id)
-    live = [token.id for token in there if token.revoked_at is None]
-    chosen = live[1:]
-    if token_id is not None:
-        if token_id not in [token.id for token in there]:
-            raise NotFound(f"the service has no token with the id {token_id}")
-        chosen = [token_id]
-        if live == chosen and not last:
-            raise Conflict(ONLY)
-    await conn.execute(REVOKE, {"service_id": service_id, "ids": chosen})
-
-
-async def revoke_all(conn: Conn, service_id: UUID) -> None:
-    """Revoke every token of a service: nothing new comes in from it."""
-    await conn.execute(REVOKE_ALL, {"service_id": service_id})
+    rows = (await conn.execute(CREDENTIALS, {"service_id": service_id})).all()
+    if not rows:
+        raise NotFound(f"there is no service {service_id}")
+    return [Token(*row[1:]) for row in rows if row.id is not None], rows[0].signing_secret
 
 
 async def check(conn: Conn, id_or_name: str, hashed: bytes) -> tuple[Service, UUID] | None:
@@ -400,7 +328,8 @@ async def check(conn: Conn, id_or_name: str, hashed: bytes) -> tuple[Service, UU
 # Everything that a session stands on, in one statement: each page asks.
 OF_SESSION = text("""
 SELECT t.id AS token_id, s.id, s.name, s.allow_commands, s.created_at, s.updated_at,
-       s.max_tasks, s.max_runs_per_minute, s.max_in_flight, s.max_body_bytes
+       s.max_tasks, s.max_runs_per_minute, s.max_in_flight, s.max_body_bytes, s.max_kept_bytes,
+       s.kept_bytes
 FROM session x JOIN token t ON t.id = x.token_id JOIN service s ON s.id = t.service_id
 WHERE x.hash = :hash AND x.expires_at > now() AND t.revoked_at IS NULL
 """)
@@ -410,8 +339,3 @@ async def of_session(conn: Conn, hashed: bytes) -> tuple[Service, UUID] | None:
     """Return the service that a browser's session opens, and its token's id, or None."""
     row = (await conn.execute(OF_SESSION, {"hash": hashed})).first()
     return (_service(row), row.token_id) if row else None
-
-
-async def touch(conn: Conn, token_ids: Sequence[UUID]) -> None:
-    """Write down that these tokens were used just now."""
-    await conn.execute(TOUCH, {"ids": list(token_ids)})

@@ -11,9 +11,11 @@ from uuid import UUID
 import msgspec
 from sqlalchemy import text
 
-from scheduler import services
-from scheduler.db import Conn
+from scheduler import audit, clock, services
+from scheduler.audit import Entry
+from scheduler.db import Conn, utc
 from scheduler.sealing import SIGNING, SealError, Vault
+from scheduler.service import By
 
 OF = text("SELECT id, signing_secret FROM service WHERE id = ANY(:ids)")
 AT_HAND = text("SELECT id, name, allow_commands, signing_secret FROM service WHERE id = ANY(:ids)")
@@ -32,12 +34,51 @@ def shown_secret(secret: bytes) -> str:
     return "whsec_" + base64.b64encode(secret).decode()
 
 
-async def rotate_secret(conn: Conn, vault: Vault, service_id: UUID) -> bytes:
-    """Give a service a new signing secret, and return it; the old one signs no more."""
+def present(vault: Vault, service_id: UUID, raw: bytes) -> bytes:
+    """Return a signing secret, by what is stored of it: where it does not open, just that."""
+    try:
+        return vault.open_bytes(raw, service_id, SIGNING)
+    except SealError:
+        return raw
+
+
+async def make_secret(
+    conn: Conn,
+    vault: Vault,
+    service_id: UUID,
+    by: By,
+    secret: bytes,
+    check: Callable[[bytes], None],
+) -> None:
+    """Give a service this signing secret, once; `check` is asked about the one that goes."""
+    await services.lock(conn, service_id)
+    raw = (await stored(conn, [service_id]))[service_id]
+    before = present(vault, service_id, raw)
+    if before != secret:
+        check(before)
+        await _set(conn, vault, service_id, secret, by, None)
+
+
+async def rotate_secret(
+    conn: Conn, vault: Vault, service_id: UUID, by: By, why: str | None = None
+) -> bytes:
+    """Give a service a new signing secret, and return it; the old one signs no more.
+
+    Who did is told, and `why` where it is not just that someone asked for it.
+    """
     secret = secrets.token_bytes(services.SECRET_BYTES)
+    await _set(conn, vault, service_id, secret, by, why)
+    return secret
+
+
+async def _set(
+    conn: Conn, vault: Vault, service_id: UUID, secret: bytes, by: By, why: str | None
+) -> None:
     stored = vault.seal_bytes(secret, service_id, SIGNING)
     await conn.execute(SET, {"service_id": service_id, "secret": stored})
-    return secret
+    verb = "signing secret rotated"
+    entry = Entry(kind="service", ref=str(service_id), verb=verb, reason=why)
+    await audit.write(conn, service_id, by, [entry], utc(await clock.database_ms(conn)))
 
 
 async def stored(conn: Conn, service_ids: Collection[UUID]) -> dict[UUID, bytes]:

@@ -11,7 +11,13 @@ from uuid import UUID
 
 import structlog
 
-from scheduler import history, lines, planner, state, task
+from scheduler import (
+    history,
+    lines,
+    outlook,
+    state,
+    task,
+)
 from scheduler.clock import Clock
 from scheduler.db import Conn, Database, utc
 from scheduler.definition import Definition
@@ -55,7 +61,7 @@ def awaits(
 async def limited(conn: Conn, service_id: UUID, tasks: Iterable[Definition]) -> dict[UUID, Planned]:
     """Return how far those of a service's tasks are planned that have a `max_runs`."""
     keys = [of.key for of in tasks if of.bounds.max_runs is not None]
-    return await planner.planned(conn, service_id, keys) if keys else {}
+    return await outlook.planned(conn, service_id, keys) if keys else {}
 
 
 async def ended_ahead(

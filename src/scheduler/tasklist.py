@@ -7,7 +7,6 @@ is that common soon fills a page.
 
 import re
 from collections.abc import Iterable, Sequence
-from datetime import datetime
 from typing import Any, get_args
 from uuid import UUID
 
@@ -384,52 +383,3 @@ async def names(conn: Conn, service_id: UUID, ids: Iterable[str]) -> dict[str, s
     buckets = list({bucket_of(service_id, task_id) for task_id in wanted})
     values = {"service_id": service_id, "ids": list(wanted), "buckets": buckets}
     return {row.id: row.name for row in await conn.execute(NAMES, values)}
-
-
-# Those that name a calendar -----------------------------------------------------------------------
-
-CALENDARS = "(bounds -> 'calendars')"
-NAMING = text(f"""
-SELECT id FROM task
-WHERE service_id = :service_id AND bounds ? 'calendars'
-  AND {MARKED.format(mark="('s' || substr(CAST(service_id AS text), 29))", tags=CALENDARS)}
-      @> ARRAY[CAST(:marked AS text)]
-LIMIT :most
-""")
-
-
-async def naming(conn: Conn, service_id: UUID, calendar: str, most: int) -> list[str]:
-    """Return the ids of some of a service's tasks that name a calendar."""
-    marked = f's{str(service_id)[28:]}"{calendar}"'  # as the index has it
-    values = {"service_id": service_id, "marked": marked, "most": most}
-    return list((await conn.execute(NAMING, values)).scalars())
-
-
-KEEPING_CLEAR = text(NAMING.text.replace("SELECT id", f"SELECT {COLUMNS}"))
-
-
-async def keeping_clear(conn: Conn, service_id: UUID, calendar: str, most: int) -> list[Definition]:
-    """Return some of a service's tasks that name a calendar."""
-    marked = f's{str(service_id)[28:]}"{calendar}"'
-    values = {"service_id": service_id, "marked": marked, "most": most}
-    return [definition(row) for row in await conn.execute(KEEPING_CLEAR, values)]
-
-
-# Those that call a spec ---------------------------------------------------------------------------
-
-CALLING = text(f"""
-SELECT {COLUMNS} FROM task
-WHERE service_id = :service_id AND action ->> 'kind' = 'operation'
-  AND action ->> 'service' = :spec AND (created_at, key) > (:created_at, :key)
-ORDER BY created_at, key LIMIT :most
-""")
-
-
-async def calling(
-    conn: Conn, service_id: UUID, spec: str, after: tuple[datetime, UUID], most: int
-) -> list[Definition]:
-    """Return a service's tasks that call a spec, by its name, the oldest first, after a place."""
-    values = {"service_id": service_id, "spec": spec, "most": most}
-    values |= {"created_at": after[0], "key": after[1]}
-    await walk_in_order(conn)
-    return [definition(row) for row in await conn.execute(CALLING, values)]

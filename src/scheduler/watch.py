@@ -1,8 +1,9 @@
-"""What changed among the runs of watched services since the last look; for all of them at once.
+"""What changed of watched services since the last look: runs, and tasks; for all of them at once.
 
 A look costs two statements, whoever watches: what lives, and what ended. Both read a bounded number
 of rows of each service by its index, the newest first, so that a service with very much to do is
-seen in part, and says so.
+seen in part, and says so. What was due long before it ended, and was never seen alive, such as a
+gap, is found now and then by when it ended.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,8 @@ from scheduler.db import Conn, ms, utc, walk_in_order
 from scheduler.history import Finished, finished
 from scheduler.run import Started, bucket_in
 
+KEPT_MS = 20_000
+"""How long it is remembered what was told to have ended."""
 MOST = 200
 """Runs of a service that a look reads of each kind: due, waiting to be tried again, ended."""
 OVERLAP_MS = 4_000
@@ -54,6 +57,15 @@ SELECT {END} FROM history
 WHERE id = ANY(:ids) AND bucket = ANY(:buckets) AND service_id = ANY(:services)
   AND finished_at >= :vanished_since
 """)
+# The index by time of end knows no services: nothing may lead around it.
+LATE = text(f"""
+SELECT {END} FROM (
+    SELECT service_id, id, kind, task_key, task_id, version, state, reason, scheduled_for,
+           created_at, started_at, finished_at, attempts, attempts_n, truncated, count, gap_from,
+           gap_to
+    FROM history WHERE finished_at >= :since OFFSET 0) AS h
+WHERE service_id = ANY(:services) AND scheduled_for < :due_until LIMIT :most
+""")
 
 
 class Changed(msgspec.Struct, frozen=True):
@@ -82,6 +94,8 @@ class Memory(msgspec.Struct):
     """Of what lived: its due time, its attempts, whether a replica held it, whether it was due."""
     ended: dict[UUID, int] = {}
     """Of what ended lately: when (ms)."""
+    began: int | None = None
+    """When the first look was (ms)."""
     told: bool = False
     """There was a look before: of what a first one finds little is new."""
 
@@ -115,10 +129,37 @@ async def look(
     for row in await conn.execute(ENDED, values):
         ended[row.service_id][row.id] = row
     for service, memory in memories.items():
+        memory.began = memory.began or now
         rows = [row for row in lived[service] if row.id not in ended[service]]
         _live(news[service], memory, rows, now, since)
-        _ended(news[service], memory, ended[service], since)
+        _ended(news[service], memory, ended[service], now)
         memory.told = True
+    return news
+
+
+async def late(
+    conn: Conn, memories: Mapping[UUID, Memory], now: int, last: int
+) -> dict[UUID, News]:
+    """Return what ended of services since the `last` look of this kind, and was due long before.
+
+    It reads what ended of every service since then: by far not as often as `look`.
+    """
+    await walk_in_order(conn, bitmaps=True)
+    since = max(last - OVERLAP_MS, now - KEPT_MS + OVERLAP_MS)
+    values = {
+        "services": list(memories),
+        "since": utc(since),
+        "due_until": utc(now - LATE_MS),
+        "most": MOST * len(memories),
+    }
+    ended: dict[UUID, dict[UUID, Any]] = {service: {} for service in memories}
+    for row in await conn.execute(LATE, values):
+        ended[row.service_id][row.id] = row
+    news = {service: News() for service in memories}
+    for service, memory in memories.items():
+        begun = (memory.began or now) - OVERLAP_MS
+        rows = {run: row for run, row in ended[service].items() if ms(row.finished_at) >= begun}
+        _ended(news[service], memory, rows, now)
     return news
 
 
@@ -144,9 +185,9 @@ def _live(news: News, memory: Memory, rows: Sequence[Any], now: int, since: int)
     news.cut |= fresh >= MOST
 
 
-def _ended(news: News, memory: Memory, rows: Mapping[UUID, Any], since: int) -> None:
+def _ended(news: News, memory: Memory, rows: Mapping[UUID, Any], now: int) -> None:
     before = memory.ended
-    memory.ended = {run: at for run, at in before.items() if at >= since}
+    memory.ended = {run: at for run, at in before.items() if at >= now - KEPT_MS}
     fresh = 0
     for run, row in rows.items():
         at = ms(row.finished_at)

@@ -16,6 +16,7 @@ from scheduler import (
     exclusions,
     history,
     lines,
+    outlook,
     planner,
     services,
     state,
@@ -87,7 +88,7 @@ class Strays:
         self._auto = database.auto
         self._recall = recall
         self._after = dict.fromkeys(
-            (planner.next_service, task.next_service, lines.next_service), self.START
+            (outlook.next_service, task.next_service, lines.next_service), self.START
         )
         self._suspects: set[UUID] = set()
 

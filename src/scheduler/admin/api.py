@@ -17,7 +17,9 @@ from scheduler.config import Settings
 from scheduler.engine import Engine
 from scheduler.errors import BearerWanted, Forbidden, ValidationFailed
 from scheduler.openapi import asks
+from scheduler.service import By
 
+BY = By("admin")
 AnyRequest = Request[Any, Any, Any]
 
 
@@ -54,7 +56,7 @@ async def create_service(
 ) -> ShownService:
     """Create a service."""
     fields = asked.body(await request.body(), ServiceFields)
-    return await acts.create(_engine(state).database, fields)
+    return await acts.create(_engine(state).database, BY, fields)
 
 
 @get("/", summary="List the services, by name")
@@ -85,7 +87,7 @@ async def change_service(
     """Change a service's name, quotas, or whether it may run commands."""
     engine = _engine(state)
     fields = asked.body(await request.body(), ServiceFields)
-    face = await acts.update(engine.database, engine.settings.quotas, service, fields)
+    face = await acts.update(engine.database, BY, engine.settings.quotas, service, fields)
     _forget(state, face.service_id)
     return face
 
@@ -108,7 +110,8 @@ async def rotate_service(
     `{"signing": true}` as well.
     """
     wanted = asked.body(await request.body() or b"{}", Rotate)
-    face = await acts.rotate(_engine(state).database, service, signing=signing or wanted.signing)
+    either = signing or wanted.signing
+    face = await acts.rotate(_engine(state).database, BY, service, signing=either)
     _forget(state, face.service_id)
     return face
 
@@ -132,7 +135,7 @@ async def revoke_service(
             wanted = UUID(token_id)
         except ValueError:
             raise ValidationFailed.of("token_id", "must be a token's id, a UUID") from None
-    face = await acts.revoke(_engine(state).database, service, wanted)
+    face = await acts.revoke(_engine(state).database, BY, service, wanted)
     _forget(state, face.service_id)
     return face
 
@@ -146,7 +149,7 @@ async def delete_service(service: FromPath[str], state: State) -> Response[None]
         engine.dispatcher.recall(task_key)
         engine.signals.recall(task_key)
 
-    gone = await acts.delete(engine.database, engine.settings.auth, service, recall)
+    gone = await acts.delete(engine.database, BY, engine.settings.auth, service, recall)
     _forget(state, str(gone))
     return Response(None, status_code=204)
 

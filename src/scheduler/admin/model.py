@@ -8,10 +8,10 @@ from msgspec import UNSET, Meta, UnsetType
 
 from scheduler.db import rfc3339
 from scheduler.quotas import Usage
-from scheduler.service import Created, Limits, Quotas, Service, Token
+from scheduler.service import MOST, MOST_OF_OTHERS, Created, Limits, Quotas, Service, Token
 from scheduler.signing import shown_secret
 
-Amount = Annotated[int, Meta(ge=0, le=2**31 - 1)] | UnsetType | None
+Amount = Annotated[int, Meta(ge=0, le=MOST_OF_OTHERS)] | UnsetType | None
 QUOTAS = tuple(field.name for field in msgspec.structs.fields(Quotas))
 
 
@@ -24,6 +24,7 @@ class ServiceFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     max_runs_per_minute: Amount = UNSET
     max_in_flight: Amount = UNSET
     max_body_bytes: Amount = UNSET
+    max_kept_bytes: Annotated[int, Meta(ge=0, le=MOST["max_kept_bytes"])] | UnsetType | None = UNSET
     # What is answered may be sent back.
     service_id: Any = UNSET
     token: Any = UNSET
@@ -80,6 +81,7 @@ class ShownService(msgspec.Struct, kw_only=True):
     max_runs_per_minute: int | None
     max_in_flight: int | None
     max_body_bytes: int | None
+    max_kept_bytes: int | None
     created_at: str | None
     updated_at: str | None
     tokens: list[ShownToken] | UnsetType = UNSET

@@ -3,11 +3,10 @@
 import msgspec
 from msgspec import UNSET
 
-from scheduler import audit, clock, db, exclusions, services, tasklist
-from scheduler.audit import Entry
-from scheduler.calendars import cost, ical, model
+from scheduler import clock, db, dependents, exclusions, services
+from scheduler.calendars import cost, ical, model, told
 from scheduler.calendars.model import CalendarFields
-from scheduler.db import Conn, Database, utc
+from scheduler.db import Conn, Database
 from scheduler.engine import Engine
 from scheduler.errors import Conflict, Detail, ValidationFailed
 from scheduler.exclusions import Stored
@@ -46,7 +45,7 @@ async def _created(
         made = await exclusions.create(
             conn, service.id, name, rules, now=now, description=description, ical=file
         )
-        await _told(conn, service, made, "created", now)
+        await told.tell(conn, service, "created", None, made, now)
         return made
 
 
@@ -69,7 +68,7 @@ async def _changed(
         after = await edited(before, fields)
         now = await clock.database_ms(conn)
         changed = await exclusions.change(conn, after, now)
-        await _told(conn, service, changed, "edited", now)
+        await told.tell(conn, service, "edited", before, changed, now)
         return changed
 
 
@@ -92,17 +91,11 @@ async def delete(database: Database, service: Service, calendar: str) -> None:
         of = await exclusions.get(conn, service.id, calendar, lock=True)
         await _check_free(conn, of)
         await exclusions.remove(conn, of)
-        await _told(conn, service, of, "deleted", await clock.database_ms(conn))
-
-
-async def _told(conn: Conn, service: Service, of: Stored, verb: str, now: int) -> None:
-    """Write who changed a calendar."""
-    entry = Entry(kind="calendar", ref=of.name, verb=verb, version=of.version)
-    await audit.write(conn, service.id, service.by, [entry], utc(now))
+        await told.tell(conn, service, "deleted", of, None, await clock.database_ms(conn))
 
 
 async def _check_free(conn: Conn, of: Stored) -> None:
-    users = await tasklist.naming(conn, of.service_id, of.name, USERS_SHOWN + 1)
+    users = await dependents.naming(conn, of.service_id, of.name, USERS_SHOWN + 1)
     if users:
         more = " and others" if len(users) > USERS_SHOWN else ""
         named = ", ".join(users[:USERS_SHOWN])

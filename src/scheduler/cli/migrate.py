@@ -36,11 +36,16 @@ def up(file: str | None) -> None:
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
 def down(file: str | None, revision: str, *, yes: bool) -> None:
-    """Migrate back to REVISION; every replica must be stopped, and `base` drops all there is."""
+    """Migrate back to REVISION; every replica must be stopped, and `base` drops all there is.
+
+    What goes for good is said, and asked about.
+    """
     settings = config.load(file=file)
 
     async def work(url: str) -> Status:
         await _judge(settings, url, drops=revision == "base" and not yes)
+        if revision != "base":
+            _agree(await migrate.lost(url, revision), yes=yes)
         direct = await reaching.direct(settings.database.listen_url, url)
         return await migrate.down(direct, revision)
 
@@ -65,6 +70,16 @@ async def _judge(settings: Settings, url: str, *, drops: bool) -> None:
             "every one first. One that was killed counts for 15 seconds"
         )
     if drops and not empty and not ask("Drop every service, task and run, for good?"):
+        raise Failed("nothing was done")
+
+
+def _agree(lost: dict[str, int], *, yes: bool) -> None:
+    """Say what a way down drops. Raises where someone thinks better of it."""
+    if not lost:
+        return
+    what = ", ".join(f"{table} ({count:,})" for table, count in lost.items())
+    click.echo(f"this drops for good, with so many rows: {what}", err=True)
+    if not yes and not ask("Go on?"):
         raise Failed("nothing was done")
 
 

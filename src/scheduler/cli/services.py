@@ -16,8 +16,10 @@ from scheduler.cli.database import with_database
 from scheduler.cli.failures import Failed
 from scheduler.cli.output import Listing, Output, ask, print_json
 from scheduler.db import Database
+from scheduler.service import MOST, MOST_OF_OTHERS, By
 
 Which = click.argument("service")
+BY = By("command line")
 SETTING = "default"
 """The word that gives a quota back to the settings."""
 
@@ -27,13 +29,16 @@ class Quota(click.ParamType[int | str]):
 
     name = "number"
 
+    def __init__(self, most: int) -> None:
+        self._most = most
+
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> int | str:
         """Return the number or the word."""
         if value == SETTING:
             return SETTING
-        if not (str(value).isascii() and str(value).isdecimal() and int(value) < 2**31):
+        if not (str(value).isascii() and str(value).isdecimal() and int(value) <= self._most):
             self.fail(f"{value!r} is neither a whole number nor {SETTING!r}", param, ctx)
         return int(value)
 
@@ -43,6 +48,7 @@ HELP = {
     "max_runs_per_minute": "Runs its requests may make in a minute.",
     "max_in_flight": "Runs under way at once.",
     "max_body_bytes": "Bytes of a request's body.",
+    "max_kept_bytes": "Bytes of its specs, and of answers to its processes.",
 }
 
 
@@ -51,7 +57,9 @@ def quota_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for name in reversed(QUOTAS):
         flag = "--" + name.replace("_", "-")
         words = f"{HELP[name]} 0 for no limit, {SETTING!r} for the setting's."
-        command = click.option(flag, name, type=Quota(), help=words)(command)
+        command = click.option(flag, name, type=Quota(MOST.get(name, MOST_OF_OTHERS)), help=words)(
+            command
+        )
     return command
 
 
@@ -73,7 +81,7 @@ def create_service(
     fields = ServiceFields(name=name, allow_commands=allow_commands, **_sent(quotas))
     made = with_database(
         config.load(file=file),
-        lambda database: acts.create(database, fields),
+        lambda database: acts.create(database, BY, fields),
         make=True,
         unlock=True,
     )
@@ -147,7 +155,7 @@ def update_service(
     sent: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     fields = ServiceFields(**sent, **_sent(quotas))
     _print(
-        with_database(settings, lambda db: acts.update(db, settings.quotas, service, fields)),
+        with_database(settings, lambda db: acts.update(db, BY, settings.quotas, service, fields)),
         output,
     )
 
@@ -162,7 +170,7 @@ def rotate_service(file: str | None, service: str, output: str, *, signing: bool
 
     With --signing make a new signing secret: it signs alone, at once.
     """
-    work = partial(acts.rotate, ref=service, signing=signing)
+    work = partial(acts.rotate, by=BY, ref=service, signing=signing)
     made = with_database(config.load(file=file), work, unlock=signing)
     what = "signing secret" if signing else "token"
     _print(made, output, f"The {what} is not shown again.")
@@ -175,7 +183,7 @@ def rotate_service(file: str | None, service: str, output: str, *, signing: bool
 @click.pass_obj
 def revoke_service(file: str | None, service: str, output: str, token_id: UUID | None) -> None:
     """Revoke a token, or every live one but the newest; no replica takes it 5 seconds later."""
-    work = partial(acts.revoke, ref=service, token_id=token_id)
+    work = partial(acts.revoke, by=BY, ref=service, token_id=token_id)
     _print(with_database(config.load(file=file), work), output)
 
 
@@ -190,7 +198,7 @@ def delete_service(file: str | None, service: str, *, yes: bool) -> None:
     question = f"Delete {plain.word(service)} with all its tasks, runs and history, for good?"
     if not yes and not ask(question):
         raise Failed("nothing was done")
-    gone = with_database(settings, lambda database: acts.delete(database, settings.auth, service))
+    gone = with_database(settings, lambda db: acts.delete(db, BY, settings.auth, service))
     click.echo(f"{plain.word(gone)} is deleted.")
 
 

@@ -12,7 +12,7 @@ from scheduler.dashboard.admin import admin, admin_door
 from scheduler.dashboard.admin.admin_door import AdminWanted
 from scheduler.dashboard.apis import apis, registering, trying
 from scheduler.dashboard.calendars import calendars
-from scheduler.dashboard.door import Stranger, Visitor
+from scheduler.dashboard.door import OnlyShown, Stale, Stranger, Visitor
 from scheduler.dashboard.editor import editor
 from scheduler.dashboard.editor.trials import Trials
 from scheduler.dashboard.live import Contributor, Hub, watch_live
@@ -20,7 +20,7 @@ from scheduler.dashboard.overview.overview import LIVE, show_overview
 from scheduler.dashboard.runs.run import act_on_run, send_body, show_process, show_run
 from scheduler.dashboard.runs.runs import show_runs
 from scheduler.dashboard.runs.runs_export import Exports, export_runs
-from scheduler.dashboard.system import settings, system
+from scheduler.dashboard.system import changes, settings, system
 from scheduler.dashboard.tasks import bulk, task_asked
 from scheduler.dashboard.tasks.task import act_on_task, show_task
 from scheduler.dashboard.tasks.tasks import show_tasks
@@ -31,9 +31,9 @@ from scheduler.errors import UserError
 from scheduler.specs.performer import OperationPerformer
 
 CONTRIBUTORS = [
-    LIVE,
-    Contributor(apis.slots, apis.SECONDS),
-    Contributor(system.slots, system.SECONDS),
+    *LIVE,
+    Contributor("spec", apis.slots, apis.SECONDS),
+    Contributor("system", system.slots, system.SECONDS),
 ]
 """What pages add to the stream of a service that somebody watches."""
 
@@ -112,6 +112,7 @@ HANDLERS: list[Any] = [
     *calendars.HANDLERS,
     *system.HANDLERS,
     *settings.HANDLERS,
+    *changes.HANDLERS,
     *admin.HANDLERS,
     watch_live,
     show_nothing,
@@ -141,6 +142,8 @@ def router(explained: Explained) -> Router:
         },
         exception_handlers={
             Stranger: door.turn_away,
+            Stale: door.show_again,
+            OnlyShown: door.lead_back,
             AdminWanted: admin_door.turn_away,
             Exception: _answering(explained),
         },

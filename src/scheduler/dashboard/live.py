@@ -20,7 +20,7 @@ from litestar.di import NamedDependency
 from litestar.response import Stream
 
 from scheduler import db, metrics
-from scheduler.dashboard import caller, door, look, page, sessions
+from scheduler.dashboard import caller, door, look, page, sessions, touched
 from scheduler.dashboard.door import Stranger
 from scheduler.engine import Engine
 from scheduler.errors import InvalidRequest
@@ -29,6 +29,10 @@ from scheduler.watch import Memory
 log = structlog.get_logger()
 
 LOOK_S = 1.0
+TOUCH_S = 2.0
+"""How often it is asked what somebody did to tasks."""
+LATE_S, LATE_SHARE = 5.0, 0.02
+"""How often it is asked what ended long after it was due; and the share of time that may take."""
 BEAT_S = 5.0
 """How often pages are told that all is well, and sessions are looked at again."""
 MOST = 100
@@ -38,8 +42,8 @@ WAITING_MOST = 1 << 20
 """Bytes that wait for a slow reader; then it is let go, and begins anew."""
 GRACE_S = 0.5
 """How long the last message of a stream may take."""
-KEPT = 3
-"""Looks that a page gets which has just come: what it shows is a moment old."""
+KEPT = 5
+"""Messages that a page gets which has just come: what it shows is a moment old."""
 EVENTS = "text/event-stream"
 
 AnyRequest = Request[Any, Any, Any]
@@ -50,9 +54,11 @@ Slots = dict[str, str]
 class Contributor(msgspec.Struct, frozen=True):
     """What a page adds to the stream of a service that is watched, every so often.
 
-    `slots` gets the engine, the service's id and the time (ms); `seconds` is 2 at least.
+    `slots` gets the engine, the service's id and the time (ms); `seconds` is 2 at least. The names
+    of its slots begin with `part` and a colon: who has a page open that has such is told.
     """
 
+    part: str
     slots: Callable[[Engine, UUID, int], Awaitable[Slots]]
     seconds: float
 
@@ -62,31 +68,44 @@ class Watch(msgspec.Struct):
 
     memory: Memory = msgspec.field(default_factory=Memory)
     streams: list["Watcher"] = []
-    said: dict[int, Slots] = {}
-    """What each contributor said last."""
-    due: dict[int, float] = {}
+    tasks: touched.Memory = msgspec.field(default_factory=touched.Memory)
+    said: dict[str, Slots] = {}
+    """What each part that somebody has open said last."""
+    due: dict[str, float] = {}
     """When each is asked again, on the loop's clock."""
     recent: deque[bytes] = msgspec.field(default_factory=lambda: deque(maxlen=KEPT))
 
-    def tell(self, found: look.Look | None) -> None:
-        """Send what a look shows, and keep it for who comes next."""
-        message = b"" if found is None else event("slots", found.slots) + event("rows", found.rows)
+    @property
+    def parts(self) -> set[str]:
+        """The parts that somebody has open."""
+        return {part for stream in self.streams for part in stream.parts}
+
+    def tell(self, message: bytes) -> None:
+        """Send what is new, and keep it for who comes next."""
         self.recent.append(message)
         if message:
             self.send(message)
 
-    def send(self, message: bytes) -> None:
-        """Send something to every stream."""
+    def send(self, message: bytes, part: str | None = None) -> None:
+        """Send something to every stream, or to those that want a part."""
         for stream in list(self.streams):
-            stream.put(message)
+            if part is None or part in stream.parts:
+                stream.put(message)
 
 
 class Watcher:
     """One open page. `abort` cuts its connection: at the other end nobody may be reading."""
 
-    def __init__(self, service_id: UUID, session: bytes, abort: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        service_id: UUID,
+        session: bytes,
+        abort: Callable[[], None],
+        parts: frozenset[str] = frozenset(),
+    ) -> None:
         self.service_id = service_id
         self.session = session
+        self.parts = parts
         self._abort = abort
         self._waiting: list[bytes] = []
         self._bytes = 0
@@ -132,6 +151,16 @@ def over(why: str, said: str) -> bytes:
     return event("over", {"why": why, "said": said})
 
 
+def _looked(found: look.Look | None) -> bytes:
+    return b"" if found is None else event("slots", found.slots) + event("rows", found.rows)
+
+
+def _touched(found: touched.News | None) -> bytes:
+    if found is None:
+        return b""
+    return event("slots", found.slots) + (event("tasks", found.new) if found.new else b"")
+
+
 SIGNED_OUT = over("session", "You are signed out.")
 STOPPED = over("stop", "The server is being stopped.")
 TOO_MANY = over("many", f"This service has {MOST} pages open here: this one is not live.")
@@ -141,11 +170,14 @@ class Hub:
     """Looks for everyone who watches through this process."""
 
     def __init__(self, contributors: Sequence[Contributor] = ()) -> None:
-        self._contributors = contributors
+        self._contributors = {each.part: each for each in contributors}
         self._watched: dict[UUID, Watch] = {}
         self._running: asyncio.Task[None] | None = None
         self._looked = 0
         """When all was last seen (ms)."""
+        self._touched = self._late = 0
+        """When it was last seen what was done to tasks, and what ended late (ms)."""
+        self._late_due = 0.0
 
     @property
     def count(self) -> int:
@@ -158,9 +190,10 @@ class Hub:
         of = self._watched.setdefault(watcher.service_id, Watch())
         of.streams.append(watcher)
         if self._running is None or self._running.done():
-            self._looked = engine.clock.now_ms()
+            self._looked = self._touched = self._late = engine.clock.now_ms()
             self._running = asyncio.create_task(self._run(engine), name="live")
-        known = {name: text for said in of.said.values() for name, text in said.items()}
+        said = (of.said.get(part, {}) for part in watcher.parts)
+        known = {name: text for each in said for name, text in each.items()}
         told = [event("slots", known)] if known else []
         watcher.put(b"".join([b"retry: 2000\n\n", self._beat(engine), *told, *of.recent]))
         try:
@@ -172,6 +205,10 @@ class Hub:
             if not self._watched and self._running is not None:
                 self._running.cancel()
                 self._running = None
+
+    def parts(self, sent: str) -> frozenset[str]:
+        """Return the parts that a page asks for, by their names with commas between."""
+        return frozenset(sent.split(",")) & self._contributors.keys()
 
     def full(self, service_id: UUID) -> bool:
         """Say whether a service, or everybody together, has as many pages open as may be."""
@@ -186,6 +223,8 @@ class Hub:
     async def _run(self, engine: Engine) -> None:
         chores = [
             asyncio.create_task(self._every(LOOK_S, self._look, engine)),
+            asyncio.create_task(self._every(TOUCH_S, self._look_at_tasks, engine)),
+            asyncio.create_task(self._every(LATE_S, self._look_late, engine)),
             asyncio.create_task(self._every(BEAT_S, self._look_at_sessions, engine)),
             asyncio.create_task(self._every(BEAT_S, self._send_beats, engine)),
             asyncio.create_task(self._every(LOOK_S, self._ask, engine)),
@@ -223,7 +262,31 @@ class Hub:
         self._looked = now
         for service_id, of in self._watched.items():
             if service_id in memories:
-                of.tell(found.get(service_id))
+                of.tell(_looked(found.get(service_id)))
+
+    async def _look_at_tasks(self, engine: Engine) -> None:
+        now = engine.clock.now_ms()
+        memories = {service_id: of.tasks for service_id, of in self._watched.items()}
+        async with engine.database.api.connect() as conn:
+            found = await touched.hear(conn, memories, now, self._touched)
+        self._touched = now
+        for service_id, of in self._watched.items():
+            if service_id in found:
+                of.tell(_touched(found[service_id]))
+
+    async def _look_late(self, engine: Engine) -> None:
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        if began < self._late_due:
+            return
+        now = engine.clock.now_ms()
+        memories = {service_id: of.memory for service_id, of in self._watched.items()}
+        async with engine.database.api.connect() as conn:
+            found = await look.late(conn, memories, now, self._late)
+        self._late, self._late_due = now, began + (clock() - began) / LATE_SHARE
+        for service_id, of in self._watched.items():
+            if service_id in found:
+                of.tell(_looked(found[service_id]))
 
     async def _send_beats(self, engine: Engine) -> None:
         beat = self._beat(engine)
@@ -247,16 +310,22 @@ class Hub:
         """Ask the contributors that are due, and send what they say otherwise than before."""
         clock = asyncio.get_running_loop().time
         for service_id, of in list(self._watched.items()):
-            for number, contributor in enumerate(self._contributors):
-                if of.due.get(number, 0.0) > clock():
+            wanted = of.parts
+            for part in self._contributors.keys() - wanted:
+                of.said.pop(part, None)
+                of.due.pop(part, None)
+            for part in wanted:
+                if of.due.get(part, 0.0) > clock():
                     continue
-                of.due[number] = clock() + contributor.seconds
-                said = await contributor.slots(engine, service_id, engine.clock.now_ms())
-                before = of.said.get(number, {})
-                of.said[number] = said
+                of.due[part] = clock() + self._contributors[part].seconds
+                said = await self._contributors[part].slots(
+                    engine, service_id, engine.clock.now_ms()
+                )
+                before = of.said.get(part, {})
+                of.said[part] = said
                 new = {name: text for name, text in said.items() if before.get(name) != text}
                 if new:
-                    of.send(event("slots", new))
+                    of.send(event("slots", new), part)
 
 
 # The route ---------------------------------------------------------------------------------------
@@ -275,7 +344,8 @@ async def watch_live(
     except Stranger:
         return Response(SIGNED_OUT, headers=headers, media_type=EVENTS)
     session = sessions.digest(visitor.cookie)
-    watcher = Watcher(visitor.service.id, session, caller.cutting(request))
+    parts = hub.parts(request.query_params.get("parts", ""))
+    watcher = Watcher(visitor.service.id, session, caller.cutting(request), parts)
     return Stream(_stream(hub, engine, watcher), headers=headers, media_type=EVENTS)
 
 

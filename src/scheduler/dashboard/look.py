@@ -8,7 +8,7 @@ import msgspec
 from scheduler import history, lines, task, watch
 from scheduler.clock import Slice
 from scheduler.dashboard import page
-from scheduler.dashboard.tasks.tasks import stands
+from scheduler.dashboard.tasks.tasks import Last, stands
 from scheduler.db import Conn, utc
 from scheduler.definition import Definition
 from scheduler.run import Started
@@ -17,6 +17,7 @@ from scheduler.runs.model import ShownRun
 from scheduler.specs import model as specs
 from scheduler.specs.shown import status_of
 from scheduler.standing import ended_ahead, limited
+from scheduler.tasks.model import Task
 from scheduler.watch import Changed, News
 
 ROWS = 50
@@ -87,7 +88,9 @@ async def seen(conn: Conn, service_id: UUID, news: News, now: int) -> Look:
         markup = str(macros.run_row(run, now, names))  # type: ignore[attr-defined]
         found.append(_row(run, markup, new=new))
         await turn.give_way()
-    slots |= await _tasks(conn, service_id, tasks, now, macros)
+    for one, last in (await stances(conn, service_id, tasks, now)).values():
+        slots |= of_task(one, last, now, macros)
+        await turn.give_way()
     slots |= await _specs(conn, service_id, changed, macros)
     return Look(slots, Rows(found, len(changed) - len(found), news.cut))
 
@@ -104,9 +107,10 @@ async def _outlines(conn: Conn, service_id: UUID, changed: list[Changed]) -> dic
     return await task.outlines(conn, service_id, keys) if keys else {}
 
 
-async def _tasks(
-    conn: Conn, service_id: UUID, tasks: dict[UUID, Definition], now: int, macros: Any
-) -> dict[str, str]:
+async def stances(
+    conn: Conn, service_id: UUID, tasks: dict[UUID, Definition], now: int
+) -> dict[UUID, tuple[Task, Last | None]]:
+    """Map a service's tasks to how they stand at `now` (ms), and how their last runs ended."""
     if not tasks:
         return {}
     keys = list(tasks)
@@ -114,14 +118,21 @@ async def _tasks(
     plans = await limited(conn, service_id, tasks.values())
     gone = await ended_ahead(conn, service_id, tasks.values(), now)
     lasts = await history.lasts(conn, service_id, keys)
-    slots, turn = {}, Slice()
+    found, turn = {}, Slice()
     for key, of in tasks.items():
         one = stands(of, now, live.get(key), plans.get(key), gone.get(key, ()), lasts)
-        slots[f"task:{of.id}:state"] = str(macros.task_state(one))
-        slots[f"task:{of.id}:next"] = str(macros.task_next(one, now))
-        slots[f"task:{of.id}:last"] = str(macros.task_last(lasts.get(key), now))
+        found[key] = (one, lasts.get(key))
         await turn.give_way()
-    return slots
+    return found
+
+
+def of_task(one: Task, last: Last | None, now: int, macros: Any) -> dict[str, str]:
+    """Return the slots that say how a task stands."""
+    return {
+        f"task:{one.id}:state": str(macros.task_state(one)),
+        f"task:{one.id}:next": str(macros.task_next(one, now)),
+        f"task:{one.id}:last": str(macros.task_last(last, now)),
+    }
 
 
 async def _specs(
@@ -140,7 +151,17 @@ async def look(
     conn: Conn, memories: dict[UUID, watch.Memory], now: int, last: int
 ) -> dict[UUID, Look]:
     """Look at every watched service; return what each shows that has something new."""
-    news = await watch.look(conn, memories, now, last)
+    return await _shown(conn, await watch.look(conn, memories, now, last), now)
+
+
+async def late(
+    conn: Conn, memories: dict[UUID, watch.Memory], now: int, last: int
+) -> dict[UUID, Look]:
+    """Return what `look` does not see: what ended long after it was due, of every service."""
+    return await _shown(conn, await watch.late(conn, memories, now, last), now)
+
+
+async def _shown(conn: Conn, news: dict[UUID, News], now: int) -> dict[UUID, Look]:
     return {
         service_id: await seen(conn, service_id, of, now)
         for service_id, of in news.items()

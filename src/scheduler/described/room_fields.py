@@ -58,6 +58,8 @@ RUNS = {
     "connected_ms": said("How long after its start there was a connection, or the command was "
                          "started, in milliseconds; null where nobody noted it.", 0.4),
     "answered_ms": said("How long after its start the answer began, in milliseconds.", 7.2),
+    "waited_ms": said("How long it waited for room in memory while its answer was read "
+                      "(http.max_held_bytes); null where it did not.", None),
     "new_connection": said("Whether the connection was made for it, or there from before.", False),
     "runs": said("The runs, the newest first.", []),
     "next_cursor": said("Where the list goes on; null at its end.", None),
@@ -100,6 +102,9 @@ SERVICES = {
                           "setting.", 50),
     "max_body_bytes": said("How large its requests may be; 0 for no limit, null for the setting.",
                            1_048_576),
+    "max_kept_bytes": said("How many bytes of specs and answers it may keep; 0 for no limit, null "
+                           "for the setting.", 1_073_741_824),
+    "kept_bytes": said("How many bytes of specs and answers it keeps, as counted last.", 52_480),
     "tokens": said("Its tokens, the newest first.", []),
     "limits": said("The limits in force.", None),
     "usage": said("What it uses now.", None),

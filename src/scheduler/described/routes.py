@@ -126,6 +126,7 @@ RUN_SHOWN: Json = {
         "number": 1, "started_at": INSTANT, "finished_at": LATER, "outcome": "succeeded",
         "status_code": 200, "error": None, "response": None, "truncated": False,
         "connected_ms": 0.4, "answered_ms": 7.2, "new_connection": False,
+        "waited_ms": None,
     }],
 }  # fmt: skip
 LISTED: Json = {**RUN_SHOWN, "request": None, "response": None}
@@ -165,13 +166,17 @@ EXPLAINED: Json = {
 SERVICE_SHOWN: Json = {
     "service_id": SERVICE, "name": "billing", "allow_commands": False, "max_tasks": 500,
     "max_runs_per_minute": None, "max_in_flight": None, "max_body_bytes": None,
+    "max_kept_bytes": None,
     "created_at": INSTANT, "updated_at": INSTANT,
 }  # fmt: skip
 TOKENS = [{"id": TOKEN_ID, "created_at": INSTANT, "last_used_at": None, "revoked_at": None}]
-LIMITS: Json = {"max_tasks": 500, "max_runs_per_minute": 0, "max_in_flight": 0, "max_body_bytes": 0}
+LIMITS: Json = {
+    "max_tasks": 500, "max_runs_per_minute": 0, "max_in_flight": 0, "max_body_bytes": 0,
+    "max_kept_bytes": 1_073_741_824,
+}  # fmt: skip
 SERVICE_WHOLE: Json = {
     **SERVICE_SHOWN, "tokens": TOKENS, "limits": LIMITS,
-    "usage": {"tasks": 12, "runs_per_minute": 0, "in_flight": 3},
+    "usage": {"tasks": 12, "runs_per_minute": 0, "in_flight": 3, "kept_bytes": 52_480},
 }  # fmt: skip
 SERVICE_MADE: Json = {
     **SERVICE_SHOWN, "token": "the-token-shown-once", "token_id": TOKEN_ID,

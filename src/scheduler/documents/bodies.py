@@ -170,7 +170,8 @@ def _part(name: str, value: Any, encoding: Encoding) -> bytes:
     else:
         content = as_text(value).encode()
     typed = f"\r\nContent-Type: {kind}" if kind and NAMED.fullmatch(kind) else ""
-    return f"{disposition}{typed}\r\n\r\n".encode() + content
+    more = "".join(f"\r\n{key}: {text}" for key, text in encoding.headers.items())
+    return f"{disposition}{typed}{more}\r\n\r\n".encode() + content
 
 
 def _file(name: str, value: Any) -> File:

@@ -38,11 +38,11 @@ class Memory:
     def answer(self, ask: Ask) -> Answer:
         """Learn a document, check a request, or describe an operation."""
         match ask:
-            case Check(document, endpoint, request, source):
+            case Check(document, endpoint, request, source, most_bytes):
                 known = self._recalled(document, source)
                 if known is None:
                     return Unknown()
-                wrong = known.check(endpoint, request)
+                wrong = known.check(endpoint, request, most_bytes)
                 return Finding(wrong[:WRONG_MOST]) if wrong else Fine()
             case Describe(document, endpoint, source):
                 known = self._recalled(document, source)

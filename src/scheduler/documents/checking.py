@@ -22,7 +22,7 @@ from scheduler.documents.validators import factory
 MAX_PLANS = 1000
 """Operations that are kept ready, of each document."""
 MAX_BODY = 256 << 10
-"""Bytes. A longer body is for its target to judge: a megabyte takes some three seconds."""
+"""Bytes. A longer body is not judged unless asked for: a megabyte takes some three seconds."""
 MAX_ERRORS = 100
 """Of one value; the first of them is said."""
 
@@ -37,11 +37,11 @@ class Checker:
         self._factory = factory(str(document.get("openapi", "")))
         self._plans: OrderedDict[str, Plan | None] = OrderedDict()
 
-    def check(self, endpoint: str, request: Request) -> str | None:
+    def check(self, endpoint: str, request: Request, most_bytes: int = MAX_BODY) -> str | None:
         """Return what is wrong with a request, None where nothing is, or nothing can be said.
 
         What the document does not name is not looked at; neither are servers and security, nor
-        what is in a body of more than MAX_BODY bytes.
+        what is in a body of more than `most_bytes`.
         """
         found = self._plan(endpoint)
         if found is None:
@@ -51,7 +51,7 @@ class Checker:
             wrong = self._check_parameter(parameter, sent)
             if wrong:
                 return wrong
-        return self._check_body(found, sent)
+        return self._check_body(found, sent, most_bytes)
 
     def _plan(self, endpoint: str) -> Plan | None:
         if endpoint in self._plans:
@@ -88,12 +88,12 @@ class Checker:
             return None
         return _worded(parameter.name, errors, hidden=parameter.hidden)
 
-    def _check_body(self, found: Plan, sent: "_Sent") -> str | None:
+    def _check_body(self, found: Plan, sent: "_Sent", most_bytes: int) -> str | None:
         if not sent.body:
             return required("req_body") if found.body_required else None
         content_type = sent.headers.get("content-type", "")
         body = contents.media(found.bodies, content_type)
-        if body is None or len(sent.body) > MAX_BODY:
+        if body is None or len(sent.body) > most_bytes:
             return None
         try:
             value = contents.read(

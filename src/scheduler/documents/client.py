@@ -36,6 +36,8 @@ class Encoding(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True, gc
     allow_reserved: bool = False
     binary: bool = False
     """Its value is base64 of the bytes to be sent (`format: binary`, or a `contentMediaType`)."""
+    headers: dict[str, str] = msgspec.field(default_factory=dict)
+    """Of its part of multipart/form-data."""
 
 
 class Media(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True, gc=False):

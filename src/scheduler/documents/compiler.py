@@ -32,7 +32,9 @@ def compiled(ask: Compile) -> Compiled:
             compiling.client(found, ask.limits)  # which may know the place
         raise
     client = compiling.client(found, ask.limits)
-    return Compiled(msgspec.json.encode(found), client)
+    operations = [msgspec.json.encode(operation) for operation in client.operations]
+    outline = msgspec.structs.replace(client, operations=[])
+    return Compiled(msgspec.json.encode(found), outline, operations)
 
 
 if __name__ == "__main__":

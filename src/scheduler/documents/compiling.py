@@ -10,6 +10,7 @@ from scheduler.documents import schemas
 from scheduler.documents.client import Client, Encoding, Media, Operation, Parameter, Place, Style
 from scheduler.documents.messages import Limits
 from scheduler.documents.notation import TOP, Path, Wrong, quoted
+from scheduler.documents.partheaders import part_headers
 from scheduler.documents.references import resolved
 from scheduler.documents.security import Requirements
 from scheduler.documents.servers import servers
@@ -30,7 +31,8 @@ STYLES: dict[Place, tuple[Style, ...]] = {
 """By place, the default first (OpenAPI 3.1, 4.8.12.2.1)."""
 NO_PARAMETERS = {"accept", "authorization", "content-type"}
 """Of headers, for which parameters are ignored."""
-FORMS = {"application/x-www-form-urlencoded", "multipart/form-data"}
+MULTIPART = "multipart/form-data"
+FORMS = {"application/x-www-form-urlencoded", MULTIPART}
 OF_BYTES = {"application/octet-stream", "application/pdf", "application/zip", "application/gzip"}
 BYTES = Encoding(binary=True)
 NAMES = re.compile(r"\{([^{}]*)\}")
@@ -220,7 +222,7 @@ class _Compiler:
             if not isinstance(media, dict):
                 encoding = {}
             elif kind in FORMS:
-                encoding = self.encodings(media)
+                encoding = self.encodings(media, parts=kind == MULTIPART)
             else:
                 encoding = {"": BYTES} if self.is_bytes(kind, media.get("schema")) else {}
             found.append(Media(type=";".join((kind, *rest)), encoding=encoding))
@@ -233,7 +235,7 @@ class _Compiler:
         of_bytes = kind.startswith(("image/", "audio/", "video/")) or kind in OF_BYTES
         return of_bytes and schemas.said(self.document, schema, "format") != "byte"
 
-    def encodings(self, media: dict[str, Any]) -> dict[str, Encoding]:
+    def encodings(self, media: dict[str, Any], *, parts: bool) -> dict[str, Encoding]:
         """Say how the properties of a form are written, where that is not the usual."""
         named = media.get("encoding")
         written = named if isinstance(named, dict) else {}
@@ -250,6 +252,7 @@ class _Compiler:
                 explode=explode if isinstance(explode, bool) else style == "form",
                 allow_reserved=node.get("allowReserved") is True,
                 binary=schemas.is_binary(self.document, properties.get(name)),
+                headers=part_headers(self.document, node.get("headers")) if parts else {},
             )
             # For an object, a style that is said differs from none at all (OpenAPI 3.1, 4.8.15).
             if one != Encoding() or node.keys() & {"style", "explode", "allowReserved"}:

@@ -36,7 +36,8 @@ class Review(msgspec.Struct, tag=True, frozen=True):
     """Build a request for every operation from the document itself, and check it."""
 
     document: bytes
-    client: Client
+    operations: list[bytes]
+    """Of its client, each as JSON: nobody has to read all of them in one go."""
     url: str | None
     """Where the document names no server."""
 
@@ -60,6 +61,8 @@ class Check(msgspec.Struct, tag=True, frozen=True):
     request: Request
     source: bytes | None = None
     """The document, as in Learn, for a child that was asked for too many others meanwhile."""
+    most_bytes: int = 256 << 10
+    """A longer body is not looked at: a megabyte takes some three seconds."""
 
 
 class Describe(msgspec.Struct, tag=True, frozen=True):
@@ -97,6 +100,9 @@ class Compiled(msgspec.Struct, tag=True, frozen=True):
 
     document: bytes
     client: Client
+    """Without its operations."""
+    operations: list[bytes]
+    """As in Review."""
 
 
 class Reviewed(msgspec.Struct, tag=True, frozen=True):

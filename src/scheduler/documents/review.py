@@ -23,6 +23,8 @@ SLOW_MOST = 10
 REASON = 500
 """Characters."""
 
+OPERATIONS = msgspec.json.Decoder(Operation)
+
 
 def reviewed(ask: Review) -> Reviewed:
     """Return which operations of a document cannot be called.
@@ -32,7 +34,8 @@ def reviewed(ask: Review) -> Reviewed:
     document = msgspec.json.decode(ask.document)
     checker = Checker(document)
     refused, slow = {}, 0
-    for operation in ask.client.operations:
+    for written in ask.operations:
+        operation = OPERATIONS.decode(written)
         reason = operation.refused or _no_address(operation, ask.url)
         if reason is None and slow < SLOW_MOST:
             try:

@@ -30,6 +30,7 @@ async def create(engine: Engine, service: Service, sent: bytes, key: str | None)
 
     Raises UserError.
     """
+    quotas.check_kept(service, service.kept_bytes)
     trace_id = trace_id_of(service.id, key)
     most = engine.settings.processes.body_max_bytes
     of = body.read(sent, service.id, trace_id, engine.clock.now_ms(), most)

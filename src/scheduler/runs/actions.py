@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from uuid import UUID
 
 from litestar import Response, post
@@ -18,7 +18,7 @@ from scheduler.errors import Conflict, NotFound
 from scheduler.history import Finished
 from scheduler.lines import Marked, Stance
 from scheduler.replays import Again
-from scheduler.runs import model
+from scheduler.runs import model, told
 from scheduler.runs.model import ShownRun
 from scheduler.service import Service
 from scheduler.sources import definitions
@@ -47,7 +47,11 @@ async def replayed(engine: Engine, service: Service, run_id: str) -> ShownRun:
         raise Conflict("this run is of no task that could run again")
     if ended.gap is not None and ended.gap[0] > 1:
         raise Conflict("this row stands for instants that were skipped; execute the task instead")
-    moved, refused = await replay(engine, service, [ended])
+
+    async def tell(conn: Conn, _count: int, now: int) -> None:
+        await told.one(conn, service, "replayed", ended, now)
+
+    moved, refused = await replay(engine, service, [ended], tell)
     for why in refused:
         raise Conflict(why)
     async with engine.database.api.connect() as conn:
@@ -65,13 +69,15 @@ async def _refuse_live(conn: Conn, service_id: UUID, key: UUID, run_id: str) -> 
     raise Conflict("the run has not ended; only one that has can be replayed")
 
 
+Tell = Callable[[Conn, int, int], Awaitable[None]]
+"""Writes along with what is done who did it: to how many runs, and when (ms)."""
 Refused = dict[str, int]
 """Why runs stay as they are, and how many."""
 
 
 @db.again
 async def replay(
-    engine: Engine, service: Service, runs: Sequence[Finished]
+    engine: Engine, service: Service, runs: Sequence[Finished], tell: Tell
 ) -> tuple[list[UUID], Refused]:
     """Replay finished runs, as what they do stands now; return those that were moved.
 
@@ -86,6 +92,8 @@ async def replay(
         now = await services.hold(conn, service.id)
         moved = await replays.replay(conn, service.id, wanted, utc(now))
         await quotas.take_runs(conn, service, len(moved))
+        if moved:
+            await tell(conn, len(moved), now)
     if moved:
         engine.wake(now)
         engine.standing.recheck({each.key for each in wanted} if of_task else ())
@@ -158,7 +166,14 @@ async def cancel_run(
 async def cancelled(engine: Engine, service: Service, run_id: str) -> tuple[ShownRun, bool]:
     """Cancel one run; return it as it stands then, and whether it has ended. Raises UserError."""
     key = model.key_of(run_id)
-    done, marked = await cancel(engine, service.id, [key])
+
+    async def tell(conn: Conn, _count: int, now: int) -> None:
+        live = await lines.get(conn, service.id, key)
+        run = live or await history.get(conn, service.id, key)
+        if run is not None:
+            await told.one(conn, service, "cancelled", run, now)
+
+    done, marked = await cancel(engine, service.id, [key], tell)
     unsent = bool(marked) and not marked[0].running
     ended = bool(done) or (unsent and await _has_ended(engine, service.id, key))
     async with engine.database.api.connect() as conn:
@@ -174,7 +189,7 @@ async def cancelled(engine: Engine, service: Service, run_id: str) -> tuple[Show
 
 @db.again
 async def cancel(
-    engine: Engine, service_id: UUID, keys: Sequence[UUID]
+    engine: Engine, service_id: UUID, keys: Sequence[UUID], tell: Tell | None = None
 ) -> tuple[list[UUID], list[Marked]]:
     """Cancel live runs; return those that ended, and those whose holder was told to end them."""
     async with engine.database.api.begin() as conn:
@@ -183,6 +198,8 @@ async def cancel(
         await planner.lock_many(conn, service_id, tasks)
         now = await clock.database_ms(conn)
         done, marked = await lines.cancel(conn, service_id, keys, utc(now))
+        if tell is not None and (done or marked):
+            await tell(conn, len(done) + len(marked), now)
     engine.standing.recheck(tasks)
     return done, [_passed_on(engine, each) for each in marked]
 

@@ -16,7 +16,7 @@ from scheduler.history import Finished
 from scheduler.ledger import END_STATES, LIVE_STATES, Place
 from scheduler.openapi import asks
 from scheduler.run import Started
-from scheduler.runs import actions
+from scheduler.runs import actions, told
 from scheduler.runs.which import LIMIT_MOST, narrowed, page_of, read_query
 from scheduler.service import Service
 
@@ -87,14 +87,15 @@ async def replay_runs(
     which = asked.body(await request.body(), Which)
     found = Done(which.dry_run, 0, more=False)
     refused, over = Counter[str](), ""
+    telling = told.Many(service, "replayed", which.sent(), engine.clock.now_ms())
     async for piece in _pieces(engine, service, which, END_STATES, found):
         for runs in _at_once(service, [run for run in piece if isinstance(run, Finished)]):
             if over:
                 refused[over] += len(runs)
                 continue
             try:
-                moved, kept = await actions.replay(engine, service, runs)
-                found.done += len(moved)
+                moved, kept = await actions.replay(engine, service, runs, telling.tell)
+                found.done = telling.count = found.done + len(moved)
                 refused.update(kept)
             except Conflict as e:
                 refused[e.message] += len(runs)
@@ -136,9 +137,11 @@ async def cancel_runs(
     """Cancel up to 10,000 runs; with `dry_run` count them."""
     which = asked.body(await request.body(), Which)
     found = Done(which.dry_run, 0, more=False)
+    telling = told.Many(service, "cancelled", which.sent(), engine.clock.now_ms())
     async for piece in _pieces(engine, service, which, LIVE_STATES, found):
         ids = [run.id for run in piece if isinstance(run, Started)]
-        ended, marked = await actions.cancel(engine, service.id, ids)
+        ended, marked = await actions.cancel(engine, service.id, ids, telling.tell)
+        telling.count += len(ended) + len(marked)
         found.done += len(ended) + sum(not each.running for each in marked)
         found.aborted += sum(each.running for each in marked)
     return found

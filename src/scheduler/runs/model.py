@@ -37,6 +37,8 @@ class ShownAttempt(msgspec.Struct):
     answered_ms: float | None = None
     """After its start: when the answer began."""
     new_connection: bool | None = None
+    waited_ms: float | None = None
+    """While the answer was read: for room in memory."""
 
 
 class ShownRun(msgspec.Struct, kw_only=True):
@@ -264,4 +266,5 @@ def _attempt(attempt: Attempt) -> ShownAttempt:
         connected_ms=None if sent is None else sent / 10,
         answered_ms=None if answered is None else answered / 10,
         new_connection=timing.dialled if timing and sent is not None else None,
+        waited_ms=timing.waited / 10 if timing and timing.waited else None,
     )

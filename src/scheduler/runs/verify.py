@@ -22,7 +22,13 @@ import msgspec
 import structlog
 from msgspec import Meta
 
-from scheduler import config, installation, ledger, planner, task
+from scheduler import (
+    config,
+    installation,
+    ledger,
+    outlook,
+    task,
+)
 from scheduler.db import EPOCH, Conn, Database, rfc3339
 from scheduler.definition import Definition
 from scheduler.errors import TooManyRequests, Unavailable, ValidationFailed
@@ -215,7 +221,7 @@ async def check(conn: Conn, job: Job) -> Verified:
 
 async def _covered(conn: Conn, job: Job) -> int:
     """Return up to when all of a service's tasks are planned, as far as the job asks."""
-    unplanned = await planner.unplanned(conn, job.service_id)
+    unplanned = await outlook.unplanned(conn, job.service_id)
     return job.until if unplanned is None else min(job.until, unplanned - 1)
 
 
@@ -238,7 +244,7 @@ async def _piece(
     `bounds` are from when on (ms) tasks are judged, and those with a time zone.
     """
     tasks = await task.triggered(conn, job.service_id, (start.created_at, start.key), PIECE + 1)
-    plans = await planner.planned(conn, job.service_id, [of.key for of in tasks])
+    plans = await outlook.planned(conn, job.service_id, [of.key for of in tasks])
     dues: list[_Due] = []
     for of in tasks[:PIECE]:
         if not room:

@@ -12,7 +12,11 @@ from uuid import UUID
 import msgspec
 from sqlalchemy import text
 
-from scheduler import db, planner, planning
+from scheduler import (
+    db,
+    outlook,
+    planning,
+)
 from scheduler.clock import Slice
 from scheduler.db import Conn, ms, rfc3339, utc
 from scheduler.definition import Definition
@@ -160,7 +164,7 @@ async def pending(
     Those of the next `frame_ms` are computed where they are not queued yet.
     """
     turn, until = Slice(), min(now + frame_ms, LAST)
-    known = (await planner.planned(conn, of.service_id, [of.key])).get(of.key)
+    known = (await outlook.planned(conn, of.service_id, [of.key])).get(of.key)
     planned = known or Planned(now, 0)
     gone = (await ended_ahead(conn, of.service_id, [of], now)).get(of.key, [])
     values = {**of.line.values, "edge": utc(planned.until), "until": utc(until)}

@@ -37,12 +37,19 @@ BIT_S = 5.0
 TRIES = 2
 """A child may be killed for what another document, or the machine, did to it."""
 CHECKS_AT_ONCE = 64
+LARGE = 256 << 10
+"""Bytes of a body: a longer one is checked apart, for it takes seconds."""
 QUICK_S = 0.5
 """CPU time that a check may take among those of others; most take a thousandth."""
 APART_S = 60.0
 """How long a service whose check took more has its requests checked apart."""
 APART_MOST = 10_000
 """Services."""
+
+
+def large(ask: Ask) -> bool:
+    """Say whether a request is checked apart from those of others for what it sends."""
+    return isinstance(ask, Check) and LARGE < len(ask.request.body) <= ask.most_bytes
 
 
 class _Aide(Asking[Asked, Answer]):
@@ -137,7 +144,7 @@ class Aides:
         if isinstance(asked.ask, Check | Describe) and asked.seconds > QUICK_S:
             quick = Asked(asked.ask, QUICK_S)
         while True:
-            if self._is_apart(service_id):
+            if self._is_apart(service_id) or large(asked.ask):
                 return await self._patient.answer(service_id, asked)
             try:
                 answer = await self._checker.answer(service_id, quick)

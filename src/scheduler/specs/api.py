@@ -26,7 +26,7 @@ from scheduler.openapi import asks
 from scheduler.run import NewRun
 from scheduler.runs import actions as runs
 from scheduler.service import Service
-from scheduler.specs import changes, files, listing, model, wanted
+from scheduler.specs import changes, files, listing, model, room, told, wanted
 from scheduler.specs.aide import Aides
 from scheduler.specs.changes import NewSpec, Sent
 from scheduler.specs.model import Stored
@@ -110,8 +110,10 @@ async def _created(engine: Engine, service: Service, new: NewSpec) -> int:
             raise Conflict(
                 f"a service has at most {most} specs (specs.max_specs); delete one first"
             )
+        await room.check(conn, service, len(new.sent.source))
         now = await clock.database_ms(conn)
         key = await changes.create(conn, service.id, new, now)
+        await told.tell(conn, service, [told.created(new)], now)
         await queue.enqueue(conn, [step(service.id, key, new.trace_id, 1, "SPEC", now)], utc(now))
     return now
 
@@ -239,12 +241,17 @@ async def _changed(
             of.status == "ERROR" or sent.sent.sha256 != await changes.sha256(conn, of)
         )
         if sent.sent is not None and other:
+            await room.check(conn, service, len(sent.sent.source))
             draft = await changes.renew(conn, of, sent.sent, now)
             run = step(service.id, of.key, trace_id, draft, "SPEC", now)
         elif sent.sent is not None and run is None:
             run = _told(of, now)
         if run is not None:
             await queue.enqueue(conn, [run], utc(now))
+        entries = told.edited(
+            of, sent, engine.database.vault, renewed=sent.sent is not None and other
+        )
+        await told.tell(conn, service, entries, now)
     return None if run is None else now
 
 
@@ -284,7 +291,9 @@ async def archive(engine: Engine, service: Service, trace_id: str) -> None:
 async def _archived(engine: Engine, service: Service, trace_id: str) -> Stored:
     async with engine.database.api.begin() as conn:
         of = await _found(conn, service, trace_id, lock=True)
-        await changes.archive(conn, of, await clock.database_ms(conn))
+        now = await clock.database_ms(conn)
+        await changes.archive(conn, of, now)
+        await told.tell(conn, service, [told.archived(of)], now)
     return of
 
 
@@ -312,6 +321,7 @@ async def _passed(engine: Engine, service: Service, trace_id: str) -> int:
         if await history.get(conn, service.id, run.id) is not None:
             raise Conflict("the review has ended; see the status in a moment")
         await queue.enqueue(conn, [run], utc(now))
+        await told.tell(conn, service, [told.reviewed(of)], now)
     return now
 
 

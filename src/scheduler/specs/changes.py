@@ -17,7 +17,8 @@ from sqlalchemy.exc import IntegrityError
 from scheduler import db
 from scheduler.clock import Slice
 from scheduler.db import Conn, utc
-from scheduler.documents.client import Client
+from scheduler.documents.client import Client, Operation
+from scheduler.documents.messages import Compiled
 from scheduler.errors import Conflict
 from scheduler.specs import model
 from scheduler.specs.model import COLUMNS, OF_DRAFT, OF_SERVICE, Status, Stored, home, stored
@@ -151,6 +152,7 @@ OF_LAST = f"{OF_SPEC} AND draft = :draft AND reached = ANY(:before)"
 BY_KEY = text(f"SELECT {COLUMNS} FROM spec WHERE {OF_SPEC}")
 SOURCE = text(f"SELECT source FROM spec_document WHERE {OF_DRAFT}")
 CLIENT = text(f"SELECT client FROM spec_document WHERE {OF_DRAFT}")
+OPERATIONS = text(f"SELECT operation FROM spec_operation WHERE {OF_DRAFT} ORDER BY place")
 REACH = text(f"""
 UPDATE spec SET status = :status, reached = :status, error = NULL, updated_at = :now
 WHERE {OF_LAST}
@@ -210,6 +212,15 @@ async def client(conn: Conn, of: Stored, draft: int) -> Client | None:
     return msgspec.structs.replace(_clients.decode(found), operations=operations)
 
 
+async def operations(conn: Conn, of: Stored, draft: int) -> list[bytes]:
+    """Return the operations of a document as JSON, in its order, as they were compiled."""
+    found, turn = list[bytes](), Slice()
+    for written in (await conn.execute(OPERATIONS, {**of.values, "draft": draft})).scalars():
+        found.append(written.encode())
+        await turn.give_way()
+    return found
+
+
 async def reach(conn: Conn, of: Stored, status: Status, now: int) -> Stored | None:
     """Have the draft `of` names come to a status; None where a newer one came, or it is past it."""
     values = {"draft": of.draft, "before": BEFORE[status], "status": status, "now": utc(now)}
@@ -217,21 +228,25 @@ async def reach(conn: Conn, of: Stored, status: Status, now: int) -> Stored | No
     return None if row is None else stored(row)
 
 
-async def keep(conn: Conn, of: Stored, document: bytes, compiled: Client) -> None:
-    """Keep what the draft compiled to. The spec is locked: it was just brought to READY_CLIENT."""
+async def keep(conn: Conn, of: Stored, compiled: Compiled) -> None:
+    """Keep what the draft compiled to. The spec is locked: it was just brought to READY_CLIENT.
+
+    Raises msgspec.ValidationError for what is no operation: it comes from a child.
+    """
     address = {**of.values, "draft": of.draft}
-    outline = msgspec.structs.replace(compiled, operations=[])
-    await conn.execute(COMPILED, {**address, "document": document, "client": _json(outline)})
+    values = {"document": compiled.document, "client": _json(compiled.client)}
+    await conn.execute(COMPILED, {**address, **values})
     await conn.execute(CLEAR, address)
     turn = Slice()
     for begin in range(0, len(compiled.operations), PIECE):
         some = compiled.operations[begin : begin + PIECE]
-        written = list[str]()
+        endpoints, written = list[str](), list[str]()
         for operation in some:
-            written.append(_json(operation))
+            endpoints.append(_plain(_operations.decode(operation).endpoint))
+            written.append(_without_nul(operation))
             await turn.give_way()
         values = {
-            "endpoints": [_plain(operation.endpoint) for operation in some],
+            "endpoints": endpoints,
             "places": list(range(begin, begin + len(some))),
             "operations": written,
         }
@@ -353,12 +368,17 @@ async def unfinished(conn: Conn, after: UUID, most: int) -> list[Stored]:
 # Rows ---------------------------------------------------------------------------------------------
 
 _clients = msgspec.json.Decoder(Client)
+_operations = msgspec.json.Decoder(Operation)
 NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
 
 
 def _json(of: Any) -> str:
+    return _without_nul(msgspec.json.encode(of))
+
+
+def _without_nul(written: bytes) -> str:
     """Return JSON as jsonb takes it: it can hold no NUL."""
-    return NUL.sub(r"\1\\ufffd", msgspec.json.encode(of).decode())
+    return NUL.sub(r"\1\\ufffd", written.decode())
 
 
 def _plain(sent: str) -> str:

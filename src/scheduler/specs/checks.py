@@ -20,13 +20,13 @@ from scheduler.documents.messages import (
 from scheduler.errors import Unavailable
 from scheduler.masking import MASK, is_secret
 from scheduler.specs import model
-from scheduler.specs.aide import Aides
+from scheduler.specs.aide import LARGE, Aides, large
 from scheduler.specs.asked import cut
 from scheduler.specs.model import Called
 from scheduler.specs.way import Way
 
 CHECK_S = 5.0
-"""Of CPU time, for one request."""
+"""Of CPU time, for one request; for each LARGE bytes of its body, where that is longer."""
 LEARN_S = 30.0
 """Of CPU time, for one document."""
 REMEMBERED = 10_000
@@ -51,7 +51,9 @@ class ReplacedError(Exception):
 class Checks:
     """Asks the child, once for each request."""
 
-    def __init__(self, way: Way, aides: Aides) -> None:
+    def __init__(self, way: Way, aides: Aides, most_bytes: int) -> None:
+        """`most_bytes`: a longer body is not looked at."""
+        self._most_bytes = most_bytes
         self._way = way
         self._aides = aides
         self._found: OrderedDict[Verdict, str | None] = OrderedDict()
@@ -86,7 +88,9 @@ class Checks:
     async def _ask(
         self, service_id: UUID, called: Called, endpoint: str, request: Request
     ) -> str | None:
-        check = Check(f"{called.spec}/{called.serving}", endpoint, request)
+        check = Check(
+            f"{called.spec}/{called.serving}", endpoint, request, most_bytes=self._most_bytes
+        )
         answer = await self._answer(service_id, called, check)
         if isinstance(answer, Finding) and answer.spent:
             raise Unavailable(f"to check it {answer.message.partition(';')[0]}")
@@ -106,11 +110,14 @@ class Checks:
 
     async def _answer(self, service_id: UUID, called: Called, ask: Check | Describe) -> Answer:
         """Ask the child, and have it learn the document where it does not know it."""
+        seconds = CHECK_S
+        if isinstance(ask, Check):
+            seconds *= max(min(len(ask.request.body), self._most_bytes) / LARGE, 1)
         for number in range(TRIES):
-            answer = await self._aides.ask(service_id, ask, CHECK_S)
+            answer = await self._aides.ask(service_id, ask, seconds)
             if not isinstance(answer, Unknown | Unasked):
                 return answer
-            if isinstance(answer, Unknown) and not number:
+            if isinstance(answer, Unknown) and not number and not large(ask):
                 await self._learn(service_id, called, ask.document)
             elif isinstance(answer, Unknown):  # what was learnt is forgotten: too much else was
                 source = await self._document(service_id, called)

@@ -36,16 +36,14 @@ from scheduler.specs.checks import Checks, ReplacedError
 from scheduler.specs.lookup import Lookup
 from scheduler.specs.model import Called
 from scheduler.specs.responses import Key, Shared
+from scheduler.specs.room import Room
 from scheduler.specs.sharing import Sharing
-from scheduler.specs.unpacking import PackedError, codings, unpack
+from scheduler.specs.unpacking import PackedError, codings, most_of, unpack
+from scheduler.specs.waits import Waits
 from scheduler.specs.way import Way
 from scheduler.target import prepare
 from scheduler.ticks import Chore
 
-WAIT_S = 0.2
-WAIT_MOST_S = 5.0
-WAIT_PART = 0.25
-"""Of the time it has waited already, how long a call waits before it looks for its spec again."""
 AWAY_S = 1.0
 """When a call looks again that could not read its spec: the database is away."""
 LOOKS = 3
@@ -75,8 +73,10 @@ class OperationPerformer:
         way = Way(database)
         self._way, self._keeping = way, asyncio.Semaphore(KEPT_AT_ONCE)
         self._specs = Lookup(way)
-        self._checks = Checks(way, aides)
+        self._checks = Checks(way, aides, settings.processes.check_max_bytes)
+        self._waits = Waits(settings.processes.spec_wait_seconds)
         self.sharing = Sharing(settings.cache, way)
+        self._room = Room(settings.quotas.max_kept_bytes, way)
         self._flights: dict[tuple[Key, bool], asyncio.Future[Shared | None]] = {}
         """Calls that others wait for: those of processes, and of tasks, which keep less."""
 
@@ -90,6 +90,7 @@ class OperationPerformer:
         return [
             Chore("cache", CACHE_S, self.sharing.prune),
             Chore("answers", ANSWERS_S, self._prune),
+            Chore("kept", Room.SECONDS, self._room.look),
         ]
 
     async def _prune(self) -> None:
@@ -177,6 +178,7 @@ class OperationPerformer:
             return Outcome(succeeded=False, later_s=AWAY_S)
         if called is None or called.serving is None:
             return self._not_there(action, called, call)
+        self._waits.over(call)
         try:
             request = built(action, called)
             asked = made(action, expected, call, called, request)
@@ -188,11 +190,11 @@ class OperationPerformer:
 
     def _not_there(self, action: Operation, called: Called | None, call: Call) -> Outcome:
         """Return what comes of a call whose spec cannot be called yet, or at all."""
-        waited_s = max(call.at - call.scheduled_for, 0) / 1000
-        left_s = self._settings.processes.spec_wait_seconds - waited_s
-        if called is not None and called.status != "ERROR" and left_s > 0:
-            wait_s = min(max(WAIT_S, waited_s * WAIT_PART), WAIT_MOST_S, left_s)
-            return Outcome(succeeded=False, later_s=wait_s)
+        if called is not None and called.status != "ERROR":
+            wait_s = self._waits.next_s(call)
+            if wait_s is not None:
+                return Outcome(succeeded=False, later_s=wait_s)
+        self._waits.over(call)
         return Outcome(
             succeeded=False,
             error="The command could not be executed because the service requested "
@@ -261,6 +263,9 @@ class OperationPerformer:
 
     async def _send(self, asked: Asked) -> Outcome | None:
         call, target = asked.call, asked.target
+        full = self._room.full(call.service_id) if asked.process else None
+        if full is not None:
+            return failed(full)
         try:
             async with asyncio.timeout_at(call.deadline):
                 finding = await self._checks.finding(
@@ -304,9 +309,11 @@ class OperationPerformer:
         """Return what an answer comes to."""
         wrong = None
         try:
-            response = await self._unpacked(response, self._limit(asked))
+            response = await self._unpacked(response, self._limit(asked), asked.call)
         except PackedError as e:
             wrong = e
+        except TimeoutError:
+            wrong = PackedError("no time was left to unpack the answer", retryable=True)
         content_type = type_of(response)
         if response.status not in asked.expected:
             outcome = refused(response, asked.expected)
@@ -330,14 +337,22 @@ class OperationPerformer:
             return spoiled(outcome, why)
         return outcome
 
-    async def _unpacked(self, response: Response, limit: int) -> Response:
-        """Return a response as it was before it was compressed. Raises PackedError."""
+    async def _unpacked(self, response: Response, limit: int, call: Call) -> Response:
+        """Return a response as it was before it was compressed.
+
+        Raises PackedError, and TimeoutError where there is no room for it in time.
+        """
         header = ",".join(response.headers.getall("Content-Encoding", []))
         if not header or not response.body or not codings(header):
             return response
         if response.truncated:
             raise PackedError("the answer is too long to be unpacked", retryable=False)
+        packed, answers = len(response.body), self._outbound.answers
+        if call.marks is not None:
+            await answers.take(call.marks, packed + most_of(packed, header, limit), call.deadline)
         body = await asyncio.to_thread(unpack, response.body, header, limit)
+        if call.marks is not None:
+            answers.shrink(call.marks, len(body))
         return Response(response.status, response.headers, body[:limit], len(body) > limit)
 
     async def _kept(self, asked: Asked, outcome: Outcome) -> Outcome:
@@ -348,6 +363,9 @@ class OperationPerformer:
         body, call = outcome.body or b"", asked.call
         if not asked.process or len(body) <= self._settings.runs.response_max_bytes:
             return outcome
+        full = self._room.take(call.service_id, len(body))
+        if full is not None:
+            return spoiled(outcome, f"the answer came, and cannot be kept: {full}")
         place, wait_s = responses.response_id(call.run_id, call.attempt), 0.05
         while True:
             try:

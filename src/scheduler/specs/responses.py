@@ -139,6 +139,15 @@ SELECT EXISTS (SELECT FROM response WHERE service_id = :service_id)
 """)
 
 
+KEPT = text("""
+SELECT service_id, CAST(sum(size) AS bigint) AS size FROM (
+    SELECT service_id, octet_length(body) AS size FROM response WHERE service_id = ANY(:services)
+    UNION ALL
+    SELECT service_id, size FROM response_cache WHERE service_id = ANY(:services)) AS kept
+GROUP BY service_id
+""")
+
+
 class Shared(msgspec.Struct, frozen=True, gc=False):
     """An answer that others may be given."""
 
@@ -184,6 +193,12 @@ async def prune(conn: Conn, kept: timedelta, most: int = PIECE) -> bool:
     if oldest.until is not None:
         await conn.execute(PRUNE, {"until": oldest.until})
     return bool(oldest.number == most)
+
+
+async def kept(conn: Conn, services: Sequence[UUID]) -> dict[UUID, int]:
+    """Return how many bytes the answers of services take: the long ones, and the shared ones."""
+    rows = await conn.execute(KEPT, {"services": list(services)})
+    return {row.service_id: row.size for row in rows}
 
 
 async def remove_service(conn: Conn, service_id: UUID, most: int) -> bool:

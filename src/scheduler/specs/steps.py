@@ -164,7 +164,7 @@ class StepPerformer:
             ready = await changes.reach(conn, of, "READY_CLIENT", now)
             if ready is None:
                 return
-            await changes.keep(conn, ready, compiled.document, compiled.client)
+            await changes.keep(conn, ready, compiled)
             automatic = self._settings.review == "automatic"
             if automatic:
                 await queue.enqueue(conn, [review_of(ready, now)], utc(now))
@@ -189,10 +189,10 @@ class StepPerformer:
         """Have a document reviewed; None where it is gone, for a newer one has come."""
         async with self._database.auto.connect() as conn:
             document = await model.document(conn, of.service_id, of.key, draft)
-            client = await changes.client(conn, of, draft)
-        if document is None or client is None:
+            operations = await changes.operations(conn, of, draft)
+        if document is None:
             return None
-        found = await self._ask(of, Review(document, client, of.url))
+        found = await self._ask(of, Review(document, operations, of.url))
         if not isinstance(found, Reviewed | Finding):
             raise TypeError(f"not what Review is answered: {type(found).__name__}")
         return found

@@ -1,10 +1,13 @@
 """Unpacking: answers that come compressed, inflated up to a limit (RFC 9110, 8.4.1)."""
 
+import math
 import zlib
 from collections.abc import Callable
 
 GZIP, ZLIB, RAW = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS, -zlib.MAX_WBITS
 """What zlib calls the three ways in which deflated bytes are wrapped."""
+RATIO = 1032
+"""What a byte of deflated ones may stand for."""
 MOST_CODINGS = 3
 MOST_MEMBERS = 64
 """Of one gzip body (RFC 1952, 2.2); programs write one."""
@@ -22,6 +25,11 @@ def codings(header: str) -> list[str]:
     """Return what a Content-Encoding names, in the order in which it was applied."""
     found = [part.strip(" \t").lower() for part in header.split(",")]
     return [each for each in found if each not in ("", "identity")]
+
+
+def most_of(size: int, header: str, limit: int) -> int:
+    """Return how many bytes `unpack` may make of so many."""
+    return min(size * math.prod(RATIO for _ in codings(header)), limit)
 
 
 def unpack(body: bytes, header: str, limit: int) -> bytes:

@@ -10,7 +10,19 @@ from litestar import Request, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
-from scheduler import asked, audit, backfills, db, ledger, planner, quotas, services, state, task
+from scheduler import (
+    asked,
+    audit,
+    backfills,
+    db,
+    ledger,
+    outlook,
+    planner,
+    quotas,
+    services,
+    state,
+    task,
+)
 from scheduler.clock import Slice
 from scheduler.db import Conn, ms, rfc3339, utc
 from scheduler.definition import Definition
@@ -183,7 +195,7 @@ async def _counted(
     async with engine.database.api.connect() as connection:
         conn = await connection.execution_options(isolation_level="REPEATABLE READ")
         of = await task.get(conn, service.id, task_id)
-        planned = (await planner.planned(conn, service.id, [of.key])).get(of.key)
+        planned = (await outlook.planned(conn, service.id, [of.key])).get(of.key)
         if planned is None:
             raise NotFound(f"there is no task {task_id}")
         piece, _ = await _looked_at(conn, of, planned, wanted, after, room)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -41,7 +42,7 @@ from scheduler.judge import Unjudged, Verdicts
 from scheduler.planning import FirstPlan, Planned
 from scheduler.service import Service
 from scheduler.standing import awaits
-from scheduler.tasks import checking, edit, model, written
+from scheduler.tasks import changes, checking, edit, model, written
 from scheduler.tasks.edit import Edit
 from scheduler.tasks.keeping import with_calendars_each
 from scheduler.tasks.permission import check_command
@@ -106,6 +107,11 @@ async def create_tasks(
         made = await _read(parts(), service, now, engine, verdicts, found)
         await quotas.check_tasks(conn, service, len(made))
         ids = [new.task.id for new in made]
+        by = service.by
+        if len(ids) > 1:
+            await audit.write(conn, service.id, by, [changes.created_many(len(ids))], db.utc(now))
+            by = msgspec.structs.replace(by, act=uuid.uuid4())
+        service = msgspec.structs.replace(service, by=by)
         earliest = await _write(conn, service, made, now, engine.window_ms)
     engine.wake(earliest)
     return CreatedTasks(len(ids), ids)

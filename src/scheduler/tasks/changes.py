@@ -1,38 +1,33 @@
-"""What an edit changes of a task, in words for the audit: masked, and cut where it is long."""
+"""What an edit changes of a task, in words for the audit."""
 
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
-
-import msgspec
+from uuid import UUID
 
 from scheduler.actions import Http
 from scheduler.actions.step import Step
 from scheduler.audit import Change, Entry
 from scheduler.db import rfc3339
 from scheduler.definition import Definition
-from scheduler.masking import MASK, mask, mask_words
+from scheduler.masking import MASK
 from scheduler.tasks import model
 from scheduler.triggers import Once
+from scheduler.wording import address, words
 
 NOT_FIELDS = {"id", "service_id", "state", "scheduled_at", "created_at", "updated_at", "message"}
 """Of a task as it is answered: what no edit sends, and when it is due next."""
-READ_MOST = 4000
-"""Characters of a value that are looked at."""
-MOST = 400
-"""Characters of a value that are kept."""
-BREAKS = ' \n",&'
 VERBS = {"active": "resumed", "paused": "paused", "disabled": "disabled"}
 
 
 def gone(of: Definition) -> Entry:
     """Return the entry of a task that was deleted."""
-    changes = [Change("name", _words(of.name), None)]
+    changes = [Change("name", words(of.name), None)]
     return Entry(ref=of.id, verb="deleted", key=of.key, version=of.version, changes=changes)
 
 
 def back(of: Definition) -> Entry:
     """Return the entry of a task that was deleted, and is back."""
-    changes = [Change("name", None, _words(of.name))]
+    changes = [Change("name", None, words(of.name))]
     return Entry(ref=of.id, verb="brought back", key=of.key, version=of.version, changes=changes)
 
 
@@ -40,6 +35,24 @@ def backfilled(of: Definition, since: int, until: int) -> Entry:
     """Return the entry of a backfill of what lies from `since` to `until`, in ms."""
     span = [Change("from", None, rfc3339(since)), Change("to", None, rfc3339(until))]
     return Entry(ref=of.id, verb="backfilled", key=of.key, version=of.version, changes=span)
+
+
+def executed(of: Definition, run_id: UUID) -> Entry:
+    """Return the entry of a run by hand."""
+    run = [Change("run", None, str(run_id))]
+    return Entry(
+        kind="run", ref=of.id, verb="executed", key=of.key, version=of.version, changes=run
+    )
+
+
+def created_many(count: int) -> Entry:
+    """Return the entry of tasks that were created at once, which stands for those of each."""
+    return Entry(ref="", verb="created", changes=[Change("tasks", None, f"{count:,}")])
+
+
+def asked(what: str, count: int) -> Entry:
+    """Return the entry of an act on many tasks, which stands for those of each."""
+    return Entry(ref="", verb=f"asked to {what}", changes=[Change("tasks", None, f"{count:,}")])
 
 
 def edited(before: Definition, after: Definition, reason: str | None = None) -> Sequence[Entry]:
@@ -78,8 +91,8 @@ def _changes(before: Definition, after: Definition) -> Iterator[Change]:
     for name, old in was.items():
         new = becomes[name]
         if old != new:
-            words = _address if name == "url" else _words
-            yield Change(name, words(old), words(new))
+            put = address if name == "url" else words
+            yield Change(name, put(old), put(new))
         elif name in hidden[0] and hidden[0][name] != hidden[1].get(name):
             yield Change(name, MASK, MASK)
 
@@ -110,36 +123,3 @@ def _secrets(of: Definition) -> dict[str, dict[str, str]]:
         if values and not isinstance(of.action, Step):
             found[name] = {key: values[key] for key in of.action.secrets(values)}
     return found
-
-
-def _words(value: Any) -> str | None:
-    if value is None:
-        return None
-    if isinstance(value, msgspec.Raw):
-        text = bytes(value).decode("utf-8", "replace")
-        return None if text == "null" else _kept(text)
-    if isinstance(value, dict):
-        value = [f"{name}: {each}" for name, each in value.items()]
-    if isinstance(value, list):
-        value = ", ".join(map(str, value))
-    return _kept(value if isinstance(value, str) else msgspec.json.encode(value).decode())
-
-
-def _address(url: str | None) -> str | None:
-    """Return a URL as pages show it: what is secret in it masked."""
-    return None if url is None else _cut(mask(url), len(url))
-
-
-def _kept(text: str) -> str:
-    """Return what of a text is kept, with how long it is where that is not all."""
-    read = text[:READ_MOST]
-    if len(text) > READ_MOST:  # cut within an address, maybe: between a password and its @
-        last = max(read.rfind(c) for c in BREAKS)
-        read = read[: last + 1] if "//" in read[last + 1 :] else read
-    return _cut(mask_words(read), len(text))
-
-
-def _cut(masked: str, size: int) -> str:
-    if size <= READ_MOST and len(masked) <= MOST:
-        return masked
-    return f"{masked[:MOST]}… ({size:,} characters)"

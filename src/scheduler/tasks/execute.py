@@ -13,7 +13,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import Schema
 from litestar.params import FromPath
 
-from scheduler import db, executions, history, lines, planner, queue, quotas, services
+from scheduler import audit, db, executions, history, lines, planner, queue, quotas, services
 from scheduler.db import Conn, utc
 from scheduler.definition import Definition
 from scheduler.engine import Engine
@@ -24,6 +24,7 @@ from scheduler.run import NewRun, Run, run_id
 from scheduler.runs import model as runs
 from scheduler.runs.model import ShownRun
 from scheduler.service import Service
+from scheduler.tasks import changes
 from scheduler.tasks.permission import check_command
 
 WAIT_SLACK_S = 0.5
@@ -122,6 +123,7 @@ async def executed(
                 priority=of.policy.priority,
             )
             await queue.enqueue(conn, [new], utc(now))
+            await audit.write(conn, service_id, service.by, [changes.executed(of, made)], utc(now))
         _hand_over(engine, of, new)
     finally:
         if made is not None:

@@ -13,7 +13,9 @@ from litestar.di import NamedDependency
 from litestar.openapi.spec import OpenAPIType, Schema
 from litestar.params import FromPath
 
-from scheduler import tasklist
+from scheduler import (
+    dependents,
+)
 from scheduler.actions import Operation
 from scheduler.db import Database, utc
 from scheduler.definition import Definition
@@ -167,7 +169,7 @@ class Document:
     async def tasks(self, after: Place, most: int) -> list[Definition]:
         """Return some of the tasks that call it, from a place on."""
         async with self.database.api.connect() as conn:
-            return await tasklist.calling(conn, self.of.service_id, self.of.name, after, most)
+            return await dependents.calling(conn, self.of.service_id, self.of.name, after, most)
 
     def misfit(self, of: Definition) -> Misfit | None:
         """Return what is wrong with a task, as far as the compiled document tells."""

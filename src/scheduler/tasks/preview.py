@@ -9,7 +9,13 @@ from litestar.openapi.spec import OpenAPIFormat, OpenAPIType, Schema
 from litestar.params import FromPath
 from msgspec import UNSET
 
-from scheduler import asked, clock, planner, planning, task
+from scheduler import (
+    asked,
+    clock,
+    outlook,
+    planning,
+    task,
+)
 from scheduler.clock import Slice
 from scheduler.db import rfc3339
 from scheduler.definition import Definition
@@ -77,7 +83,7 @@ async def preview_task(
     """
     async with engine.database.api.connect() as conn:
         of = await task.get(conn, service.id, task_id)
-        planned = (await planner.planned(conn, service.id, [of.key])).get(of.key)
+        planned = (await outlook.planned(conn, service.id, [of.key])).get(of.key)
     spent = None if planned is None else (planned.runs, planned.until)
     now = engine.clock.now_ms()
     return await _preview(of, request, now, spent)

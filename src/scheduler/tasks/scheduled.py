@@ -15,7 +15,12 @@ from litestar import Request, Response, get
 from litestar.di import NamedDependency
 from litestar.openapi.spec import OpenAPIFormat, OpenAPIType, Schema
 
-from scheduler import asked, lines, planner, task
+from scheduler import (
+    asked,
+    lines,
+    outlook,
+    task,
+)
 from scheduler.clock import Slice
 from scheduler.db import Conn, Database, utc
 from scheduler.definition import Definition
@@ -139,7 +144,7 @@ async def _gather(database: Database, span: Span, found: Soonest) -> None:
 
 async def _piece(conn: Conn, span: Span, after: Coming | None) -> list[Coming]:
     until = min(span.until + span.early_ms, LAST)
-    return await planner.coming(conn, span.service_id, after, until, PIECE)
+    return await outlook.coming(conn, span.service_id, after, until, PIECE)
 
 
 async def _unplanned(

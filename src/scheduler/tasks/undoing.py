@@ -54,6 +54,28 @@ async def go_on(engine: Engine, service: Service, act: UUID) -> None:
     await _each(engine, service, act, "asked", _do)
 
 
+async def pause(
+    engine: Engine, service: Service, act: UUID, task_id: str, fields: TaskFields, why: str | None
+) -> None:
+    """Pause one task as `fields` say, by an act that can be undone; what an act did, it did once.
+
+    Raises what a change of the task raises.
+    """
+
+    async def also(conn: Conn, before: Definition, after: Definition) -> None:
+        now = utc(engine.clock.now_ms())
+        await undo.ask(conn, act, "pause", [(after.line, after.id, after.name)], now)
+        asked = await undo.deeds(conn, service.id, act, "asked", 1)
+        kept = Kept(before.status, before.paused_until)
+        if not asked or not await undo.keep(conn, asked[0], after, kept, now):
+            raise Done
+
+    try:
+        await written.changed(engine, service, task_id, fields, also=also, reason=why)
+    except Done:
+        return
+
+
 async def take_back(engine: Engine, service: Service, act: UUID) -> None:
     """Undo what an act did, for as long as one request may take."""
     await _each(engine, service, act, "done", _undo)

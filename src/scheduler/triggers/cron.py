@@ -17,7 +17,7 @@ import msgspec
 
 from scheduler.triggers.pattern import EPOCH_DAY, Pattern, pattern
 from scheduler.triggers.rrule import DstGap, DstOverlap
-from scheduler.triggers.zones import CEILING, DAY, FLOOR, Stretch, check_zone, stretch_at
+from scheduler.triggers.zones import CEILING, DAY, FLOOR, Part, Stretch, check_zone, stretch_at
 
 NAMED_MOST = 3
 """How many wall times a note names."""
@@ -88,21 +88,28 @@ class Cron(msgspec.Struct, tag_field="kind", tag="cron", frozen=True, gc=False):
 
     def count(self, after: int, until: int) -> int:
         """Return how many instants lie in (after, until]."""
+        rule, total = pattern(self.expression), 0
+        for part in self.parts(after, until):
+            total += rule.count(part.low, part.high) + len(part.moved)
+        return total
+
+    def parts(self, after: int, until: int) -> Iterator[Part]:
+        """Yield the parts of (after, until] in which the wall clock is as far off."""
         rule, at = pattern(self.expression), max(after // 1000 + 1, FLOOR)
-        end, total = min(until // 1000 + 1, CEILING), 0
+        end = min(until // 1000 + 1, CEILING)
         while at < end:
             stretch = stretch_at(self.timezone, at)
             low = max(at + stretch.offset, self._begin(rule, stretch))
             cut = min(end, stretch.end)
             high = min(cut + stretch.offset, self._end(rule, stretch))
-            total += rule.count(low, high)
-            leapt = self._leapt(rule, stretch, at, cut)
+            moved, leapt = list[int](), self._leapt(rule, stretch, at, cut)
             while leapt is not None:
                 wall = leapt + stretch.offset  # where it is named as well, the two are one
-                total += not (low <= wall < high and rule.first(wall) == wall)
+                if not (low <= wall < high and rule.first(wall) == wall):
+                    moved.append(leapt)
                 leapt = self._leapt(rule, stretch, leapt + 1, cut)
+            yield Part(low, high, stretch.offset, moved)
             at = stretch.end
-        return total
 
     def between(self, after: int, until: int) -> Iterator[int]:
         """Yield the instants in (after, until], the earliest first."""

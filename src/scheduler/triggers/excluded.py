@@ -83,6 +83,13 @@ class Calendar:
             return None
         return Stretch(starts[place], ends[place], self.name)
 
+    def between(self, since: int, until: int) -> Iterator[tuple[int, int]]:
+        """Yield the stretches that lie at least in part in [since, until), as [start, end)."""
+        for number in range(since // BLOCK_MS, -(-until // BLOCK_MS)):
+            for start, end in zip(*self._block(number), strict=True):
+                if start < until and end > since:
+                    yield start, end
+
     def warm(self, instant: int) -> Iterator[Callable[[], object]]:
         """Yield the steps, a few ms each at most, after which asking about an instant is quick."""
         number = instant // BLOCK_MS

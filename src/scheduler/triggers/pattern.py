@@ -47,7 +47,7 @@ FORM = (
 EVERY = "is no expression; for every so long send frequency and unit instead, like 1 and hour"
 
 
-@lru_cache(2048)
+@lru_cache(20_000)
 def pattern(text: str) -> "Pattern":
     """Return what an expression means; shared, never changed. Raises ValueError with the reason."""
     if len(text) > LONGEST:
@@ -73,47 +73,51 @@ def pattern(text: str) -> "Pattern":
 
 
 class Pattern:
-    """The days and the times of day that an expression names. Raises ValueError."""
+    """The days and the times of day that an expression names. Raises ValueError.
+
+    What many expressions have in common they share: reading a field takes longer than finding it.
+    """
+
+    __slots__ = ("dates", "fixed", "hourly", "hours", "minutes", "seconds", "text", "times")
 
     def __init__(self, text: str) -> None:
-        self.sim = _simulated(text)
-        self.hours = sorted(self.sim.hours)
-        self.minutes = sorted(self.sim.minutes)
-        self.seconds = sorted(self.sim.seconds)
+        fields = text.split()
+        try:
+            self.dates = _dates(" ".join(fields[-3:]))
+            self.hours = _places(2, fields[-4])
+            self.minutes = _places(1, fields[-5])
+            self.seconds = _places(0, fields[0]) if len(fields) == 6 else (0,)
+        except CronSimError:
+            _simulated(text)
+            raise
+        self.text = text
         self.times = len(self.hours) * len(self.minutes) * len(self.seconds)
         """How many times of day there are."""
-        self.fixed = len(text.split()) == 5 and not any(
-            field.startswith("*") for field in text.split()[:2]
-        )
+        self.fixed = len(fields) == 5 and not any(field.startswith("*") for field in fields[:2])
         """It names times of day. Those keep to the wall clock, as in Debian's cron (and cronsim);
         all others follow elapsed time, also six fields."""
         self.hourly = len(self.hours) == 24
-        days = {day % 7 for day in self.sim.weekdays if isinstance(day, int)}
-        self.daily = (
-            len(self.sim.months) == 12 and len(days) == 7 and self.sim.days >= set(range(1, 32))
-        )
-        self._days: dict[tuple[int, int], list[int]] = {}
 
     def explain(self) -> str:
         """Return the expression in words."""
-        return re.sub(r"\b(\d*)([123])th\b", _ordinal, self.sim.explain())
+        return re.sub(r"\b(\d*)([123])th\b", _ordinal, _simulated(self.text).explain())
 
     def first(self, at: int) -> int | None:
         """Return the first match at or after `at`."""
         day, clock = divmod(at, DAY)
         rank = self._rank(clock)
-        if rank < self.times and self._names(day):
+        if rank < self.times and self.dates.named(day):
             return day * DAY + self._time(rank)
-        found = self._day_from(day + 1)
+        found = self.dates.first(day + 1)
         return None if found is None else found * DAY + self._time(0)
 
     def last(self, before: int) -> int | None:
         """Return the last match before `before`."""
         day, clock = divmod(before, DAY)
         rank = self._rank(clock)
-        if rank and self._names(day):
+        if rank and self.dates.named(day):
             return day * DAY + self._time(rank - 1)
-        found = self._day_before(day)
+        found = self.dates.last(day)
         return None if found is None else found * DAY + self._time(self.times - 1)
 
     def count(self, start: int, end: int) -> int:
@@ -121,9 +125,9 @@ class Pattern:
         if end <= start:
             return 0
         (low, early), (high, late) = divmod(start, DAY), divmod(end, DAY)
-        whole = self._days_in(low, high) * self.times
-        skipped = self._rank(early) if self._names(low) else 0
-        begun = self._rank(late) if self._names(high) else 0
+        whole = self.dates.within(low, high) * self.times
+        skipped = self._rank(early) if self.dates.named(low) else 0
+        begun = self._rank(late) if self.dates.named(high) else 0
         return whole - skipped + begun
 
     def _rank(self, clock: int) -> int:
@@ -143,7 +147,20 @@ class Pattern:
         h, m = divmod(rest, len(self.minutes))
         return self.hours[h] * 3600 + self.minutes[m] * 60 + self.seconds[s]
 
-    def _names(self, day: int) -> bool:
+
+class Dates:
+    """The days that three fields name: day of month, month, day of week. Raises CronSimError."""
+
+    def __init__(self, text: str) -> None:
+        self.sim = CronSim(f"0 0 {text}", START)
+        days = {day % 7 for day in self.sim.weekdays if isinstance(day, int)}
+        self.daily = (
+            len(self.sim.months) == 12 and len(days) == 7 and self.sim.days >= set(range(1, 32))
+        )
+        self._days: dict[tuple[int, int], list[int]] = {}
+
+    def named(self, day: int) -> bool:
+        """Say whether a day, counted from 1970, is one of them."""
         if self.daily:
             return True
         if not -EPOCH_DAY < day <= LAST_DAY:
@@ -162,7 +179,8 @@ class Pattern:
             ]
         return self._days[kind]
 
-    def _day_from(self, day: int) -> int | None:
+    def first(self, day: int) -> int | None:
+        """Return the first day at or after `day`."""
         if day > LAST_DAY:
             return None
         if self.daily:
@@ -178,7 +196,8 @@ class Pattern:
                 return date(year, month, days[at]).toordinal() - EPOCH_DAY
         return None
 
-    def _day_before(self, day: int) -> int | None:
+    def last(self, day: int) -> int | None:
+        """Return the last day before `day`."""
         if self.daily:
             return day - 1
         start = date.fromordinal(day + EPOCH_DAY)
@@ -192,8 +211,8 @@ class Pattern:
                 return date(year, month, days[at - 1]).toordinal() - EPOCH_DAY
         return None
 
-    def _days_in(self, low: int, high: int) -> int:
-        """Return how many days in [low, high) are named."""
+    def within(self, low: int, high: int) -> int:
+        """Return how many days lie in [low, high)."""
         if self.daily or low >= high:
             return high - low
         start, end = (date.fromordinal(day + EPOCH_DAY) for day in (low, high))
@@ -202,6 +221,20 @@ class Pattern:
             total += len(self._in_month(start.year + n // 12, n % 12 + 1))
         total -= bisect_left(self._in_month(start.year, start.month), start.day)
         return total + bisect_left(self._in_month(end.year, end.month), end.day)
+
+
+@lru_cache(2048)
+def _dates(text: str) -> Dates:
+    return Dates(text)
+
+
+@lru_cache(8192)
+def _places(place: int, text: str) -> tuple[int, ...]:
+    """Return what the field for seconds, minutes or hours names. Raises CronSimError."""
+    fields = ["*"] * 6
+    fields[place] = text
+    found = CronSim(" ".join(fields), START)
+    return tuple(sorted((found.seconds, found.minutes, found.hours)[place]))
 
 
 def _simulated(text: str) -> CronSim:

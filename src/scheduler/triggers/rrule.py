@@ -52,25 +52,25 @@ class Rrule(msgspec.Struct, tag_field="kind", tag="rrule", frozen=True, gc=False
         if not self.ends and any(parts.count is not None for parts in rules):
             compiled(text, _place(self, text), (CEILING,) * len(rules))  # COUNT takes time
         else:
-            _recurrence(self)
+            recurrence_of(self)
 
     def next(self, after: int) -> int | None:
         """Return the first instant later than `after`. Raises Costly."""
-        found = _recurrence(self).first(after // 1000 + 1)
+        found = recurrence_of(self).first(after // 1000 + 1)
         return None if found is None else found * 1000
 
     def last(self, after: int, until: int) -> int | None:
         """Return the last instant in (after, until]. Raises Costly."""
-        found = _recurrence(self).last(until // 1000 + 1)
+        found = recurrence_of(self).last(until // 1000 + 1)
         return None if found is None or found * 1000 <= after else found * 1000
 
     def count(self, after: int, until: int) -> int:
         """Return how many instants lie in (after, until]. Raises Costly."""
-        return _recurrence(self).within(after // 1000 + 1, until // 1000 + 1)
+        return recurrence_of(self).within(after // 1000 + 1, until // 1000 + 1)
 
     def between(self, after: int, until: int) -> Iterator[int]:
         """Yield the instants in (after, until], the earliest first."""
-        for at in _recurrence(self).walk(after // 1000 + 1, until // 1000 + 1):
+        for at in recurrence_of(self).walk(after // 1000 + 1, until // 1000 + 1):
             yield at * 1000
 
     def explain(self) -> str:
@@ -81,7 +81,7 @@ class Rrule(msgspec.Struct, tag_field="kind", tag="rrule", frozen=True, gc=False
     def note(self, at: int) -> str | None:
         """Return what daylight saving did to an instant (ms); None where it did nothing."""
         text = read_text(self.text)
-        return note_of(_recurrence(self), text.rdates, _place(self, text), at // 1000)
+        return note_of(recurrence_of(self), text.rdates, _place(self, text), at // 1000)
 
     @property
     def elapsed(self) -> bool:
@@ -104,7 +104,8 @@ def _place(rule: Rrule, text: Text) -> Place:
     return Place(rule.timezone, wall, rule.dst_gap, rule.dst_overlap)
 
 
-def _recurrence(rule: Rrule) -> Recurrence:
+def recurrence_of(rule: Rrule) -> Recurrence:
+    """Return the set that a rule means; shared, never changed."""
     return _sets[tier(rule.text)](rule)
 
 
@@ -147,9 +148,9 @@ def judge(rule: Rrule, now: int) -> Rrule:
         made = msgspec.structs.replace(rule, ends=ends_of(text, _place(rule, text)))
         if made.next(FIRST) is None:
             raise ValueError(_why_never(text))
-        if _recurrence(made).dead:  # each question would look for its days until the end of time
+        if recurrence_of(made).dead:  # each question would look for its days until the end of time
             raise ValueError(f"has one rule without an instant: {NEVER}")
-        _recurrence(made).prove(now // 1000)
+        recurrence_of(made).prove(now // 1000)
     except Costly as e:
         raise ValueError(f"costs too much to expand: {e}") from None
     return made

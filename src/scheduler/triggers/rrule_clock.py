@@ -9,7 +9,7 @@ from heapq import merge
 from typing import Literal, NamedTuple
 
 from scheduler.triggers.rrule_walls import Walls
-from scheduler.triggers.zones import CEILING, DAY, FLOOR, Stretch, stretch_at
+from scheduler.triggers.zones import CEILING, DAY, FLOOR, Part, Stretch, stretch_at
 
 DstGap = Literal["skip", "shift", "end"]
 DstOverlap = Literal["first", "second", "both"]
@@ -80,17 +80,26 @@ class Wall(NamedTuple):
 
     def within(self, low: int, high: int) -> int:
         """Return how many instants lie in [low, high)."""
-        (low, high), total = self._bounded(low, high), 0
+        return sum(
+            self.walls.within(part.low, part.high) + len(part.moved)
+            for part in self.parts(low, high)
+        )
+
+    def parts(self, low: int, high: int) -> Iterator[Part]:
+        """Yield the parts of [low, high) in which the wall clock is as far off."""
+        low, high = self._bounded(low, high)
         while low < high:
             stretch = stretch_in(self.zone, low)
-            start, stop = self._begin(stretch), self._stop(stretch)
-            total += self.walls.within(
-                max(low + stretch.offset, start), min(high + stretch.offset, stop)
-            )
+            moved = list[int]()
             if stretch.missing < stretch.start + stretch.offset and low < _reach(stretch):
-                total += sum(low <= at < high for at in self._alone(stretch))
+                moved = [at for at in self._alone(stretch) if low <= at < high]
+            yield Part(
+                max(low + stretch.offset, self._begin(stretch)),
+                min(high + stretch.offset, self._stop(stretch)),
+                stretch.offset,
+                moved,
+            )
             low = stretch.end
-        return total
 
     def walk(self, low: int, high: int) -> Iterator[int]:
         """Yield the instants in [low, high)."""

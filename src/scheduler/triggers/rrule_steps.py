@@ -142,6 +142,10 @@ class Steps(NamedTuple):
                     yield begin + clock - offset
             low = stretch.end
 
+    def daily(self, stretch: Stretch) -> Times | None:
+        """Return its times on each of its days in a stretch; None where days are not alike."""
+        return None if DAY % self.grid.step else self._times(stretch, 0)
+
     def lost(self, stretch: Stretch) -> list[int]:
         """Return the wall times in the gap before a stretch that it would have without the gap."""
         if stretch.missing == stretch.start + stretch.offset:

@@ -9,6 +9,7 @@ which they are can be written down.
 import re
 import zoneinfo
 from bisect import bisect_right
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from functools import lru_cache
 from importlib import resources
@@ -44,6 +45,16 @@ class Stretch(NamedTuple):
     """The wall clock was put forward at the start: [missing, start + offset) does not exist."""
     fresh: int
     """The wall clock was put back at the start: [start + offset, fresh) came before."""
+
+
+class Part(NamedTuple):
+    """Due as the wall times in [low, high) say, `offset` seconds off, and at what was moved."""
+
+    low: int
+    high: int
+    offset: int
+    moved: Sequence[int] = ()
+    """Instants (s) of no such wall time: a leap has moved them there."""
 
 
 def check_zone(name: str) -> str:

@@ -9,15 +9,15 @@ from litestar.datastructures import State
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
-from scheduler import asked, config, installation, services, usage
+from scheduler import asked, config, installation, services, signing, tokens, usage
 from scheduler.admin import acts
 from scheduler.admin.model import QUOTAS, ServiceFields
-from scheduler.dashboard import door, page
+from scheduler.dashboard import door, once, page, rotating
 from scheduler.dashboard.admin import admin_door
 from scheduler.dashboard.admin.admin_door import Admin
 from scheduler.engine import Engine
 from scheduler.errors import Conflict, Detail, UserError, ValidationFailed
-from scheduler.service import Service, Token
+from scheduler.service import MOST, MOST_OF_OTHERS, By, Service, Token
 
 COUNT = 25
 """Services of a page."""
@@ -25,8 +25,8 @@ PAGES_MOST = 400
 COUNTED = 1000
 """As far as the list counts what is of one service."""
 REASON_MOST = 500
-AMOUNT_MOST = 2**31 - 1
 HOME = admin_door.HOME
+BY = By("admin page")
 
 AnyRequest = Request[Any, Any, Any]
 Who = NamedDependency[Admin]
@@ -69,6 +69,7 @@ async def _list(
         said=SAID.get(request.query_params.get("done", ""), ""),
         wrong=_wrong(refused),
         sent=sent or {},
+        mark=once.mark(),
         before=f"{HOME}?page={number - 1}" if number else None,
         after=f"{HOME}?page={number + 1}" if len(found) > COUNT else None,
     )
@@ -101,31 +102,47 @@ async def create_service(
     """Create a service; its secrets are in this answer, and nowhere else."""
     sent = await door.own_form(request, state, admin)
     try:
-        made = await acts.create(engine.database, _fields(sent))
+        name, service_id, token, secret = await _created(engine, admin, sent)
     except (ValidationFailed, Conflict) as e:
         return await _list(request, admin, engine, e, sent)
     return page.answer(
         "secret.html",
         parent="admin_base.html",
         admin=admin,
-        title=f"{made.name} is there",
-        token=made.token or None,
-        signing_secret=made.signing_secret or None,
-        back=f"{HOME}/services/{made.service_id}",
+        title=f"{name} is there",
+        token=token,
+        signing_secret=signing.shown_secret(secret),
+        back=f"{HOME}/services/{service_id}",
     )
+
+
+async def _created(engine: Engine, admin: Admin, sent: Sent) -> tuple[str, str, str, bytes]:
+    """Create a service, once; return its name and id, its token and its signing secret."""
+    fields = _fields(sent)
+    token = rotating.token_of(once.made(admin, sent, f"token of {fields.name}, new"))
+    secret = once.made(admin, sent, f"signing secret of {fields.name}, new")
+    try:
+        made = await acts.create(engine.database, BY, fields, token, secret)
+    except Conflict:
+        async with engine.database.api.connect() as conn:
+            found = await services.check(conn, str(fields.name), tokens.digest(token))
+        if found is None:
+            raise
+        return found[0].name, str(found[0].id), token, secret
+    return made.name, made.service_id, token, secret
 
 
 def _fields(sent: Sent) -> ServiceFields:
     """Return what a form says of a service. Raises ValidationFailed, with every field."""
     wrong, amounts = list[Detail](), dict[str, int | None]()
     for name in QUOTAS:
-        text = sent.get(name, "").strip().replace(",", "")
+        text, most = sent.get(name, "").strip().replace(",", ""), MOST.get(name, MOST_OF_OTHERS)
         if not text:
             amounts[name] = None
-        elif text.isascii() and text.isdecimal() and len(text) < 12 and int(text) <= AMOUNT_MOST:
+        elif text.isascii() and text.isdecimal() and len(text) < 18 and int(text) <= most:
             amounts[name] = int(text)
         else:
-            said = f"a whole number to {AMOUNT_MOST:,}, 0 for no limit, empty for the default"
+            said = f"a whole number to {most:,}, 0 for no limit, empty for the default"
             wrong.append(Detail(name, said))
     name = sent.get("name", "").strip()
     try:
@@ -146,6 +163,8 @@ class Seen(msgspec.Struct, frozen=True):
     service: Service
     tokens: list[Token]
     used: usage.Used
+    secret: bytes
+    """What signs its calls."""
 
 
 @get(f"{HOME}/services/{{ref:str}}", include_in_schema=False)
@@ -173,6 +192,8 @@ async def _service(
         now=now,
         at=f"{HOME}/services/{seen.service.id}",
         seen=seen,
+        mark=once.mark(),
+        present=once.seen(admin, seen.secret),
         counted=usage.COUNT_MOST,
         said=SAID.get(request.query_params.get("done", ""), ""),
         refused=refused.message if refused is not None and sent is None else "",
@@ -184,9 +205,10 @@ async def _service(
 async def _seen(ref: str, engine: Engine, now: int) -> Seen:
     async with engine.database.api.connect() as conn:
         service = _limited(await services.get(conn, ref), engine.settings.quotas)
-        tokens = await services.tokens(conn, service.id)
+        there, raw = await services.credentials(conn, service.id)
         used = await usage.of_services(conn, [service], now)
-    return Seen(service, tokens, used[service.id])
+    secret = signing.present(engine.database.vault, service.id, raw)
+    return Seen(service, there, used[service.id], secret)
 
 
 def _values(of: Service) -> Sent:
@@ -203,7 +225,7 @@ async def change_service(
     """Change a service's name, quotas, or whether it may run commands."""
     sent = await door.own_form(request, state, admin)
     try:
-        face = await acts.update(engine.database, engine.settings.quotas, ref, _fields(sent))
+        face = await acts.update(engine.database, BY, engine.settings.quotas, ref, _fields(sent))
     except (ValidationFailed, Conflict) as e:
         return await _service(ref, request, admin, engine, e, sent)
     state.gate.forget(UUID(face.service_id))
@@ -216,9 +238,9 @@ async def rotate_service(
 ) -> Response[Any]:
     """Make a new token, or signing secret; it is in this answer, and nowhere else."""
     sent = await door.own_form(request, state, admin)
-    signing, newest = sent.get("what") == "signing", services.as_id(sent.get("newest", ""))
+    signs = sent.get("what") == "signing"
     try:
-        face = await acts.rotate(engine.database, ref, signing=signing, newest=newest)
+        face = await rotating.rotated(engine, admin, BY, ref, sent, signs=signs)
     except Conflict as e:
         return await _service(ref, request, admin, engine, e)
     state.gate.forget(UUID(face.service_id))
@@ -226,7 +248,7 @@ async def rotate_service(
         "secret.html",
         parent="admin_base.html",
         admin=admin,
-        title=f"A new {'signing secret' if signing else 'token'} of {face.name}",
+        title=f"A new {'signing secret' if signs else 'token'} of {face.name}",
         token=face.token or None,
         signing_secret=face.signing_secret or None,
         back=f"{HOME}/services/{face.service_id}",
@@ -243,7 +265,7 @@ async def revoke_service(
     if token is None:
         raise ValidationFailed.of("token_id", "must be a token's id, a UUID")
     try:
-        face = await acts.revoke(engine.database, ref, token, last="last" in sent)
+        face = await acts.revoke(engine.database, BY, ref, token, last="last" in sent)
     except Conflict as e:
         return await _service(ref, request, admin, engine, e)
     state.gate.forget(UUID(face.service_id))
@@ -279,7 +301,7 @@ async def delete_service(
         name = (await services.get(conn, ref)).name
     if typed != name:
         return await _ask_delete(ref, admin, engine, typed or " ")
-    gone = await acts.delete(engine.database, engine.settings.auth, ref, engine.recall)
+    gone = await acts.delete(engine.database, BY, engine.settings.auth, ref, engine.recall)
     state.gate.forget(gone)
     return page.leading(f"{HOME}?done=deleted")
 

@@ -9,7 +9,7 @@ from litestar import Request, Response, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
-from scheduler import asked, tasklist
+from scheduler import asked, audit, dependents
 from scheduler.clock import Slice
 from scheduler.dashboard import caller, page
 from scheduler.dashboard.door import Visitor
@@ -28,6 +28,7 @@ COUNT = 50
 DEEPEST = 10_000
 OPERATIONS = 200
 """Operations on a page; the search finds the others."""
+CHANGES = 5
 CALLERS = 20
 """Tasks that are looked at for the page of a spec; the page of its tasks looks at all."""
 MOVED = timedelta(minutes=10)
@@ -97,7 +98,8 @@ async def show_api(
         conn = await connection.execution_options(isolation_level="REPEATABLE READ")
         of = await found_spec(conn, service_id, trace_id)
         serves = None if of.serving is None else await changes.client(conn, of, of.serving)
-        calling = await tasklist.calling(conn, service_id, of.name, START, CALLERS + 1)
+        calling = await dependents.calling(conn, service_id, of.name, START, CALLERS + 1)
+        told = await audit.page(conn, service_id, trace_id, kind="spec", before=None, most=CHANGES)
     misfits = list[Misfit]()
     if serves is not None and of.serving is not None:
         document = Document(of, of.serving, engine.database, serves.operations)
@@ -115,6 +117,7 @@ async def show_api(
         misfits=misfits,
         calling=min(len(calling), CALLERS),
         more=len(calling) > CALLERS,
+        changes=told,
         said=SAID.get(request.query_params.get("done", ""), ""),
     )
 

@@ -14,8 +14,8 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath
 from msgspec import UNSET
 
-from scheduler import tasklist
-from scheduler.dashboard import page, sent
+from scheduler import dependents
+from scheduler.dashboard import door, page, sent
 from scheduler.dashboard.apis.apis import CALLERS, found_spec
 from scheduler.dashboard.door import Visitor
 from scheduler.dashboard.sent import Sent
@@ -117,7 +117,7 @@ def _fields(typed: Typed, form: Sent) -> SpecFields:
 
 async def _read(request: AnyRequest, state: State, visitor: Visitor, engine: Engine) -> Sent:
     most = engine.settings.specs.max_bytes * GROWTH + BESIDE
-    return await sent.own(request, state, visitor, most, "specs.max_bytes")
+    return await sent.own(request, state, visitor, most, "specs.max_bytes", again=True)
 
 
 @post("/dashboard/apis/new", status_code=200, include_in_schema=False, request_max_body_size=None)
@@ -127,6 +127,8 @@ async def register_api(
     """Register a document; then its page, where it is seen getting on."""
     form = await _read(request, state, visitor, engine)
     typed = _typed(form)
+    if form.again:
+        return _form(door.told(visitor), engine, typed)
     try:
         fields = _fields(typed, form)
         trace_id = await api.register(engine, state.rooms.aides, visitor.service, fields)
@@ -156,6 +158,8 @@ async def change_api(
     """Change a spec; without another document it goes on with the one it has."""
     form = await _read(request, state, visitor, engine)
     typed = _typed(form)
+    if form.again:
+        return _form(door.told(visitor), engine, typed, trace_id=trace_id)
     try:
         fields = _fields(typed, form)
         await api.change(engine, state.rooms.aides, visitor.service, trace_id, fields)
@@ -172,7 +176,7 @@ async def ask_to_archive(trace_id: FromPath[str], visitor: Who, engine: Machine)
     """Ask whether a spec is to go, and say what calls it."""
     async with engine.database.api.connect() as conn:
         of = await found_spec(conn, visitor.service.id, trace_id)
-        calling = await tasklist.calling(conn, visitor.service.id, of.name, START, CALLERS + 1)
+        calling = await dependents.calling(conn, visitor.service.id, of.name, START, CALLERS + 1)
     return page.answer("api_archive.html", visitor=visitor, of=of, calling=calling, most=CALLERS)
 
 

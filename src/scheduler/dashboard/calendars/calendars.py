@@ -8,9 +8,9 @@ from litestar.datastructures import State
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
-from scheduler import exclusions, tasklist
+from scheduler import audit, dependents, exclusions
 from scheduler.calendars import acts, model
-from scheduler.dashboard import caller, door, page
+from scheduler.dashboard import caller, carried, door, page
 from scheduler.dashboard.calendars import calendar_effect, calendar_form, calendar_year
 from scheduler.dashboard.calendars.calendar_form import Sent
 from scheduler.dashboard.door import Visitor
@@ -20,6 +20,7 @@ from scheduler.errors import Conflict, UserError, ValidationFailed
 HOME = "/dashboard/calendars"
 NEW = "/dashboard/new-calendar"
 """Beside the calendars, which may have any word for a name."""
+CHANGES = 5
 TASKS_MOST = 20
 """Tasks that are shown of those that name a calendar."""
 
@@ -58,7 +59,8 @@ async def show_calendar(
     now, service_id = engine.clock.now_ms(), visitor.service.id
     async with engine.database.api.connect() as conn:
         of = await exclusions.get(conn, service_id, name)
-        users = await tasklist.keeping_clear(conn, service_id, name, TASKS_MOST + 1)
+        users = await dependents.keeping_clear(conn, service_id, name, TASKS_MOST + 1)
+        told = await audit.page(conn, service_id, name, kind="calendar", before=None, most=CHANGES)
     year = calendar_year.year_of(request.query_params.get("year", ""), of.rules.timezone, now)
     return await page.large(
         "calendar.html",
@@ -71,6 +73,7 @@ async def show_calendar(
         months=await calendar_year.months(of.rules, year),
         tasks=users[:TASKS_MOST],
         more=len(users) > TASKS_MOST,
+        changes=told,
         said=SAID.get(request.query_params.get("done", ""), ""),
     )
 
@@ -96,6 +99,8 @@ async def create_calendar(
     sent: Sent = {}
     try:
         sent = await _sent(request, state, visitor)
+        if carried.AGAIN in sent:
+            return await _form(door.told(visitor), engine, None, sent)
         made = await acts.create(engine, visitor.service, calendar_form.read(sent, new=True))
     except (ValidationFailed, Conflict) as e:
         return await _form(visitor, engine, None, sent, e)
@@ -104,7 +109,7 @@ async def create_calendar(
 
 async def _sent(request: AnyRequest, state: State, visitor: Visitor) -> Sent:
     sent = await calendar_form.sent(request)
-    door.check(request, state, visitor, sent)
+    await door.check(request, state, visitor, sent, again=True)
     return sent
 
 
@@ -158,6 +163,8 @@ async def change_calendar(
     service_id, sent, events = visitor.service.id, Sent(), 0
     try:
         sent = await _sent(request, state, visitor)
+        if carried.AGAIN in sent:
+            return await _form(door.told(visitor), engine, name, sent)
         fields = calendar_form.read(sent, new=False)
         if "preview" in sent:
             return await _previewed(visitor, engine, name, sent, fields)
@@ -177,7 +184,7 @@ async def _previewed(
     service_id = visitor.service.id
     async with engine.database.api.connect() as conn:
         before = await exclusions.get(conn, service_id, name)
-        tasks = await tasklist.keeping_clear(conn, service_id, name, TASKS_MOST)
+        tasks = await dependents.keeping_clear(conn, service_id, name, TASKS_MOST)
     after = await acts.edited(before, fields)
     async with engine.database.api.connect() as conn:
         now = engine.clock.now_ms()
@@ -200,7 +207,7 @@ async def _ask_delete(
 ) -> Response[Any]:
     async with engine.database.api.connect() as conn:
         of = await exclusions.get(conn, visitor.service.id, name)
-        users = await tasklist.keeping_clear(conn, visitor.service.id, name, TASKS_MOST + 1)
+        users = await dependents.keeping_clear(conn, visitor.service.id, name, TASKS_MOST + 1)
     return page.answer(
         "calendar_delete.html",
         status=200 if refused is None else refused.status,

@@ -12,7 +12,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath
 
 from scheduler import task
-from scheduler.dashboard import page, posted
+from scheduler.dashboard import door, once, page, posted, typed
 from scheduler.dashboard.door import Visitor
 from scheduler.dashboard.editor import curl, fields, filling, previewing, sheet
 from scheduler.dashboard.editor.copies import show_copies
@@ -48,25 +48,30 @@ async def show_new(request: AnyRequest, visitor: Who, engine: Machine) -> Respon
     Or with the operation of a `service` that is at `endpoint` with `method`.
     """
     asked = request.query_params
-    made = Sheet(draft=filling.blank())
+    zone = typed.readers_zone(request)
+    made = Sheet(draft=filling.blank(zone))
     if asked.get("service"):
         endpoint = f"{asked.get('method', 'GET')} {asked.get('endpoint', '')}".strip()
         made.draft.values |= {"action": "operation", "service": asked["service"]}
         made.draft.values["endpoint"] = endpoint
     if asked.get("from"):
-        await _duplicate(engine, visitor, made, asked["from"])
+        await _duplicate(engine, visitor, made, asked["from"], zone)
     if asked.get("curl"):
         await _paste(made, asked["curl"])
     return await sheet.answer(engine, visitor, made)
 
 
-async def _duplicate(engine: Engine, visitor: Visitor, made: Sheet, task_id: str) -> None:
+async def _duplicate(
+    engine: Engine, visitor: Visitor, made: Sheet, task_id: str, zone: str
+) -> None:
     async with engine.database.api.connect() as conn:
         of = await task.get(conn, visitor.service.id, task_id)
     made.draft = filling.of_task(of, engine.clock.now_ms())
     values = made.draft.values
     values |= {"id": "", "status": "active", "paused_until": ""}
     values["name"] = f"{values['name'][:193]}, copy"
+    if values["times_in"] == "UTC" and not any(values[name] for name in fields.TIMES):
+        values["times_in"] = zone
     for row in (*made.draft.headers, *made.draft.env):
         if row.value == MASK:
             row.value = ""
@@ -100,15 +105,31 @@ async def send_new(
 ) -> Response[Any]:
     """Create the task that the form describes, or change the form itself; then its page."""
     sent = await posted.posted(request, state, visitor)
-    made = _sheet(sent)
+    made = _sheet(sent, typed.readers_zone(request))
     if not await _reshaped(made, sent):
         try:
-            read = model.read_fields(msgspec.json.encode(await _body(engine, visitor, made)))
-            done = await written.created(engine, visitor.service, read)
-            return page.leading(f"/dashboard/tasks/{quote(done.of.id, safe='')}?done=created")
+            return await _created(engine, visitor, made, sent.one(once.FIELD))
         except UserError as e:
             return await _refused(engine, visitor, made, e)
     return await sheet.answer(engine, visitor, made)
+
+
+async def _created(engine: Engine, visitor: Visitor, made: Sheet, mark: str) -> Response[Any]:
+    """Create the task of a form; where no id was typed, one however often the form is sent."""
+    body = await _body(engine, visitor, made)
+    marked = bool(mark) and "id" not in body
+    if marked:  # with other fields, on the page that the browser went back to, it is another
+        what = f"task {msgspec.json.encode(body).decode()}"
+        body["id"] = str(once.identity(visitor, {once.FIELD: mark}, what))
+    read = model.read_fields(msgspec.json.encode(body))
+    try:
+        task_id = (await written.created(engine, visitor.service, read)).of.id
+    except Conflict:
+        task_id = body.get("id", "")
+        async with engine.database.api.connect() as conn:
+            if not marked or await task.find(conn, visitor.service.id, task_id) is None:
+                raise
+    return page.leading(f"/dashboard/tasks/{quote(task_id, safe='')}?done=created")
 
 
 @post(
@@ -181,10 +202,10 @@ def _changed(draft: Draft, was: dict[str, str]) -> set[str]:
     return {name for name, stamp in draft.stamps().items() if was.get(name) != stamp}
 
 
-def _sheet(sent: Posted) -> Sheet:
+def _sheet(sent: Posted, zone: str) -> Sheet:
     """Return the form that was sent; one that holds no trigger is that of another page."""
     begun = bool(sent.one("trigger"))
-    return Sheet(draft=fields.read(sent) if begun else filling.blank(), curl=sent.one("curl"))
+    return Sheet(draft=fields.read(sent) if begun else filling.blank(zone), curl=sent.one("curl"))
 
 
 async def _edited(engine: Engine, visitor: Visitor, sent: Posted, task_id: str) -> Sheet:
@@ -230,6 +251,9 @@ def _take(draft: Draft, stored: Draft, name: str) -> None:
 async def _reshaped(made: Sheet, sent: Posted) -> bool:
     """Do what a button asks of the form itself; False where it is to be saved."""
     asked, draft = sent.one("do"), made.draft
+    if sent.again:
+        made.notes.append(door.SHOWN)
+        return True
     dropped = DROP.fullmatch(asked)
     if asked == "add-header":
         draft.headers.append(Row())
@@ -281,9 +305,9 @@ async def _preview(engine: Engine, visitor: Visitor, made: Sheet, *, quiet: bool
             made.said += previewing.reasons(e)
 
 
-async def _unsaved(engine: Engine, visitor: Visitor, sent: Posted) -> Sheet:
+async def _unsaved(engine: Engine, visitor: Visitor, sent: Posted, zone: str) -> Sheet:
     task_id = sent.one("task")
-    return await _edited(engine, visitor, sent, task_id) if task_id else _sheet(sent)
+    return await _edited(engine, visitor, sent, task_id) if task_id else _sheet(sent, zone)
 
 
 @post(
@@ -297,7 +321,9 @@ async def preview_form(
 ) -> Response[Any]:
     """Return when the task of a form would be due: a part of the page, or all of it."""
     sent = await posted.posted(request, state, visitor)
-    made = await _unsaved(engine, visitor, sent)
+    made = await _unsaved(engine, visitor, sent, typed.readers_zone(request))
+    if await _reshaped(made, sent):
+        return await sheet.answer(engine, visitor, made)
     await _preview(engine, visitor, made)
     if sent.one("part"):
         return page.answer("editor_preview.html", sheet=made, now=engine.clock.now_ms())
@@ -316,7 +342,9 @@ async def try_form(
 ) -> Response[Any]:
     """Make the call that a form describes, once, and show what came of it."""
     sent = await posted.posted(request, state, visitor)
-    made = await _unsaved(engine, visitor, sent)
+    made = await _unsaved(engine, visitor, sent, typed.readers_zone(request))
+    if await _reshaped(made, sent):
+        return await sheet.answer(engine, visitor, made)
     status = 200
     try:
         made.trial = await tried(

@@ -3,13 +3,12 @@
 import hashlib
 import re
 from collections.abc import Collection, Iterable
-from datetime import UTC, datetime
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import msgspec
 from msgspec import Raw
 
+from scheduler.dashboard import typed
 from scheduler.dashboard.posted import Posted
 from scheduler.errors import Detail, ValidationFailed
 from scheduler.masking import is_secret
@@ -62,7 +61,6 @@ PLACES = {f"retry_backoff.{sent}": name for name, sent in BACKOFF.items()} | {
 """Where in the form an error of a body's field stands, if not at the field of its name."""
 WHOLE = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 NUMBER = re.compile(r"[+-]?(\d{1,15}(\.\d{0,15})?|\.\d{1,15})", re.ASCII)
-LOCAL = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d)(:\d\d(?:\.\d{1,9})?)?", re.ASCII)
 ENDPOINT = re.compile(r"([A-Za-z]+)\s+(/.*)", re.DOTALL)
 
 
@@ -240,26 +238,19 @@ class _Body:
     def _at(self, name: str) -> str | None:
         """Return a time as the API takes it: one without an offset is on the wall of `times_in`."""
         text = self.draft[name]
-        found = LOCAL.fullmatch(text)
-        if found is None:
+        if not typed.LOCAL.fullmatch(text):
             return text or None  # it has an offset, or is refused with what would be right
         zone = self.draft["times_in"] or "UTC"
         try:
-            info = ZoneInfo(check_zone(zone))
+            check_zone(zone)
         except ValueError as e:
             self._say("times_in", str(e))
             return None
         try:
-            wall = datetime.fromisoformat(f"{found[1]}T{found[2]}{found[3] or ''}")
-            at = wall.replace(tzinfo=info).astimezone(UTC)
-            again = at.astimezone(info).replace(tzinfo=None)
-        except (ValueError, OverflowError) as e:
-            self._say(name, f"is no time that exists: {e}")
+            return typed.absolute(text, zone)
+        except ValueError as e:
+            self._say(name, str(e))
             return None
-        if again != wall:
-            self._say(name, f"does not exist in {zone}: the clocks leap over it that day")
-            return None
-        return f"{at.isoformat(timespec='milliseconds')[:-6]}Z"
 
     # What
 

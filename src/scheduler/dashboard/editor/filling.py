@@ -1,8 +1,5 @@
 """What the form of a task begins with: a task as it stands, or nothing; and what changed since."""
 
-from datetime import UTC, datetime
-from zoneinfo import ZoneInfo
-
 import msgspec
 
 from scheduler.actions import Action, Command, Http, Operation
@@ -10,6 +7,7 @@ from scheduler.actions.step import Step
 from scheduler.dashboard import bodies
 from scheduler.dashboard.editor.curl import Parsed
 from scheduler.dashboard.editor.fields import NAMES, Draft, Row, settled
+from scheduler.dashboard.typed import wall
 from scheduler.definition import Definition
 from scheduler.masking import is_secret
 from scheduler.tasks.model import standing
@@ -19,12 +17,12 @@ LONG = 100_000
 """Characters of a text that the form holds; one that is longer is kept as it is."""
 
 
-def blank() -> Draft:
-    """Return the form of a new task."""
+def blank(zone: str) -> Draft:
+    """Return the form of a new task, its times in the reader's zone."""
     return Draft(
         {
             "trigger": "interval", "action": "http", "unit": "minute", "status": "active",
-            "times_in": "UTC",
+            "times_in": zone,
         }
     )  # fmt: skip
 
@@ -80,17 +78,6 @@ def of_curl(draft: Draft, found: Parsed) -> Draft:
         values["max_retries"] = _number(found.max_retries)
     headers = [Row(name, value, is_secret(name)) for name, value in found.headers]
     return msgspec.structs.replace(draft, values=values, headers=headers)
-
-
-def wall(at: int | None, zone: str) -> str:
-    """Return an instant (ms since 1970) on the wall of a zone, as a browser's field has it."""
-    if at is None:
-        return ""
-    there = datetime.fromtimestamp(at // 1000, UTC).astimezone(ZoneInfo(zone))
-    text = there.replace(microsecond=at % 1000 * 1000, tzinfo=None).isoformat()
-    if at % 1000:
-        return text[:-3]
-    return text.removesuffix(":00") if text.count(":") == 2 else text
 
 
 def _trigger(of: Trigger | None, zone: str) -> dict[str, str]:

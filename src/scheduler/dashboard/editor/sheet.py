@@ -11,7 +11,7 @@ from litestar import Response
 
 from scheduler import definition, exclusions
 from scheduler.actions.http import Method
-from scheduler.dashboard import page
+from scheduler.dashboard import once, page, typed
 from scheduler.dashboard.door import Visitor
 from scheduler.dashboard.editor import fields
 from scheduler.dashboard.editor.fields import Draft, Row
@@ -90,6 +90,11 @@ class Sheet(msgspec.Struct, kw_only=True):
                 found.add(part)
         return found
 
+    def kind(self, name: str) -> str:
+        """Return the kind of input for a time: any text may be typed where something is wrong."""
+        plain = name not in self.errors and typed.is_local(self.draft[name])
+        return "datetime-local" if plain else "text"
+
     def wrong(self, details: Iterable[Detail]) -> None:
         """Put what is wrong to the fields where it stands."""
         rows = {f"header.{row.name.strip()[:100]}" for row in self.draft.headers}
@@ -152,6 +157,7 @@ async def answer(
         units=tuple(UNIT_MS),
         pairs=lambda words: [(word, word) for word in words],
         blank=Row(),
+        mark=once.mark(),
         trial_s=round(TIMEOUT_S),
         defaults=_defaults(engine, draft),
         commands=_commands(engine, visitor),

@@ -4,7 +4,7 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Coroutine, Iterable, Mapping
 from typing import Any
 from urllib.parse import quote, urlsplit
 from uuid import uuid4
@@ -33,6 +33,9 @@ log = structlog.get_logger()
 
 SHOWN_MOST = 64 << 10
 """Bytes of an answer that are shown."""
+STOP_S = 2.0
+"""How long a call may take once the server is being stopped."""
+STOPPED = "the server is being stopped, and waits no longer; the call may have arrived"
 SHORT = 6
 """A secret of fewer characters is part of too many words to be masked in an answer."""
 TRIGGERS = ("frequency", "unit", "cron", "rrule", "scheduled_at", "timezone", "dst_gap",
@@ -195,7 +198,7 @@ async def _performed(
         prepared = performer.prepare(of.action, of.expected)
     except ValueError as e:
         raise ValidationFailed.of("url", str(e)) from None
-    outcome = await performer.perform(prepared, call) or Outcome(succeeded=False, error="not sent")
+    outcome = await _unless_stopped(engine.stopping, performer.perform(prepared, call))
     took_ms = round((time.monotonic() - began) * 1000)
     result = _result(found, outcome, took_ms)
     log.info(
@@ -209,6 +212,23 @@ async def _performed(
         error=result.error,
     )
     return result
+
+
+async def _unless_stopped(
+    stopping: asyncio.Event, performed: Coroutine[Any, Any, Outcome | None]
+) -> Outcome:
+    """Return what comes of a call; the stop of the server waits `STOP_S` for it."""
+    call, stop = asyncio.ensure_future(performed), asyncio.ensure_future(stopping.wait())
+    try:
+        await asyncio.wait({call, stop}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({call}, timeout=STOP_S)
+        if not call.done():
+            return Outcome(succeeded=False, error=STOPPED)
+        return call.result() or Outcome(succeeded=False, error="not sent")
+    finally:
+        call.cancel()
+        stop.cancel()
+        await asyncio.gather(call, stop, return_exceptions=True)
 
 
 def _result(found: Tried, outcome: Outcome, took_ms: int) -> Result:

@@ -1,5 +1,6 @@
 """What is going on, at a glance: numbers that live, charts, and what needs somebody."""
 
+from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
@@ -9,6 +10,7 @@ from litestar import Request, Response, get
 from litestar.di import NamedDependency
 
 from scheduler import glance, tally
+from scheduler.clock import Slice
 from scheduler.dashboard import caller, charts, page, shown
 from scheduler.dashboard.charts import Series, Stack
 from scheduler.dashboard.door import Visitor
@@ -26,6 +28,8 @@ SPANS = {"1h": (HOUR, MINUTE), "24h": (DAY, 30 * MINUTE), "7d": (7 * DAY, 3 * HO
 NAMES = {"1h": "the last hour", "24h": "the last 24 hours", "7d": "the last 7 days"}
 LIVE_S = 5.0
 """How often the numbers of an open page are looked at again."""
+DRAWN_S = {"1h": 10.0, "24h": 10.0, "7d": 30.0}
+"""How often its charts are: what ended is counted every ten seconds."""
 
 AnyRequest = Request[Any, Any, Any]
 Who = NamedDependency[Visitor]
@@ -52,13 +56,18 @@ async def show_overview(request: AnyRequest, visitor: Who, engine: Machine) -> R
     at = engine.clock.now_ms()
     async with engine.database.api.connect() as conn:
         seen = await _seen(conn, visitor.service.id, at, word)
+    turn = Slice()
+    runs = _runs(seen.spans, SPANS[word][1], word)
+    await turn.give_way()
+    lags = _lags(seen.spans, word)
+    await turn.give_way()
     return await page.large(
         "overview.html",
         visitor=visitor,
         now=at,
         seen=seen,
-        runs=_runs(seen.spans, SPANS[word][1], word),
-        lags=_lags(seen.spans, word),
+        runs=runs,
+        lags=lags,
         notices=attention.notices(engine, seen.now, seen.day, seen.failing, at),
         spans=NAMES,
         span=word,
@@ -71,14 +80,19 @@ async def show_overview(request: AnyRequest, visitor: Who, engine: Machine) -> R
 
 async def _seen(conn: Conn, service_id: UUID, at: int, word: str) -> Seen:
     now = await glance.now(conn, service_id, at)
-    length, step = SPANS[word]
-    until = at - at % step + step
-    found, day = await _counted(conn, service_id, at, until - length, step)
-    drawn = {span.at: span for span in found}
-    spans = [drawn.get(t) or _nothing(t) for t in range(until - length, until, step)]
+    spans, day = await _spans(conn, service_id, at, word)
     since = utc(at - DAY)
     failing = await glance.failing(conn, service_id, since)
     return Seen(now, spans, day, failing, await glance.slowest(conn, service_id, since))
+
+
+async def _spans(conn: Conn, service_id: UUID, at: int, word: str) -> tuple[list[Span], Span]:
+    """Return what is drawn, a bar each, and the last 24 hours."""
+    length, step = SPANS[word]
+    until = at - at % step + step
+    found, day = await _counted(conn, service_id, at, until - length, step)
+    ended = {span.at: span for span in found}
+    return [ended.get(t) or _nothing(t) for t in range(until - length, until, step)], day
 
 
 async def _counted(
@@ -149,4 +163,29 @@ async def slots(engine: Engine, service_id: UUID, now: int) -> dict[str, str]:
     return {f"overview:{name}": str(markup) for name, markup in made.items()}
 
 
-LIVE = Contributor(slots, LIVE_S)
+async def noticed(engine: Engine, service_id: UUID, now: int) -> dict[str, str]:
+    """Return what needs somebody; its forms are nobody's yet."""
+    async with engine.database.api.connect() as conn:
+        found = await glance.now(conn, service_id, now)
+        _, day = await _counted(conn, service_id, now, now - now % MINUTE, MINUTE)
+        failing = await glance.failing(conn, service_id, utc(now - DAY))
+    parts: Any = page.TEMPLATES.get_template("overview_parts.html").module
+    notices = attention.notices(engine, found, day, failing, now)
+    return {"overview-notices:all": str(parts.notices(notices))}
+
+
+async def drawn(word: str, engine: Engine, service_id: UUID, now: int) -> dict[str, str]:
+    """Return the charts of a span of the past."""
+    async with engine.database.api.connect() as conn:
+        spans, _ = await _spans(conn, service_id, now, word)
+    turn = Slice()
+    runs = str(_runs(spans, SPANS[word][1], word))
+    await turn.give_way()
+    return {f"overview-{word}:runs": runs, f"overview-{word}:lags": str(_lags(spans, word))}
+
+
+LIVE = [
+    Contributor("overview", slots, LIVE_S),
+    Contributor("overview-notices", noticed, DRAWN_S["24h"]),
+    *(Contributor(f"overview-{word}", partial(drawn, word), DRAWN_S[word]) for word in SPANS),
+]

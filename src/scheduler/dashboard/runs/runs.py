@@ -1,6 +1,5 @@
 """The runs of a service: filters in the address, page by page, and a tail that follows them."""
 
-import re
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
@@ -12,11 +11,11 @@ from litestar.di import NamedDependency
 
 from scheduler import ledger, tasklist
 from scheduler.clock import Slice
-from scheduler.dashboard import caller, page
+from scheduler.dashboard import caller, page, typed
 from scheduler.dashboard.door import Visitor
 from scheduler.db import rfc3339
 from scheduler.engine import Engine
-from scheduler.errors import ValidationFailed
+from scheduler.errors import Detail, ValidationFailed
 from scheduler.ledger import END_STATES, LIVE_STATES, Query
 from scheduler.runs import model
 from scheduler.runs.api import cursor_of, read_cursor
@@ -27,7 +26,7 @@ COUNT = 50
 FIELDS = ("state", "kind", "task", "trace_id", "reason", "from", "to", "q")
 """What filters, in the words of `GET /runs`."""
 LONGEST = 500
-LOCAL = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d{1,3})?)?", re.ASCII)
+TIMES = ("from", "to")
 SPANS = {"hour": 3_600_000, "24 h": 86_400_000, "7 days": 7 * 86_400_000}
 FILES = ("csv", "ndjson")
 
@@ -45,24 +44,34 @@ class Shown(msgspec.Struct):
     """Of their tasks, by id."""
 
 
-def asked(sent: Any) -> dict[str, str]:
-    """Return what an address filters by. Boxes of one name are words with commas between them, and
-    a time without an offset, as a field for times sends it, is one in UTC.
+def asked(sent: Any) -> tuple[dict[str, str], dict[str, str]]:
+    """Return what an address filters by, its times absolute; and what is wrong with a time.
+
+    Boxes of one name are words with commas between them.
     """
-    wanted = {}
+    wanted, wrong = dict[str, str](), dict[str, str]()
     for name in FIELDS:
         values = [text for text in sent.getall(name, []) if text.strip()]
         text = ",".join(values) if name in ("state", "kind") else "".join(values[:1])
-        if name in ("from", "to") and LOCAL.fullmatch(text):
-            text += "Z" if text.count(":") > 1 else ":00Z"
+        text = text.strip()[:LONGEST]
+        if name in TIMES and text:
+            try:
+                text = typed.read({typed.FIELD: sent.get(typed.FIELD, ""), name: text}, name)
+            except ValidationFailed as e:
+                wrong[name] = e.details[0].message
         if text:
-            wanted[name] = text.strip()[:LONGEST]
-    return wanted
+            wanted[name] = text
+    return wanted, wrong
 
 
-def leaves_out(wanted: Mapping[str, str]) -> bool:
-    """Say whether a list is one of what was due: what is to come would fill its first page."""
-    return "to" not in wanted and "scheduled" not in _words(wanted.get("state", ""))
+def due(wanted: Mapping[str, str], now: int) -> Mapping[str, str]:
+    """Return what a list asks for: what was due at `now` (ms), unless it asks for what is to come.
+
+    That would fill its first page.
+    """
+    if "to" in wanted or "scheduled" in _words(wanted.get("state", "")):
+        return wanted
+    return {"to": rfc3339(now + 1) or "", **wanted}
 
 
 def link(wanted: Mapping[str, str | None], *, to: str = "/dashboard/runs") -> str:
@@ -75,14 +84,16 @@ def link(wanted: Mapping[str, str | None], *, to: str = "/dashboard/runs") -> st
 async def show_runs(request: AnyRequest, visitor: Who, engine: Machine) -> Response[Any]:
     """Return a page of the runs that fit the address, or what is wrong with it."""
     sent = request.query_params
-    wanted, now = asked(sent), engine.clock.now_ms()
-    wrong: dict[str, str] = {}
+    (wanted, wrong), now = asked(sent), engine.clock.now_ms()
+    if typed.FIELD in sent and not wrong:  # the form's times have a zone, the address is absolute
+        return page.leading(link({**wanted, "tail": sent.get("tail")}))
     shown, query = Shown([], None, {}), Query(service_id=visitor.service.id)
     try:
+        if wrong:
+            raise ValidationFailed.all([Detail(*each) for each in wrong.items()])
         query, _ = read_query(wanted, visitor.service.id)
         after = read_cursor(sent["cursor"]) if sent.get("cursor") else None
-        due = {"to": rfc3339(now + 1) or "", **wanted} if leaves_out(wanted) else wanted
-        shown = await found(engine, query.service_id, due, after, now, COUNT)
+        shown = await found(engine, query.service_id, due(wanted, now), after, now, COUNT)
     except ValidationFailed as e:
         wrong = {each.field: each.message for each in e.details}
     first = not sent.get("cursor")
@@ -103,7 +114,7 @@ async def show_runs(request: AnyRequest, visitor: Who, engine: Machine) -> Respo
         chosen=_words(wanted.get("state", "")),
         kinds=KINDS,
         links=_links(wanted, shown.following, now),
-        local={name: _local(wanted.get(name, "")) for name in ("from", "to")},
+        times=_times(request, wanted, wrong),
         scanned=ledger.SCAN,
         url=caller.asked_at(request, engine.settings),
     )
@@ -127,9 +138,10 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(word.strip() for word in text.split(","))
 
 
-def _local(text: str) -> str:
-    """Return a time of the address as a field for times shows it; what is none stays as it is."""
-    return text[:-1] if LOCAL.fullmatch(text[:-1]) and text[-1:] == "Z" else text
+def _times(request: AnyRequest, wanted: dict[str, str], wrong: dict[str, str]) -> typed.Times:
+    own, bad = typed.readers_zone(request), any(name in wrong for name in TIMES)
+    zone = request.query_params.get(typed.FIELD, "")
+    return typed.shown({**wanted, typed.FIELD: zone}, TIMES, own, wrong=bad)
 
 
 async def found(

@@ -1,15 +1,17 @@
 """The runs that a page of filters names, as a file: CSV for tables, NDJSON for programs.
 
-A file is read page by page, each in a snapshot of its own, and sent as it is read. It is cut at
-`MOST` runs, and says so in its last line.
+A file is read page by page, each in a snapshot of its own, and sent as it is read; while a reader
+is waited for, no connection to the database is held. It is cut at `MOST` runs, and says so in its
+last line, as it does where the server is stopped meanwhile. Who cannot be told any more sees it by
+the missing last chunk (RFC 9112, 8): browsers call such a download failed, curl exits with 18.
 """
 
 import asyncio
 import csv
 import io
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager, suppress
 from typing import Any
 from uuid import UUID
 
@@ -27,7 +29,7 @@ from scheduler.dashboard.door import Visitor
 from scheduler.dashboard.runs import runs
 from scheduler.db import utc
 from scheduler.engine import Engine
-from scheduler.errors import TooManyRequests
+from scheduler.errors import Detail, TooManyRequests, ValidationFailed
 from scheduler.runs.api import read_cursor
 from scheduler.runs.model import ShownRun
 
@@ -42,6 +44,10 @@ AT_ONCE = 2
 IN_ALL = 8
 TAKEN_S = 30.0
 """How long a reader may take for one piece of a file; then it is cut off."""
+FILE_S = 900.0
+"""How long it may take for all of it: others wait for their turn."""
+STOP_S = 2.0
+"""How long it may take for what is under way once the server is being stopped."""
 COLUMNS = (
     "id",
     "kind",
@@ -108,34 +114,51 @@ async def export_runs(
 ) -> Response[Any]:
     """Send the runs that fit the address as a file."""
     kind = request.url.path.rpartition(".")[2]
-    wanted, now = runs.asked(request.query_params), engine.clock.now_ms()
+    now = engine.clock.now_ms()
+    asked, wrong = runs.asked(request.query_params)
+    if wrong:
+        raise ValidationFailed.all([Detail(*each) for each in wrong.items()])
+    wanted = runs.due(asked, now)
     exports.check(visitor.service.id)
     first = await runs.found(engine, visitor.service.id, wanted, None, now, COUNT)
     name = f"runs-{utc(now):%Y%m%dT%H%M%SZ}.{kind}"
     pieces = _file(engine, visitor.service.id, wanted, first, SHAPES[kind], exports)
     return Stream(
-        taken(pieces, cutting(request)),
+        taken(pieces, engine.stopping, cutting(request)),
         headers={**page.HEADERS, "Content-Disposition": f'attachment; filename="{name}"'},
         media_type=KINDS[kind],
     )
 
 
-async def taken(pieces: AsyncGenerator[str], cut: Callable[[], None]) -> AsyncIterator[str]:
-    """Yield pieces; `cut` off who takes too long for one: others wait for their turn."""
+async def taken(
+    pieces: AsyncGenerator[str], stopping: asyncio.Event, cut: Callable[[], None]
+) -> AsyncIterator[str]:
+    """Yield pieces; `cut` off who takes too long for one, or for all of them."""
     loop = asyncio.get_running_loop()
-    async with aclosing(pieces):
-        async for piece in pieces:
-            patience = loop.call_later(TAKEN_S, cut)
-            try:
-                yield piece
-            finally:
-                patience.cancel()
+    limit = asyncio.create_task(_limit(stopping, cut))
+    try:
+        async with aclosing(pieces):
+            async for piece in pieces:
+                patience = loop.call_later(TAKEN_S, cut)
+                try:
+                    yield piece
+                finally:
+                    patience.cancel()
+    finally:
+        limit.cancel()
+
+
+async def _limit(stopping: asyncio.Event, cut: Callable[[], None]) -> None:
+    with suppress(TimeoutError):
+        await asyncio.wait_for(stopping.wait(), FILE_S)
+        await asyncio.sleep(STOP_S)
+    cut()
 
 
 async def _file(
     engine: Engine,
     service_id: UUID,
-    wanted: dict[str, str],
+    wanted: Mapping[str, str],
     some: runs.Shown,
     shape: Shape,
     exports: Exports,
@@ -164,9 +187,11 @@ async def _file(
                 now = engine.clock.now_ms()
                 some = await runs.found(engine, service_id, wanted, after, now, COUNT)
             except Exception as e:
-                if not db.is_away(e):
+                away = db.is_away(e)
+                if not away:
                     log.exception("an export broke")
-                yield shape.last("cut short: the database is away")
+                why = "the database is away" if away else "it broke here, and the log says why"
+                yield shape.last(f"cut short: {why}")
                 return
 
 

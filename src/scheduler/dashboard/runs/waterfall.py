@@ -105,7 +105,10 @@ def _within(each: ShownAttempt, start: float, end: float, *, shell: bool) -> lis
     if each.answered_ms is None:
         return [*parts, Part("answering", sent, end, "Waited for an answer, in vain")]
     head = min(max(start + each.answered_ms, sent), end)
-    reading = [Part("reading", head, end, WORDS["reading"])] if end > head else []
+    words = WORDS["reading"]
+    if each.waited_ms:
+        words += f", for {span(each.waited_ms)} waiting for room in memory"
+    reading = [Part("reading", head, end, words)] if end > head else []
     return [*parts, Part("answering", sent, head, WORDS["answering"]), *reading]
 
 

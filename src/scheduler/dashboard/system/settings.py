@@ -7,9 +7,9 @@ from litestar.datastructures import State
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
-from scheduler import services, usage
+from scheduler import services, signing, tokens, usage
 from scheduler.admin import acts
-from scheduler.dashboard import caller, door, page, sessions
+from scheduler.dashboard import caller, door, once, page, rotating, sessions
 from scheduler.dashboard.door import Visitor
 from scheduler.engine import Engine
 from scheduler.errors import Conflict, NotFound, UserError, ValidationFailed
@@ -38,8 +38,8 @@ async def _page(
 ) -> Response[Any]:
     service, now = visitor.service, engine.clock.now_ms()
     async with engine.database.api.connect() as conn:
-        tokens = await services.tokens(conn, service.id)
-        live = [each.id for each in tokens if each.revoked_at is None]
+        there, raw = await services.credentials(conn, service.id)
+        live = [each.id for each in there if each.revoked_at is None]
         open_now = await sessions.of_tokens(conn, service.id, live)
         used = (await usage.of_services(conn, [service], now))[service.id]
     ours = sessions.digest(visitor.cookie)
@@ -48,12 +48,14 @@ async def _page(
         status=200 if refused is None else refused.status,
         visitor=visitor,
         now=now,
-        tokens=tokens,
+        tokens=there,
         live=live,
         sessions=open_now,
         ours=ours,
         here=next((each.token_id for each in open_now if each.hash == ours), None),
         used=used,
+        mark=once.mark(),
+        seen=once.seen(visitor, signing.present(engine.database.vault, service.id, raw)),
         counted=usage.COUNT_MOST,
         settings=engine.settings,
         refused=refused.message if refused is not None else "",
@@ -89,17 +91,16 @@ async def act_on_settings(
 async def _rotated(
     engine: Engine, state: State, visitor: Visitor, act: str, sent: dict[str, str]
 ) -> Response[Any]:
-    service, signing = visitor.service, act == "signing"
-    newest = services.as_id(sent.get("newest", ""))
-    if newest is None and not signing:
-        raise ValidationFailed.of("newest", "must be the id of the newest token, a UUID")
-    made = await acts.rotate(engine.database, str(service.id), signing=signing, newest=newest)
+    service = visitor.service
+    made = await rotating.rotated(
+        engine, visitor, service.by, str(service.id), sent, signs=act == "signing"
+    )
     state.gate.forget(service.id)
     return page.answer(
         "secret.html",
         parent="base.html",
         visitor=visitor,
-        title="A new signing secret" if signing else "A new token",
+        title="A new signing secret" if act == "signing" else "A new token",
         token=made.token or None,
         signing_secret=made.signing_secret or None,
         back=HOME,
@@ -110,17 +111,18 @@ async def _revoke(engine: Engine, visitor: Visitor, sent: dict[str, str]) -> Non
     token = services.as_id(sent.get("token_id", ""))
     if token is None:
         raise ValidationFailed.of("token_id", "must be a token's id, a UUID")
-    await acts.revoke(engine.database, str(visitor.service.id), token, last=False)
+    service = visitor.service
+    await acts.revoke(engine.database, service.by, str(service.id), token, last=False)
 
 
 async def _end(engine: Engine, visitor: Visitor, act: str, sent: dict[str, str]) -> None:
     service_id = visitor.service.id
     async with engine.database.api.begin() as conn:
-        tokens = [each.id for each in await services.tokens(conn, service_id)]
+        theirs = [each.id for each in await tokens.of_service(conn, service_id)]
         if act == "end":
-            await sessions.end_named(conn, service_id, tokens, sent.get("session", ""))
+            await sessions.end_named(conn, service_id, theirs, sent.get("session", ""))
         else:
-            await sessions.end_others(conn, service_id, tokens, visitor.cookie)
+            await sessions.end_others(conn, service_id, theirs, visitor.cookie)
 
 
 HANDLERS = (show_settings, act_on_settings)

@@ -4,6 +4,7 @@ An act has an id from the moment it is asked about, so that a form that is sent 
 """
 
 import uuid
+from datetime import datetime
 from typing import Any
 from urllib.parse import quote, urlencode
 from uuid import UUID
@@ -14,14 +15,16 @@ from litestar.datastructures import State
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
-from scheduler import taskrows, undo
+from scheduler import audit, taskrows, undo
 from scheduler.clock import Slice
 from scheduler.dashboard import door, page
 from scheduler.dashboard.door import Visitor
 from scheduler.db import Conn, utc
 from scheduler.engine import Engine
 from scheduler.errors import Conflict, NotFound, ValidationFailed
+from scheduler.service import Service
 from scheduler.taskrows import Named
+from scheduler.tasks import changes as told
 from scheduler.tasks import choosing, listing, undoing, written
 from scheduler.tasks.model import TaskFields
 from scheduler.undo import Count
@@ -161,11 +164,11 @@ async def act_on_tasks(
     if not await _begun(engine, visitor, act):
         found = await _chosen(request, visitor, engine)
         if await choosing.digest(found.tasks) == fields.get("seen"):
-            await _ask(engine, act, kind, found.tasks)
+            await _ask(engine, visitor, act, kind, found.tasks)
         elif not await _begun(engine, visitor, act):  # the same form, sent a moment before
             said = _changed(fields.get("seen", ""), len(found.tasks))
             return await _asking(kind, request, visitor, engine, 409, said)
-    await undoing.go_on(engine, visitor.service, act)
+    await undoing.go_on(engine, _of(visitor, act), act)
     return await _leading(engine, visitor, act, _back(request), _back(request, act=str(act)))
 
 
@@ -182,7 +185,7 @@ def _changed(seen: str, now: int) -> str:
     return f"It was {before} tasks when you were asked, and is {now} now."
 
 
-async def _ask(engine: Engine, act: UUID, kind: str, tasks: list[Named]) -> None:
+async def _ask(engine: Engine, visitor: Visitor, act: UUID, kind: str, tasks: list[Named]) -> None:
     turn = Slice()
     async with engine.database.api.begin() as conn:
         now = utc(engine.clock.now_ms())
@@ -190,6 +193,19 @@ async def _ask(engine: Engine, act: UUID, kind: str, tasks: list[Named]) -> None
             some = [(each.line, each.id, each.name) for each in tasks[start : start + PIECE]]
             await undo.ask(conn, act, kind, some, now)
             await turn.give_way()
+        if len(tasks) > 1:
+            await _tell(conn, visitor, kind, len(tasks), now)
+
+
+async def _tell(conn: Conn, visitor: Visitor, what: str, count: int, now: datetime) -> None:
+    service = visitor.service
+    await audit.write(conn, service.id, service.by, [told.asked(what, count)], now)
+
+
+def _of(visitor: Visitor, act: UUID) -> Service:
+    """Return the service, whose changes are told as a part of an act."""
+    by = msgspec.structs.replace(visitor.service.by, act=act)
+    return msgspec.structs.replace(visitor.service, by=by)
 
 
 async def _leading(
@@ -229,7 +245,7 @@ async def act_on_one(
             found = await taskrows.of_ids(conn, visitor.service.id, [task_id])
         if not found:
             raise NotFound(f"there is no task {task_id[:100]}")
-        await _ask(engine, act, "run" if do == "run" else "pause", found)
+        await _ask(engine, visitor, act, "run" if do == "run" else "pause", found)
         await undoing.go_on(engine, visitor.service, act)
         joined = f"{whole}{'&' if query else '?'}act={act}"
         return await _leading(engine, visitor, act, whole, joined)
@@ -285,14 +301,19 @@ async def go_on_with_act(
         before = await undo.count(conn, service_id, act)
         if before is None:
             raise NotFound("It cannot be undone any more: that is so an hour later.")
+        many = before.total > 1
         if step == "undo" and fields.get("again"):
             await undo.forget_refusals(conn, service_id, act)
+        if step == "undo" and many and before.kind in undoing.UNDOES:
+            what, now = f"undo: {before.kind}", utc(engine.clock.now_ms())
+            await _tell(conn, visitor, what, before.of("done"), now)
+    service = _of(visitor, act) if many else visitor.service
     if step == "on":
-        await undoing.go_on(engine, visitor.service, act)
+        await undoing.go_on(engine, service, act)
     elif before.kind not in undoing.UNDOES:
         raise Conflict("Only a pause and a delete can be undone.")
     else:
-        await undoing.take_back(engine, visitor.service, act)
+        await undoing.take_back(engine, service, act)
     async with engine.database.api.connect() as conn:
         count = await undo.count(conn, service_id, act)
     return page.leading(_after(act, step, back, count))

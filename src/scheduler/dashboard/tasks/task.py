@@ -1,9 +1,11 @@
 """The page of one task: what it is, when it is due next, its runs, and what can be done."""
 
 import secrets
+import uuid
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote, urlencode
+from uuid import UUID
 
 import msgspec
 from litestar import Request, Response, get, post
@@ -12,15 +14,14 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath
 from markupsafe import Markup
 
-from scheduler import audit, task, taskpage
+from scheduler import audit, services, task, taskpage
 from scheduler.actions import Command
 from scheduler.audit import Found
-from scheduler.dashboard import charts, door, page
+from scheduler.dashboard import carried, charts, door, page, typed
 from scheduler.dashboard.charts import Cell, Series
 from scheduler.dashboard.door import Visitor
 from scheduler.dashboard.shown import clock, duration
 from scheduler.dashboard.tasks.tasks import stands
-from scheduler.dashboard.typed import form_time
 from scheduler.db import Conn, rfc3339
 from scheduler.definition import Definition
 from scheduler.engine import Engine
@@ -28,7 +29,7 @@ from scheduler.errors import UserError, ValidationFailed
 from scheduler.run import Line, bucket_of
 from scheduler.runs.api import cursor_of, read_cursor
 from scheduler.taskpage import Row, Seen
-from scheduler.tasks import execute, preview, written
+from scheduler.tasks import execute, preview, undoing, written
 from scheduler.tasks.model import Spent, Task, TaskFields
 from scheduler.triggers import Cron, Rrule
 
@@ -37,7 +38,8 @@ RUNS = 25
 STRIP = 100
 """Runs of the strip and of the charts."""
 NEXT = 5
-CHANGES = 5
+CHANGES, RUN_ACTS = 5, 3
+"""Changes of a page, and acts on runs beside them."""
 REASON_MOST = 500
 """Characters of why a task is paused."""
 
@@ -91,6 +93,7 @@ async def _task_page(
         visitor=visitor,
         now=now,
         task=whole.task,
+        task_version=whole.of.version,
         next=whole.next,
         zoned=isinstance(whole.of.trigger, Cron | Rrule) and whole.next.timezone != "UTC",
         runs=[*whole.seen.live, *whole.seen.ended[:RUNS]],
@@ -98,15 +101,34 @@ async def _task_page(
         after=f"?{urlencode({'after': cursor_of(following)})}" if following else None,
         strip=_strip(whole.seen.ended) if cursor is None else None,
         lines=_lines(whole.seen.ended) if cursor is None else None,
-        changes=whole.changes[:CHANGES],
+        changes=newest(whole.changes),
         paused=whole.paused,
         policy=_policy(whole.of, engine),
         nonce=secrets.token_hex(16),
         said=said or SAID.get(request.query_params.get("done", ""), ""),
         wrong=bool(said),
-        typed={name: (fields or {}).get(name, "") for name in ("reason", "for", "until")},
+        filled={name: (fields or {}).get(name, "") for name in ("reason", "for")},
+        times=typed.shown(
+            fields or {}, ("until", "at"), typed.readers_zone(request), wrong=bool(said)
+        ),
         spans=SPANS,
+        act=_undoable(request, whole),
     )
+
+
+def newest(found: Sequence[Found]) -> list[Found]:
+    """Return what a page shows of the changes: the newest, and what was last done to runs."""
+    edits = [each for each in found if each.kind == "task"][:CHANGES]
+    runs = [each for each in found if each.kind == "run"][:RUN_ACTS]
+    return sorted([*edits, *runs], key=lambda each: each.id, reverse=True)
+
+
+def _undoable(request: AnyRequest, whole: Whole) -> UUID | None:
+    """Return the act that paused the task just now, by the address; None where there is none."""
+    asked = request.query_params
+    if asked.get("done") != "pause" or whole.task.status != "paused":
+        return None
+    return services.as_id(asked.get("act", ""))
 
 
 async def _whole(
@@ -221,7 +243,7 @@ async def _gone_page(gone: Gone, visitor: Visitor, task_id: str, now: int) -> Re
         visitor=visitor,
         now=now,
         id=task_id,
-        changes=gone.changes[:CHANGES],
+        changes=newest(gone.changes),
         runs=[*gone.seen.live, *gone.seen.ended],
     )
 
@@ -231,6 +253,7 @@ async def _gone_page(gone: Gone, visitor: Visitor, task_id: str, now: int) -> Re
 SAID = {
     "run": "A run was started by hand.",
     "pause": "The task is paused: instants that pass are not run.",
+    "undone": "The pause is undone: the task is as it was before.",
     "resume": "The task is active again.",
     "backfill": "The runs are made, and fall due one after the other.",
     "created": "The task is made.",
@@ -257,37 +280,44 @@ async def act_on_task(
     engine: Machine,
 ) -> Response[Any]:
     """Run a task now, pause or resume it; then its page."""
-    fields = await door.own_form(request, state, visitor)
+    fields = await door.own_form(request, state, visitor, again=True)
+    if carried.AGAIN in fields:
+        return await _task_page(task_id, request, door.told(visitor), engine, fields=fields)
     try:
-        await _act(engine, visitor, task_id, act, fields)
+        more = await _act(engine, visitor, task_id, act, fields)
     except UserError as e:
         if e.status not in (400, 403, 409, 429):
             raise
         return await _task_page(task_id, request, visitor, engine, e.status, e.message, fields)
-    return page.leading(f"/dashboard/tasks/{quote(task_id, safe='')}?done={act}")
+    return page.leading(f"/dashboard/tasks/{quote(task_id, safe='')}?done={act}{more}")
 
 
 async def _act(
     engine: Engine, visitor: Visitor, task_id: str, act: str, fields: dict[str, str]
-) -> None:
+) -> str:
+    """Do what a form asks for; return what the address of the page says of it besides."""
     if act == "run":
         nonce = fields.get("nonce") or secrets.token_hex(16)
         await execute.executed(engine, visitor.service, task_id, nonce, retry=False)
     elif act == "pause":
-        await _pause(engine, visitor, task_id, fields)
+        return await _pause(engine, visitor, task_id, fields)
     elif act == "resume":
         await written.changed(engine, visitor.service, task_id, TaskFields(status="active"))
     else:
         raise ValidationFailed.of("act", "must be run, pause or resume")
+    return ""
 
 
-async def _pause(engine: Engine, visitor: Visitor, task_id: str, fields: dict[str, str]) -> None:
+async def _pause(engine: Engine, visitor: Visitor, task_id: str, fields: dict[str, str]) -> str:
     reason = fields.get("reason", "").strip()
     if len(reason) > REASON_MOST or "\x00" in reason:
         raise ValidationFailed.of("reason", f"at most {REASON_MOST} characters, without NUL")
     until = _until(fields, engine.clock.now_ms())
     paused = TaskFields(status="paused", paused_until=until)
-    await written.changed(engine, visitor.service, task_id, paused, reason=reason or None)
+    nonce = services.as_id(fields.get("nonce", "")) or uuid.uuid4()
+    act = uuid.uuid5(nonce, f"pause {task_id}")
+    await undoing.pause(engine, visitor.service, act, task_id, paused, reason or None)
+    return f"&act={act}"
 
 
 def _until(fields: dict[str, str], now: int) -> str | None:
@@ -297,7 +327,8 @@ def _until(fields: dict[str, str], now: int) -> str | None:
         return rfc3339(now + LENGTHS[span])
     if span != "until":
         return None
-    at = form_time(fields, "until", now)
+    at = typed.form_time(fields, "until", now)
     if at is None or at <= now:
-        raise ValidationFailed.of("until", "must be a time to come, like 2027-01-31T09:00 (UTC)")
+        zone = fields.get(typed.FIELD) or "UTC"
+        raise ValidationFailed.of("until", f"must be a time to come, in {zone[: typed.LONGEST]}")
     return rfc3339(at)

@@ -10,9 +10,8 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath
 
 from scheduler import audit
-from scheduler.dashboard import door, page
+from scheduler.dashboard import door, page, typed
 from scheduler.dashboard.door import Visitor
-from scheduler.dashboard.typed import form_time
 from scheduler.db import rfc3339
 from scheduler.engine import Engine
 from scheduler.errors import UserError, ValidationFailed
@@ -72,7 +71,7 @@ async def show_reason(
     found, wrong, status = None, "", 200
     if sent.get("at"):
         try:
-            at = form_time(sent, "at", now)
+            at = typed.form_time(sent, "at", now)
             if at is not None:
                 found = await explain.explained(engine, visitor.service, task_id, at, now)
         except ValidationFailed as e:
@@ -85,7 +84,7 @@ async def show_reason(
         id=task_id,
         found=found,
         wrong=wrong,
-        at=sent.get("at", "")[:100],
+        times=typed.shown(sent, ("at",), typed.readers_zone(request), wrong=bool(wrong)),
     )
 
 
@@ -101,8 +100,8 @@ async def show_backfill(
     try:
         counted = await _asked(engine, visitor, task_id, sent, dry_run=True) if sent else None
     except UserError as e:
-        return _form(engine, visitor, task_id, sent, error=e)
-    return _form(engine, visitor, task_id, sent, counted=counted)
+        return _form(request, engine, visitor, task_id, sent, error=e)
+    return _form(request, engine, visitor, task_id, sent, counted=counted)
 
 
 @post("/dashboard/tasks/{task_id:str}/backfill", status_code=200, include_in_schema=False)
@@ -114,12 +113,17 @@ async def make_backfill(
     try:
         made = await _asked(engine, visitor, task_id, sent, dry_run=False)
     except UserError as e:
-        return _form(engine, visitor, task_id, sent, error=e)
+        return _form(request, engine, visitor, task_id, sent, error=e)
     here = f"/dashboard/tasks/{quote(task_id, safe='')}"
     if made.next is None:
         return page.leading(f"{here}?done=backfill")
-    rest = {"from": made.next, "to": sent["to"], "pace": sent.get("pace", "")}
-    return page.leading(f"{here}/backfill?{urlencode(rest)}")
+    return page.leading(f"{here}/backfill?{_rest(made.next, sent)}")
+
+
+def _rest(start: str, sent: dict[str, str]) -> str:
+    """Return the query of what is left of a backfill."""
+    rest = {"from": start, "to": typed.read(sent, "to"), "pace": sent.get("pace", "")}
+    return urlencode(rest)
 
 
 async def _asked(
@@ -127,7 +131,7 @@ async def _asked(
 ) -> Backfilled:
     """Do what a form asks for. Raises ValidationFailed with the field that is wrong."""
     now = engine.clock.now_ms()
-    since, until = (form_time(sent, name, now) for name in ("from", "to"))
+    since, until = (typed.form_time(sent, name, now) for name in ("from", "to"))
     pace = sent.get("pace", "").strip()
     if pace and not (pace.isascii() and pace.isdecimal() and len(pace) < 10):
         raise ValidationFailed.of("per_minute", "must be a whole number of runs")
@@ -141,6 +145,7 @@ async def _asked(
 
 
 def _form(
+    request: AnyRequest,
     engine: Engine,
     visitor: Visitor,
     task_id: str,
@@ -151,14 +156,18 @@ def _form(
 ) -> Response[Any]:
     if error is not None and error.status not in REFUSED:
         raise error
+    own = typed.readers_zone(request)
+    times = typed.shown(sent, ("from", "to"), own, wrong=error is not None)
     return page.answer(
         "task_backfill.html",
         status=200 if error is None else error.status,
         visitor=visitor,
         now=engine.clock.now_ms(),
         id=task_id,
-        sent={name: sent.get(name, "")[:100] for name in ("from", "to", "pace")},
+        times=times,
+        again={**times.values, typed.FIELD: times.zone, "pace": sent.get("pace", "")[:100]},
         counted=counted,
+        rest=_rest(counted.next, sent) if counted is not None and counted.next else "",
         wrong="" if error is None else error.message,
         pace=engine.settings.tasks.backfill_per_minute,
     )

@@ -1,8 +1,9 @@
 """The past week and the coming one, hour by hour: what ended, what comes due, what meets."""
 
+import re
 from collections.abc import Iterable
 from typing import Any
-from urllib.parse import unquote, urlencode
+from urllib.parse import urlencode
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -10,12 +11,18 @@ import msgspec
 from litestar import Request, Response, get
 from litestar.di import NamedDependency
 
-from scheduler import agenda, asked, exclusions, planner, tally
+from scheduler import (
+    agenda,
+    asked,
+    exclusions,
+    outlook,
+    tally,
+)
 from scheduler.agenda import Agenda
 from scheduler.clock import Slice
-from scheduler.dashboard import page
+from scheduler.dashboard import page, typed
 from scheduler.dashboard.door import Visitor
-from scheduler.dashboard.timeline import forecast, weeks
+from scheduler.dashboard.timeline import ahead, forecast, weeks
 from scheduler.dashboard.timeline.forecast import Forecast
 from scheduler.dashboard.timeline.weeks import HOUR, Cell, Change, Day, Shut
 from scheduler.db import Conn, rfc3339
@@ -30,13 +37,11 @@ Who = NamedDependency[Visitor]
 Machine = NamedDependency[Engine]
 AnyRequest = Request[Any, Any, Any]
 
-ZONE = "scheduler_zone"
-"""The cookie in which the script keeps the reader's time zone."""
 KINDS_MOST = 10_000
 """So many kinds of tasks, by trigger and bounds, are reckoned with."""
 LIMITED_MOST = 1000
 """Tasks whose runs are counted, of those with `max_runs`."""
-CALENDARS_MOST, ZONES_MOST = 20, 50
+CALENDARS_MOST, ZONES_MOST = 20, 1000
 
 
 class Known(msgspec.Struct, frozen=True):
@@ -52,22 +57,24 @@ class Known(msgspec.Struct, frozen=True):
 async def show_timeline(request: AnyRequest, visitor: Who, engine: Machine) -> Response[Any]:
     """Return the page; `zone` says whose days, `hour` which one's tasks are listed."""
     now = engine.clock.now_ms()
-    own = _own(request)
+    own = typed.readers_zone(request)
     zone = _zone(request.query_params.get("zone") or own)
     since, until = weeks.span(now, zone)
     hour = _hour(request, since, until, now)
     async with engine.database.api.connect() as conn:
         known = await _known(conn, visitor.service.id, since, now)
     clear = {name: Excluded(each) for name, each in known.calendars.items()}
-    these = forecast.ahead(known.agenda.alike, clear, known.plans)
-    coming = await forecast.forecast(these, now, since, (until - since) // HOUR, hour)
+    these = await ahead.ahead(known.agenda.alike, clear, known.plans)
+    skip = _skip(request)
+    coming = await forecast.forecast(these, now, since, (until - since) // HOUR, hour, skip)
     turn = Slice()
     days, cells = weeks.grid(since, until, zone)
     await turn.give_way()
     _fill(cells, known.ended, coming)
     weeks.graded([cell for day in days for cell in day.cells], now)
     await turn.give_way()
-    zones = _zones(known, zone)
+    zones = await _zones(known, zone, turn)
+    notes = await _notes(days, weeks.changes(zones, since, until), known, zone, turn)
     return await page.large(
         "timeline.html",
         visitor=visitor,
@@ -76,23 +83,17 @@ async def show_timeline(request: AnyRequest, visitor: Who, engine: Machine) -> R
         zones=sorted({"UTC", own, zone, *zones}),
         days=days,
         today=_date(now, zone),
-        notes=_notes(days, weeks.changes(zones, since, until), known, zone),
+        notes=notes,
+        unlooked=max(len(known.calendars) - CALENDARS_MOST, 0),
         coming=coming,
         hour=hour,
+        further=_further(zone, hour, skip) if coming.more else None,
         total=known.agenda.tasks,
         damaged=known.agenda.damaged,
-        kinds=len(known.agenda.alike) == KINDS_MOST,
+        kinds=len(known.agenda.alike) > KINDS_MOST,
         leading=lambda cell: _leading(cell, now, zone),
         said=lambda day, cell: _said(day, cell, now),
     )
-
-
-def _own(request: AnyRequest) -> str:
-    """Return the zone that the reader's browser told us of; UTC where it told of none."""
-    try:
-        return check_zone(unquote(request.cookies.get(ZONE, "UTC")))
-    except ValueError:
-        return "UTC"
 
 
 def _zone(name: str) -> str:
@@ -111,12 +112,25 @@ def _hour(request: AnyRequest, since: int, until: int, now: int) -> int | None:
     return at
 
 
+def _skip(request: AnyRequest) -> int:
+    sent = request.query_params.get("skip") or "0"
+    if not re.fullmatch(r"\d{1,6}", sent, re.ASCII):
+        raise ValidationFailed.of("skip", "must be a whole number, of what is listed before")
+    return int(sent)
+
+
+def _further(zone: str, hour: int | None, skip: int) -> str:
+    """Return where what is due in an hour is listed on."""
+    sent = {"zone": zone, "hour": rfc3339(hour), "skip": skip + forecast.LISTED}
+    return f"/dashboard/timeline?{urlencode(sent)}#hour"
+
+
 async def _known(conn: Conn, service_id: UUID, since: int, now: int) -> Known:
     minute = now - now % 60_000 + 60_000
     ended, _ = await tally.series(conn, service_id, since, minute, HOUR // 1000, minute)
-    found = await agenda.read(conn, service_id, KINDS_MOST)
+    found = await agenda.read(conn, service_id, KINDS_MOST + 1)
     keys = [key for each in found.alike for key in each.keys][:LIMITED_MOST]
-    plans = await planner.planned(conn, service_id, keys) if keys else {}
+    plans = await outlook.planned(conn, service_id, keys) if keys else {}
     wanted = {(service_id, name) for each in found.alike for name in each.bounds.calendars}
     calendars = await exclusions.current(conn, wanted) if wanted else {}
     return Known(ended, found, plans, {name: each for (_, name), each in calendars.items()})
@@ -133,11 +147,12 @@ def _fill(cells: list[Cell], ended: list[Span], coming: Forecast) -> None:
         cell.due += due
 
 
-def _zones(known: Known, zone: str) -> list[str]:
+async def _zones(known: Known, zone: str, turn: Slice) -> list[str]:
     """Return the zones in use, the reader's first."""
     found = dict.fromkeys([zone])
     for each in known.agenda.alike:
         found[getattr(each.trigger, "timezone", "UTC")] = None
+        await turn.give_way()
     found |= dict.fromkeys(each.rules.timezone for each in known.calendars.values())
     return list(found)[:ZONES_MOST]
 
@@ -149,15 +164,19 @@ class Note(msgspec.Struct, frozen=True):
     shut: Shut | None = None
 
 
-def _notes(
-    days: list[Day], changes: Iterable[Change], known: Known, zone: str
+async def _notes(
+    days: list[Day], changes: Iterable[Change], known: Known, zone: str, turn: Slice
 ) -> dict[str, list[Note]]:
     """Map days, as in 2026-11-22, to what is special about them."""
     found: dict[str, list[Note]] = {}
     for change in changes:
         found.setdefault(_date(change.at, zone), []).append(Note(change=change))
-    for shut in weeks.shut(list(known.calendars.values())[:CALENDARS_MOST], days):
-        found.setdefault(shut.date.isoformat(), []).append(Note(shut=shut))
+        await turn.give_way()
+    for calendar in list(known.calendars.values())[:CALENDARS_MOST]:
+        for day in days:
+            for shut in weeks.shut([calendar], [day]):
+                found.setdefault(shut.date.isoformat(), []).append(Note(shut=shut))
+            await turn.give_way()
     return dict(sorted(found.items()))
 
 

@@ -2,6 +2,7 @@
 {
   const KEPT = "scheduler:keys";
   const WAIT_MS = 1500; // between `g` and the letter that follows
+  const keyed = document.querySelector("meta[name=keys]") !== null; // somebody is signed in
   let going = 0;
   let current = null;
 
@@ -52,7 +53,7 @@
     g: () => { going = performance.now() + WAIT_MS; },
     j: () => move(1),
     k: () => move(-1),
-    n: () => location.assign("/dashboard/new"),
+    n: () => scheduler.form && location.assign("/dashboard/new"),
     p: () => press("p"),
     r: () => press("r"),
     x: () => row()?.querySelector("input[type=checkbox]")?.click(),
@@ -68,7 +69,7 @@
       if (event.key === "Escape" && event.target.matches("[data-search]")) event.target.blur();
       return;
     }
-    if (!scheduler.form || document.querySelector("dialog[open]") || !on()) return;
+    if (!keyed || document.querySelector("dialog[open]") || !on()) return;
     const led = performance.now() < going;
     if (led) going = 0;
     const link = led ? document.querySelector(`[data-go="${CSS.escape(event.key)}"]`) : null;

@@ -146,9 +146,8 @@
     if (time && !link.title) link.title = time.title;
   });
 
-  // Pages that are drawn by the day know the reader's zone by this.
-  if (scheduler.form) {
-    const over = location.protocol === "https:" ? "; secure" : "";
-    document.cookie = `scheduler_zone=${encodeURIComponent(own)}; path=/dashboard; samesite=strict; max-age=31536000${over}`;
-  }
+  // Forms with times, and pages that are drawn by the day, know the reader's zone by this; from
+  // the page to sign in on, so that the first of them does.
+  const over = location.protocol === "https:" ? "; secure" : "";
+  document.cookie = `scheduler_zone=${encodeURIComponent(own)}; path=/dashboard; samesite=strict; max-age=31536000${over}`;
 }

@@ -6,6 +6,7 @@
   const BEHIND_MS = 8000; // the server looks every second, where it reaches its database
   const LONGEST_MS = 30000;
   const GAP_MS = 2000; // a page that comes back sooner hears what it missed
+  const HELD_MS = 1000;
   const COUNTED = 1000;
   const KEPT = 200; // rows of a tail
 
@@ -15,9 +16,16 @@
   let tries = 0;
   let heard = performance.now(); // when something last came
   let over = false;
-  let held = new Map(); // what belongs where somebody has something selected
+  let held = new Map(); // what belongs where somebody is at something
+  let later = 0; // the timer of that
+  let made = Number(document.querySelector("meta[name=now]")?.content || 0); // by the server's clock
 
   const anything = () => document.querySelector("[data-slot], [data-list]") !== null;
+
+  // What this page has of what is asked for by parts: its slots are named after them.
+  const parts = () => [...new Set(
+    [...document.querySelectorAll("[data-slot]")].map(({ dataset }) => dataset.slot.split(":")[0]),
+  )].map(encodeURIComponent).join(",");
 
   function tell(word, title) {
     if (!badge || badge.dataset.live === word) return;
@@ -33,19 +41,38 @@
     if (node.nodeType === Node.TEXT_NODE) return node.data.trim();
     if (node.nodeName === "TIME") return node.dateTime;
     const own = node instanceof Element && !node.matches("[data-slot]") ? node.className : "";
-    return own + [...node.childNodes].map(meaning).filter(Boolean).join(" ");
+    return own + (node.disabled ? "off" : "") + [...node.childNodes].map(meaning).filter(Boolean).join(" ");
   }
 
   function inUse(element) {
     const chosen = getSelection();
     const selected = chosen && !chosen.isCollapsed && chosen.rangeCount &&
       chosen.getRangeAt(0).intersectsNode(element);
-    const typing = document.activeElement?.matches("input, textarea, select") &&
-      element.contains(document.activeElement);
-    return selected || typing;
+    const at = element.contains(document.activeElement) ? document.activeElement : null;
+    const typing = at?.matches("input, textarea, select");
+    // What may be replaced as a whole is left alone while somebody is about to use it.
+    const using = "steady" in element.dataset &&
+      (at || element.matches(":hover") || element.querySelector("details[open], dialog[open]"));
+    return Boolean(selected || typing || using);
+  }
+  scheduler.inUse = inUse;
+
+  const focusable = scheduler.focusable = (element) => [...element.querySelectorAll("a, button, summary, [tabindex]")];
+
+  // The columns of a table keep their widths while its cells change, unless something is cut off.
+  function freeze(table) {
+    const heads = [...table.tHead?.rows[0]?.cells ?? []];
+    if (table.style.tableLayout || !heads[0]?.offsetWidth) return;
+    const wide = heads.map((head) => head.offsetWidth);
+    heads.forEach((head, n) => { head.style.width = `${wide[n]}px`; });
+    table.style.tableLayout = "fixed";
   }
 
-  const focusable = (element) => [...element.querySelectorAll("a, button, summary, [tabindex]")];
+  function thaw(table) {
+    table.style.tableLayout = "";
+    for (const head of table.tHead?.rows[0]?.cells ?? []) head.style.width = "";
+  }
+  addEventListener("resize", () => document.querySelectorAll("table[style]").forEach(thaw));
 
   // Put nodes in the place of what an element holds; say whether that changed anything.
   function put(element, nodes) {
@@ -53,10 +80,56 @@
     const is = [...nodes.childNodes].map(meaning).join(" ").trim();
     if (was === is) return false;
     const at = focusable(element).indexOf(document.activeElement);
-    element.replaceChildren(...nodes.cloneNode(true).childNodes);
+    const fresh = nodes.cloneNode(true);
+    for (const field of fresh.querySelectorAll("input[name=form]")) field.value = scheduler.form;
+    if ("steady" in element.dataset) return scheduler.swap(element, [...fresh.childNodes]);
+    const table = element.closest("table");
+    if (table) freeze(table);
+    element.replaceChildren(...fresh.childNodes);
+    const cell = element.closest("td");
+    if (cell && cell.scrollWidth > cell.clientWidth) thaw(table);
     if (at >= 0) (focusable(element)[at] ?? focusable(element)[0])?.focus({ preventScroll: true });
     return true;
   }
+
+  // A bar of no height with a button in it, above an element that stays where it is.
+  function bar(element, words, act) {
+    const made = scheduler.nodes('<div class="news-bar" role="status"><button type="button" class="news" data-news></button></div>').firstChild;
+    made.firstChild.textContent = words;
+    made.firstChild.addEventListener("click", act);
+    element.before(made);
+    return made;
+  }
+
+  // Put nodes in the place of what a part holds. What lies below is not to be moved: a part that
+  // becomes smaller keeps its room, and one that becomes larger waits behind a button.
+  const larger = new WeakMap(); // of a part: its bar, and what waits
+  scheduler.swap = (part, fresh) => {
+    const high = part.offsetHeight;
+    const was = [...part.childNodes];
+    part.replaceChildren(...fresh);
+    const grown = part.offsetHeight > high + 1;
+    const waits = larger.get(part);
+    if (grown) {
+      part.replaceChildren(...was);
+      if (waits) waits.fresh = fresh;
+      else {
+        larger.set(part, { fresh, bar: bar(part, part.dataset.steady || "Show what changed", () => {
+          const { fresh: last, bar: shown } = larger.get(part);
+          larger.delete(part);
+          shown.remove();
+          part.style.minHeight = "";
+          part.replaceChildren(...last);
+          focusable(part)[0]?.focus({ preventScroll: true });
+        }) });
+      }
+      return false;
+    }
+    waits?.bar.remove();
+    larger.delete(part);
+    if (part.offsetHeight < high) part.style.minHeight = `${high}px`;
+    return true;
+  };
 
   function mark(element) {
     const shown = element.closest("td") ?? element;
@@ -74,6 +147,8 @@
       if (inUse(element)) held.set(element.dataset.slot, nodes);
       else if (put(element, nodes) && !("quiet" in element.dataset)) mark(element);
     }
+    clearTimeout(later);
+    if (held.size) later = setTimeout(() => fill(new Map()), HELD_MS);
   }
 
   // Only what this page has a place for is made into nodes.
@@ -104,6 +179,8 @@
     `[data-run="${CSS.escape(id)}"], [data-slot="run:${CSS.escape(id)}:state"]`,
   )?.closest("tr, [data-run]") ?? null;
 
+  const taskRow = (list, id) => list.querySelector(`[data-task="${CSS.escape(id)}"]`);
+
   function count(list, ids, more = 0) {
     const found = news.get(list) ?? { ids: new Set(), more: 0, button: null };
     news.set(list, found);
@@ -114,10 +191,8 @@
     const many = found.ids.size + found.more;
     if (!many) return;
     if (!found.button?.isConnected) {
-      const bar = scheduler.nodes('<div class="news-bar" role="status"><button type="button" class="news" data-news></button></div>').firstChild;
-      found.button = bar.firstChild;
-      (list.closest("table")?.closest(".card") ?? list.closest("table") ?? list).before(bar);
-      found.button.addEventListener("click", () => freshen(list));
+      const whole = list.closest("table")?.closest(".card") ?? list.closest("table") ?? list;
+      found.button = bar(whole, "", () => freshen(list)).firstChild;
     }
     const said = found.ids.size < COUNTED ? many.toLocaleString("en") : `${COUNTED.toLocaleString("en")}+`;
     found.button.textContent = `${said} new`;
@@ -150,6 +225,24 @@
   // Whoever reads further down is not to be shifted.
   const atTop = (list) => list.getBoundingClientRect().top > -200;
 
+  // Whether a run stands among the rows of a list, where older ones are on another page.
+  function among(list, run) {
+    const last = [...list.querySelectorAll("[data-run]")].at(-1)?.querySelector("time");
+    return !last || !document.querySelector("nav.pages [rel=next]") ||
+      Date.parse(run.at) >= Date.parse(last.dateTime);
+  }
+
+  // Tasks that were not there when this page was made.
+  function meet(tasks) {
+    for (const list of document.querySelectorAll("[data-list=tasks]")) {
+      const { status, trigger, action, tag, words, state } = list.dataset;
+      const added = tasks.filter((task) => task.at > made && !taskRow(list, task.id) &&
+        one(status, task.status) && one(trigger, task.trigger) && one(action, task.action) &&
+        (!tag || task.tags.includes(tag)) && !words && !state);
+      count(list, added.map((task) => task.id));
+    }
+  }
+
   function take({ rows, more, cut }) {
     for (const list of document.querySelectorAll("[data-list=runs]")) {
       const added = [];
@@ -157,7 +250,7 @@
         const there = rowOf(list, run.id);
         const fresh = () => scheduler.nodes(run.markup).querySelector("tr");
         if (there) renew(there, fresh());
-        else if (run.new && fits(list, run)) added.push(run);
+        else if (run.new && fits(list, run) && among(list, run)) added.push(run);
       }
       const wide = more > 0 && list.dataset.of === undefined ? more : 0;
       if ("tail" in list.dataset && list.dataset.tail !== "paused" && atTop(list)) {
@@ -184,9 +277,13 @@
       return;
     }
     counted(list);
+    if (list.closest("table")) thaw(list.closest("table"));
+    made = Number(page.querySelector("meta[name=now]")?.content) || made;
+    const chosen = [...list.querySelectorAll("input:checked")].map(({ value }) => value);
     const rows = [...fresh.querySelectorAll("[data-run]")].filter(({ dataset }) => !rowOf(list, dataset.run));
     list.replaceChildren(...document.adoptNode(fresh).childNodes);
     rows.forEach(mark);
+    for (const box of list.querySelectorAll("input[type=checkbox]")) box.checked = chosen.includes(box.value);
     const link = list.querySelector("a");
     link?.focus({ preventScroll: true });
   }
@@ -203,6 +300,8 @@
       const ids = [...fresh[n]?.querySelectorAll("[data-slot^='run:']") ?? []]
         .map(({ dataset }) => dataset.slot.split(":")[1]);
       count(list, ids.filter((id) => !rowOf(list, id)));
+      const tasks = [...fresh[n]?.querySelectorAll("[data-task]") ?? []].map(({ dataset }) => dataset.task);
+      count(list, tasks.filter((id) => !taskRow(list, id)));
     });
   }
 
@@ -212,7 +311,7 @@
     clearTimeout(retry);
     if (source || over || document.hidden || !anything()) return;
     const away = performance.now() - heard;
-    source = new EventSource(ADDRESS);
+    source = new EventSource(`${ADDRESS}?parts=${parts()}`);
     const mine = source;
     const on = (name, act) => mine.addEventListener(name, ({ data }) => {
       heard = performance.now();
@@ -225,6 +324,7 @@
     });
     on("slots", fillMarkup);
     on("rows", take);
+    on("tasks", meet);
     on("over", ({ why, said }) => {
       close();
       over = why === "session";

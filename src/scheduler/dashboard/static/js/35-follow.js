@@ -1,9 +1,12 @@
 // Pages of what is still under way follow it: where the state in a part that is marked
-// `data-follow` changes, that part is asked for anew, and takes the place of the old one.
+// `data-follow` changes, all that are marked `data-part` are asked for anew, and take the place of
+// the old ones. A part in which someone is about to do something has to wait.
 {
   const AGAIN_MS = 300;
+  const HELD_MS = 1000;
   const watched = new MutationObserver(() => later());
-  let waiting = null;
+  let waiting = 0;
+  let holding = 0;
 
   function watch() {
     watched.disconnect();
@@ -17,23 +20,36 @@
     waiting = setTimeout(renew, AGAIN_MS);
   }
 
-  // A part in which someone is writing stays as it is.
-  const busy = (part) => part.contains(document.activeElement)
-    && document.activeElement.matches("input, textarea, select");
-
   async function renew() {
     const made = await scheduler.page();
-    if (!made) return;
+    if (made) take(made);
+  }
+
+  function take(made) {
+    let held = false;
     for (const part of document.querySelectorAll("[data-part]")) {
       const fresh = made.querySelector(`[data-part="${CSS.escape(part.dataset.part)}"]`);
-      if (!fresh || busy(part)) continue;
+      if (!fresh) continue;
+      if (scheduler.inUse(part)) {
+        held = true;
+        continue;
+      }
+      fresh.remove(); // the others may be taken later
+      if ("steady" in part.dataset) {
+        scheduler.swap(part, [...fresh.childNodes]);
+        continue;
+      }
       const open = [...part.querySelectorAll("details")].map((each) => each.open);
+      const at = scheduler.focusable(part).indexOf(document.activeElement);
       part.replaceWith(fresh);
       [...fresh.querySelectorAll("details")].forEach((each, n) => {
         if (open[n]) each.open = true;
       });
+      if (at >= 0) scheduler.focusable(fresh)[at]?.focus({ preventScroll: true });
     }
     watch();
+    clearTimeout(holding);
+    if (held) holding = setTimeout(() => take(made), HELD_MS);
   }
 
   watch();

@@ -8,7 +8,8 @@
     const fields = new URLSearchParams(new FormData(editor));
     fields.set("part", "1");
     const answer = await scheduler.send(address, fields, { signal });
-    if (answer.redirected) location.reload(); // the session is over
+    if (answer.redirected) // the session is over: what was typed stays here
+      scheduler.toast("You are signed out. What you typed stays: saving leads to the sign-in, and back.");
     return answer.redirected ? null : { ok: answer.ok, part: scheduler.nodes(await answer.text()) };
   };
 
@@ -107,12 +108,5 @@
       else return;
       event.preventDefault();
     });
-    // Times of a new task are meant where its writer is.
-    const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
-    const field = editor.elements.namedItem("times_in");
-    const times = [...editor.querySelectorAll("[type=datetime-local]")];
-    const known = document.querySelector(`#zones option[value="${CSS.escape(zone ?? "")}"]`);
-    if (!editor.elements.namedItem("task") && field.value === "UTC" && known)
-      if (times.every((each) => !each.value)) field.value = zone;
   }
 }
