@@ -25,8 +25,8 @@ run: install ## Start everything on 127.0.0.1:8080
 	@exec $(BIN)/scheduler serve
 
 test: .venv/developed browser ## Run all tests
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not alone"
-	$(BIN)/python -m pytest -m "alone"
+	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "not alone"; beside=$$?; \
+	$(BIN)/python -m pytest -m "alone" && exit $$beside
 
 browser: # Debian's Chromium, where root may install it; elsewhere the tests that need one are skipped
 	@for name in chromium chromium-browser google-chrome google-chrome-stable; do \

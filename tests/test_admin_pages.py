@@ -3,6 +3,7 @@
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from urllib.parse import parse_qsl
 
 import httpx
 import pytest
@@ -40,8 +41,9 @@ async def ruled(run_app: RunApp) -> AsyncIterator[App]:
 
 async def send(client: httpx.AsyncClient, path: str, **fields: str) -> httpx.Response:
     """Send a form of the admin's session."""
-    form = field((await client.get(HOME)).text, "form")
-    return await client.post(f"{HOME}{path}", data={"form": form, **fields})
+    text = (await client.get(HOME)).text
+    sent = {name: field(text, name) for name in ("form", "once")}
+    return await client.post(f"{HOME}{path}", data={**sent, **fields})
 
 
 def secret(answer: httpx.Response, name: str) -> str:
@@ -173,6 +175,10 @@ async def test_a_service_is_created_and_its_secrets_are_shown_once(ruled: App):
         assert made.status_code == 200 and made.headers["Cache-Control"] == "no-store"
         token, signing = secret(made, "Token"), secret(made, "Signing secret")
         assert signing.startswith("whsec_")
+        sent = dict(parse_qsl(made.request.content.decode()))
+        again = await client.post(f"{HOME}/services", data=sent)
+        assert (secret(again, "Token"), secret(again, "Signing secret")) == (token, signing)
+        assert (await send(client, "/services", name="carol")).status_code == 409
         at = re.search(rf'href="({HOME}/services/[^"]+)"', made.text)[1]
         assert token not in at
         for path in (HOME, at):
@@ -225,7 +231,14 @@ async def test_a_token_is_rotated_and_the_form_sent_twice_revokes_none(ruled: Ap
         assert again.status_code == 409 and "meanwhile" in again.text
         for token in (TOKENS["alice"], secret(made, "Token")):
             assert (await enter(alice, "alice", token)).status_code == 303
-        signing = secret(await send(client, f"{at}/rotate", what="signing"), "Signing secret")
+        text = (await client.get(f"{HOME}{at}")).text
+        sent = {name: field(text, name) for name in ("form", "once", "seen")}
+        both = [
+            await client.post(f"{HOME}{at}/rotate", data={**sent, "what": "signing"})
+            for _ in range(2)
+        ]
+        signing = secret(both[0], "Signing secret")
+        assert secret(both[1], "Signing secret") == signing
         assert signing not in (await client.get(f"{HOME}{at}")).text
 
 

@@ -1,5 +1,6 @@
 """The form of a task: what it saves, what it says is wrong, and what it shows before."""
 
+import asyncio
 import html
 import re
 from typing import Any
@@ -373,3 +374,11 @@ async def test_a_form_takes_five_statements_at_most(alice, visitor, app: App):
         with statements(app) as seen:
             assert (await visitor.get(path)).status_code == 200
         assert 1 < len(seen) <= 5, (path, seen)
+
+
+async def test_a_form_that_is_sent_twice_makes_one_task(forms, visitor, alice):
+    sent = {**await forms.opened(), "name": "n", "url": "http://127.0.0.1:9/", "frequency": "5"}
+    first, second = await asyncio.gather(forms.sent(sent), forms.sent(sent))
+    assert first.status_code == second.status_code == 303
+    assert first.headers["Location"] == second.headers["Location"]
+    assert len((await alice.get("/tasks")).json()) == 1

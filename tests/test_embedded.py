@@ -503,6 +503,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(bare: Path) -> None:
 # Killing.
 
 
+@pytest.mark.alone
 def test_a_killed_scheduler_leaves_a_server_that_the_next_one_adopts(
     base: Path, start: Start
 ) -> None:

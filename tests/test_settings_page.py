@@ -1,5 +1,6 @@
 """The settings page: tokens, sessions and the signing secret of one service."""
 
+import asyncio
 import re
 
 import httpx
@@ -13,8 +14,9 @@ HOME = "/dashboard/settings"
 
 async def send(client: httpx.AsyncClient, act: str, **fields: str) -> httpx.Response:
     """Send a form of the page."""
-    form = field((await client.get(HOME)).text, "form")
-    return await client.post(f"{HOME}/{act}", data={"form": form, **fields})
+    text = (await client.get(HOME)).text
+    sent = {name: field(text, name) for name in ("form", "once", "seen")}
+    return await client.post(f"{HOME}/{act}", data={**sent, **fields})
 
 
 def secret(answer: httpx.Response, name: str) -> str:
@@ -65,6 +67,23 @@ async def test_a_new_signing_secret_is_shown_once(app: App, conn):
         made = secret(await send(alice, "signing"), "Signing secret")
         assert made.startswith("whsec_") and made not in (await alice.get(HOME)).text
     assert before != await conn.fetchval("SELECT signing_secret FROM service WHERE name = 'alice'")
+
+
+async def test_a_form_that_is_sent_twice_makes_one_secret_and_shows_it_both_times(app: App, conn):
+    async with signed_in(app) as alice:
+        text = (await alice.get(HOME)).text
+        sent = {name: field(text, name) for name in ("form", "once", "seen", "newest")}
+        for act, name in (("signing", "Signing secret"), ("rotate", "Token")):
+            both = await asyncio.gather(*(alice.post(f"{HOME}/{act}", data=sent) for _ in "ab"))
+            assert len({secret(each, name) for each in both}) == 1
+        assert await conn.fetchval("SELECT count(*) FROM token") == 3
+        token = secret(await alice.post(f"{HOME}/rotate", data=sent), "Token")
+        assert (await enter(alice, "alice", token)).status_code == 303
+        first = secret(await send(alice, "signing"), "Signing secret")
+        assert first != secret(await send(alice, "signing"), "Signing secret")
+        late = await send(alice, "signing", seen=sent["seen"])
+        assert late.status_code == 409 and "meanwhile" in late.text
+        assert (await send(alice, "signing", once="")).status_code == 400
 
 
 async def test_the_only_token_is_not_revoked_and_another_ends_its_sessions(app: App):

@@ -27,7 +27,7 @@ from scheduler import config, db, tokens
 from scheduler.db import Conn, metadata
 from scheduler.errors import Conflict, NotFound, StartupError, Unauthorized, ValidationFailed
 from scheduler.sealing import SIGNING, Vault
-from scheduler.service import Created, Quotas, Service
+from scheduler.service import Created, Quotas, Service, Token
 
 SERVICE = Table(
     "service",
@@ -104,13 +104,14 @@ async def create(
     token: str | None = None,
     quotas: Quotas | None = None,
     vault: Vault | None = None,
+    secret: bytes | None = None,
 ) -> Created:
-    """Create a service; `vault` seals its signing secret.
+    """Create a service; `vault` seals its signing secret, a random one unless it is given.
 
     Raises ValidationFailed for a bad name, Conflict for one that is taken.
     """
     check_name(name)
-    key, secret = uuid.uuid4(), secrets.token_bytes(SECRET_BYTES)
+    key, secret = uuid.uuid4(), secret or secrets.token_bytes(SECRET_BYTES)
     values = {"id": key, "name": name, "allow_commands": allow_commands}
     values |= msgspec.structs.asdict(quotas or Quotas())
     stored = (vault or Vault()).seal_bytes(secret, key, SIGNING)
@@ -297,6 +298,24 @@ SELECT t.id AS token_id, s.id, s.name, s.allow_commands, s.created_at, s.updated
 FROM token t JOIN service s ON s.id = t.service_id
 WHERE t.hash = :hash AND t.revoked_at IS NULL AND (s.id = :id OR s.name = :name)
 """)
+
+
+CREDENTIALS = text("""
+SELECT s.signing_secret, t.id, t.created_at, t.last_used_at, t.revoked_at
+FROM service s LEFT JOIN token t ON t.service_id = s.id
+WHERE s.id = :service_id ORDER BY t.created_at DESC, t.id
+""")
+
+
+async def credentials(conn: Conn, service_id: UUID) -> tuple[list[Token], bytes]:
+    """Return a service's tokens, the newest first, and its signing secret as it is stored.
+
+    Raises NotFound.
+    """
+    rows = (await conn.execute(CREDENTIALS, {"service_id": service_id})).all()
+    if not rows:
+        raise NotFound(f"there is no service {service_id}")
+    return [Token(*row[1:]) for row in rows if row.id is not None], rows[0].signing_secret
 
 
 async def check(conn: Conn, id_or_name: str, hashed: bytes) -> tuple[Service, UUID] | None:

@@ -34,6 +34,31 @@ def shown_secret(secret: bytes) -> str:
     return "whsec_" + base64.b64encode(secret).decode()
 
 
+def present(vault: Vault, service_id: UUID, raw: bytes) -> bytes:
+    """Return a signing secret, by what is stored of it: where it does not open, just that."""
+    try:
+        return vault.open_bytes(raw, service_id, SIGNING)
+    except SealError:
+        return raw
+
+
+async def make_secret(
+    conn: Conn,
+    vault: Vault,
+    service_id: UUID,
+    by: By,
+    secret: bytes,
+    check: Callable[[bytes], None],
+) -> None:
+    """Give a service this signing secret, once; `check` is asked about the one that goes."""
+    await services.lock(conn, service_id)
+    raw = (await stored(conn, [service_id]))[service_id]
+    before = present(vault, service_id, raw)
+    if before != secret:
+        check(before)
+        await _set(conn, vault, service_id, secret, by, None)
+
+
 async def rotate_secret(
     conn: Conn, vault: Vault, service_id: UUID, by: By, why: str | None = None
 ) -> bytes:
@@ -42,12 +67,18 @@ async def rotate_secret(
     Who did is told, and `why` where it is not just that someone asked for it.
     """
     secret = secrets.token_bytes(services.SECRET_BYTES)
+    await _set(conn, vault, service_id, secret, by, why)
+    return secret
+
+
+async def _set(
+    conn: Conn, vault: Vault, service_id: UUID, secret: bytes, by: By, why: str | None
+) -> None:
     stored = vault.seal_bytes(secret, service_id, SIGNING)
     await conn.execute(SET, {"service_id": service_id, "secret": stored})
     verb = "signing secret rotated"
     entry = Entry(kind="service", ref=str(service_id), verb=verb, reason=why)
     await audit.write(conn, service_id, by, [entry], utc(await clock.database_ms(conn)))
-    return secret
 
 
 async def stored(conn: Conn, service_ids: Collection[UUID]) -> dict[UUID, bytes]:

@@ -53,6 +53,7 @@ TOKENS = text("""
 SELECT id, created_at, last_used_at, revoked_at FROM token WHERE service_id = :service_id
 ORDER BY created_at DESC, id
 """)
+MADE = text("SELECT id, revoked_at FROM token WHERE service_id = :service_id AND hash = :hash")
 REVOKE = text("""
 UPDATE token SET revoked_at = now()
 WHERE service_id = :service_id AND id = ANY(:ids) AND revoked_at IS NULL
@@ -71,6 +72,8 @@ class Rotated(msgspec.Struct, frozen=True):
 
     issued: Issued
     revoked: list[UUID]
+    made: bool = True
+    """False where it was there already."""
 
 
 def digest(token: str) -> bytes:
@@ -83,12 +86,18 @@ async def of_service(conn: Conn, service_id: UUID) -> list[Token]:
     return [Token(*row) for row in await conn.execute(TOKENS, {"service_id": service_id})]
 
 
-async def rotate(conn: Conn, service_id: UUID, newest: UUID | None = None) -> Rotated:
+async def rotate(
+    conn: Conn, service_id: UUID, newest: UUID | None = None, token: str | None = None
+) -> Rotated:
     """Make a new token beside the newest live one; an older live one is revoked.
 
-    The service is locked. Raises Conflict where the `newest` is not the newest one any more: who
-    asked twice would revoke a token that is in use.
+    A `token` that is given and was made before is returned again. The service is locked. Raises
+    Conflict where the `newest` is not the newest one any more: who asked twice would revoke a
+    token that is in use.
     """
+    before = None if token is None else await _made_before(conn, service_id, token)
+    if before is not None:
+        return Rotated(before, [], made=False)
     there = await of_service(conn, service_id)
     live = [token.id for token in there if token.revoked_at is None]
     if newest is not None and live[:1] != [newest]:
@@ -97,7 +106,15 @@ async def rotate(conn: Conn, service_id: UUID, newest: UUID | None = None) -> Ro
     old = (live[1:] + revoked)[REVOKED_KEPT:]
     await conn.execute(REVOKE, {"service_id": service_id, "ids": live[1:]})
     await conn.execute(FORGET_TOKENS, {"service_id": service_id, "ids": old})
-    return Rotated(await issue(conn, service_id), live[1:])
+    return Rotated(await issue(conn, service_id, token), live[1:])
+
+
+async def _made_before(conn: Conn, service_id: UUID, token: str) -> Issued | None:
+    values = {"service_id": service_id, "hash": digest(token)}
+    row = (await conn.execute(MADE, values)).one_or_none()
+    if row is not None and row.revoked_at is not None:
+        raise Conflict("this form made a token before, and that was revoked; look at the list")
+    return None if row is None else Issued(row.id, token)
 
 
 async def issue(conn: Conn, service_id: UUID, token: str | None = None) -> Issued:

@@ -26,7 +26,7 @@ from scheduler.installation import Pause
 from scheduler.processes import model as processes
 from scheduler.sealing import SIGNING, SealError, Vault
 from scheduler.service import By, Created, Quotas, Service
-from scheduler.signing import rotate_secret, shown_secret, stored
+from scheduler.signing import make_secret, rotate_secret, shown_secret, stored
 from scheduler.specs import model as specs
 from scheduler.specs import responses
 
@@ -36,8 +36,17 @@ ROOMS = (processes.remove_service, specs.remove_service, responses.remove_servic
 """What deletes a service's rows in the tables of the rooms."""
 
 
-async def create(database: Database, by: By, fields: ServiceFields) -> ShownService:
-    """Create a service. Raises ValidationFailed and Conflict."""
+async def create(
+    database: Database,
+    by: By,
+    fields: ServiceFields,
+    token: str | None = None,
+    secret: bytes | None = None,
+) -> ShownService:
+    """Create a service, with random secrets unless they are given.
+
+    Raises ValidationFailed and Conflict.
+    """
     if fields.name is UNSET:
         raise ValidationFailed.of("name", "is needed: 1 to 200 printable characters")
     async with database.api.begin() as conn:
@@ -46,7 +55,9 @@ async def create(database: Database, by: By, fields: ServiceFields) -> ShownServ
             fields.name,
             allow_commands=fields.allow_commands is True,
             quotas=Quotas(**fields.quotas()),
+            token=token,
             vault=database.vault,
+            secret=secret,
         )
         await told.tell_made(conn, by, made)
     return shown_created(made)
@@ -118,9 +129,15 @@ async def update(
 
 @db.again
 async def rotate(
-    database: Database, by: By, ref: str, *, signing: bool, newest: UUID | None = None
+    database: Database,
+    by: By,
+    ref: str,
+    *,
+    signing: bool,
+    newest: UUID | None = None,
+    token: str | None = None,
 ) -> ShownService:
-    """Make a new token, or a new signing secret, and show it once.
+    """Make a new token, or a new signing secret, and show it once; a `token` that is given, once.
 
     Raises NotFound; Conflict where the `newest` token is not the newest one any more.
     """
@@ -132,13 +149,29 @@ async def rotate(
             face.signing_secret = shown_secret(secret)
         else:
             await services.lock(conn, service.id)
-            rotated = await tokens.rotate(conn, service.id, newest)
+            rotated = await tokens.rotate(conn, service.id, newest, token)
             issued = rotated.issued
             entries = [told.token(each, "revoked") for each in rotated.revoked]
-            entries.append(told.token(issued.id, "made"))
+            entries += [told.token(issued.id, "made")] if rotated.made else []
             face.token, face.token_id = issued.token, str(issued.id)
             await told.tell(conn, service.id, by, entries)
             face.tokens = shown_tokens(await tokens.of_service(conn, service.id))
+    return face
+
+
+@db.again
+async def make_signing(
+    database: Database, by: By, ref: str, secret: bytes, check: Callable[[bytes], None]
+) -> ShownService:
+    """Give a service this signing secret, once, and show it.
+
+    `check` is asked about the one before, and raises where it is not to go. Raises NotFound.
+    """
+    async with database.api.begin() as conn:
+        service = await services.get(conn, ref)
+        await make_secret(conn, database.vault, service.id, by, secret, check)
+        face = shown(service)
+        face.signing_secret = shown_secret(secret)
     return face
 
 

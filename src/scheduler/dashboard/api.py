@@ -12,7 +12,7 @@ from scheduler.dashboard.admin import admin, admin_door
 from scheduler.dashboard.admin.admin_door import AdminWanted
 from scheduler.dashboard.apis import apis, registering, trying
 from scheduler.dashboard.calendars import calendars
-from scheduler.dashboard.door import Stranger, Visitor
+from scheduler.dashboard.door import OnlyShown, Stale, Stranger, Visitor
 from scheduler.dashboard.editor import editor
 from scheduler.dashboard.editor.trials import Trials
 from scheduler.dashboard.live import Contributor, Hub, watch_live
@@ -70,6 +70,18 @@ def _operations(state: State) -> OperationPerformer:
     return found
 
 
+def _kept(name: str, make: Callable[[], Any]) -> Provide:
+    """Return what provides a thing that the process keeps from its start to its stop."""
+
+    def kept(request: AnyRequest) -> Any:
+        state = request.app.state
+        if name not in state:
+            state[name] = make()
+        return state[name]
+
+    return Provide(kept, sync_to_thread=False)
+
+
 def _answering(explained: Explained) -> Callable[[AnyRequest, Exception], Response[Any]]:
     """Return what answers an error with a page."""
 
@@ -125,8 +137,6 @@ HANDLERS: list[Any] = [
 
 def router(explained: Explained) -> Router:
     """Return the pages; what goes wrong on them is a page, too."""
-    failures, trials, exports = Tries(), Trials(), Exports()
-    hub = Hub(CONTRIBUTORS)
     return Router(
         "/",
         route_handlers=HANDLERS,
@@ -135,13 +145,15 @@ def router(explained: Explained) -> Router:
             "admin": Provide(admin_door.admin),
             "engine": Provide(_engine, sync_to_thread=False),
             "operations": Provide(_operations, sync_to_thread=False),
-            "failures": Provide(lambda: failures, sync_to_thread=False),
-            "exports": Provide(lambda: exports, sync_to_thread=False),
-            "trials": Provide(lambda: trials, sync_to_thread=False),
-            "hub": Provide(lambda: hub, sync_to_thread=False),
+            "failures": _kept("failures", Tries),
+            "exports": _kept("exports", Exports),
+            "trials": _kept("trials", Trials),
+            "hub": _kept("hub", lambda: Hub(CONTRIBUTORS)),
         },
         exception_handlers={
             Stranger: door.turn_away,
+            Stale: door.show_again,
+            OnlyShown: door.lead_back,
             AdminWanted: admin_door.turn_away,
             Exception: _answering(explained),
         },

@@ -9,7 +9,7 @@ import msgspec
 from litestar import Request
 from litestar.datastructures import State
 
-from scheduler.dashboard import door
+from scheduler.dashboard import carried, door
 from scheduler.dashboard.door import Visitor
 from scheduler.errors import InvalidRequest
 
@@ -30,13 +30,21 @@ class Posted(msgspec.Struct, frozen=True):
         found = self.fields.get(name)
         return found[-1] if found else ""
 
+    @property
+    def again(self) -> bool:
+        """Say whether the form is only to be shown."""
+        return carried.AGAIN in self.fields
+
     def all(self, name: str) -> list[str]:
         """Return all values of a field, in their order."""
         return self.fields.get(name, [])
 
 
 async def posted(request: Request[Any, Any, Any], state: State, of: Visitor) -> Posted:
-    """Return the fields of a form of this session. Raises Forbidden and InvalidRequest."""
+    """Return the fields of a form of this session; it may be one that is only to be shown.
+
+    Raises Forbidden and InvalidRequest.
+    """
     body = await request.body()
     try:
         text = body.decode("ascii")
@@ -47,7 +55,8 @@ async def posted(request: Request[Any, Any, Any], state: State, of: Visitor) -> 
     for name, value in pairs:
         fields[name].append(value)
     made = Posted(fields)
-    door.check(request, state, of, {"form": made.one("form")})
+    sent = {name: made.one(name) for name in fields}
+    await door.check(request, state, of, sent, again=True)
     return made
 
 

@@ -4,7 +4,6 @@ A handler that reads one lifts the limit that holds for all other forms (`reques
 """
 
 import asyncio
-import hmac
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -12,9 +11,9 @@ from litestar import Request
 from litestar.datastructures import State, UploadFile
 from litestar.exceptions import HTTPException, SerializationException
 
-from scheduler.dashboard import caller
-from scheduler.dashboard.door import STALE, Visitor
-from scheduler.errors import Forbidden, InvalidRequest, PayloadTooLarge
+from scheduler.dashboard import carried, door
+from scheduler.dashboard.door import Visitor
+from scheduler.errors import InvalidRequest, PayloadTooLarge
 
 FIELDS_MOST = 1000
 LONG = 64 << 10
@@ -36,13 +35,22 @@ class Sent:
         found = self.all(name)
         return found[-1] if found else ""
 
+    @property
+    def again(self) -> bool:
+        """Say whether the form is only to be shown."""
+        return bool(self.one(carried.AGAIN))
+
     def all(self, name: str) -> list[str]:
         """Return the values of a field, in their order."""
         return [value for key, value in self._pairs if key == name]
 
 
-async def own(request: AnyRequest, state: State, of: Visitor, most: int, limit: str) -> Sent:
+async def own(
+    request: AnyRequest, state: State, of: Visitor, most: int, limit: str, *, again: bool = False
+) -> Sent:
     """Return a form of this session, of at most so many bytes; `limit` names the setting.
+
+    One that is only to be shown, where the caller looks for that: it has `again`.
 
     Raises Forbidden for one from elsewhere, PayloadTooLarge and InvalidRequest.
     """
@@ -53,9 +61,8 @@ async def own(request: AnyRequest, state: State, of: Visitor, most: int, limit: 
         raise PayloadTooLarge(f"the form has more than {most} bytes ({limit})")
     kind = request.content_type[0]
     sent = await (_multipart(request) if kind == "multipart/form-data" else _plain(request))
-    ours = hmac.compare_digest(sent.one("form").encode(), of.form.encode())
-    if not ours or not caller.own_form(request, state.settings):
-        raise Forbidden(STALE)
+    fields = {name: sent.one(name) for name in ("form", carried.AGAIN, carried.BEFORE)}
+    await door.check(request, state, of, {k: v for k, v in fields.items() if v}, again=again)
     return sent
 
 

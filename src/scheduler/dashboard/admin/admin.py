@@ -9,10 +9,10 @@ from litestar.datastructures import State
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
-from scheduler import asked, config, installation, services, tokens, usage
+from scheduler import asked, config, installation, services, signing, tokens, usage
 from scheduler.admin import acts
 from scheduler.admin.model import QUOTAS, ServiceFields
-from scheduler.dashboard import door, page
+from scheduler.dashboard import door, once, page, rotating
 from scheduler.dashboard.admin import admin_door
 from scheduler.dashboard.admin.admin_door import Admin
 from scheduler.engine import Engine
@@ -69,6 +69,7 @@ async def _list(
         said=SAID.get(request.query_params.get("done", ""), ""),
         wrong=_wrong(refused),
         sent=sent or {},
+        mark=once.mark(),
         before=f"{HOME}?page={number - 1}" if number else None,
         after=f"{HOME}?page={number + 1}" if len(found) > COUNT else None,
     )
@@ -101,18 +102,34 @@ async def create_service(
     """Create a service; its secrets are in this answer, and nowhere else."""
     sent = await door.own_form(request, state, admin)
     try:
-        made = await acts.create(engine.database, BY, _fields(sent))
+        name, service_id, token, secret = await _created(engine, admin, sent)
     except (ValidationFailed, Conflict) as e:
         return await _list(request, admin, engine, e, sent)
     return page.answer(
         "secret.html",
         parent="admin_base.html",
         admin=admin,
-        title=f"{made.name} is there",
-        token=made.token or None,
-        signing_secret=made.signing_secret or None,
-        back=f"{HOME}/services/{made.service_id}",
+        title=f"{name} is there",
+        token=token,
+        signing_secret=signing.shown_secret(secret),
+        back=f"{HOME}/services/{service_id}",
     )
+
+
+async def _created(engine: Engine, admin: Admin, sent: Sent) -> tuple[str, str, str, bytes]:
+    """Create a service, once; return its name and id, its token and its signing secret."""
+    fields = _fields(sent)
+    token = rotating.token_of(once.made(admin, sent, f"token of {fields.name}, new"))
+    secret = once.made(admin, sent, f"signing secret of {fields.name}, new")
+    try:
+        made = await acts.create(engine.database, BY, fields, token, secret)
+    except Conflict:
+        async with engine.database.api.connect() as conn:
+            found = await services.check(conn, str(fields.name), tokens.digest(token))
+        if found is None:
+            raise
+        return found[0].name, str(found[0].id), token, secret
+    return made.name, made.service_id, token, secret
 
 
 def _fields(sent: Sent) -> ServiceFields:
@@ -146,6 +163,8 @@ class Seen(msgspec.Struct, frozen=True):
     service: Service
     tokens: list[Token]
     used: usage.Used
+    secret: bytes
+    """What signs its calls."""
 
 
 @get(f"{HOME}/services/{{ref:str}}", include_in_schema=False)
@@ -173,6 +192,8 @@ async def _service(
         now=now,
         at=f"{HOME}/services/{seen.service.id}",
         seen=seen,
+        mark=once.mark(),
+        present=once.seen(admin, seen.secret),
         counted=usage.COUNT_MOST,
         said=SAID.get(request.query_params.get("done", ""), ""),
         refused=refused.message if refused is not None and sent is None else "",
@@ -184,9 +205,10 @@ async def _service(
 async def _seen(ref: str, engine: Engine, now: int) -> Seen:
     async with engine.database.api.connect() as conn:
         service = _limited(await services.get(conn, ref), engine.settings.quotas)
-        there = await tokens.of_service(conn, service.id)
+        there, raw = await services.credentials(conn, service.id)
         used = await usage.of_services(conn, [service], now)
-    return Seen(service, there, used[service.id])
+    secret = signing.present(engine.database.vault, service.id, raw)
+    return Seen(service, there, used[service.id], secret)
 
 
 def _values(of: Service) -> Sent:
@@ -216,9 +238,9 @@ async def rotate_service(
 ) -> Response[Any]:
     """Make a new token, or signing secret; it is in this answer, and nowhere else."""
     sent = await door.own_form(request, state, admin)
-    signing, newest = sent.get("what") == "signing", services.as_id(sent.get("newest", ""))
+    signs = sent.get("what") == "signing"
     try:
-        face = await acts.rotate(engine.database, BY, ref, signing=signing, newest=newest)
+        face = await rotating.rotated(engine, admin, BY, ref, sent, signs=signs)
     except Conflict as e:
         return await _service(ref, request, admin, engine, e)
     state.gate.forget(UUID(face.service_id))
@@ -226,7 +248,7 @@ async def rotate_service(
         "secret.html",
         parent="admin_base.html",
         admin=admin,
-        title=f"A new {'signing secret' if signing else 'token'} of {face.name}",
+        title=f"A new {'signing secret' if signs else 'token'} of {face.name}",
         token=face.token or None,
         signing_secret=face.signing_secret or None,
         back=f"{HOME}/services/{face.service_id}",

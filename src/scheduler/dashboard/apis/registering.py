@@ -14,10 +14,8 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath
 from msgspec import UNSET
 
-from scheduler import (
-    dependents,
-)
-from scheduler.dashboard import page, sent
+from scheduler import dependents
+from scheduler.dashboard import door, page, sent
 from scheduler.dashboard.apis.apis import CALLERS, found_spec
 from scheduler.dashboard.door import Visitor
 from scheduler.dashboard.sent import Sent
@@ -119,7 +117,7 @@ def _fields(typed: Typed, form: Sent) -> SpecFields:
 
 async def _read(request: AnyRequest, state: State, visitor: Visitor, engine: Engine) -> Sent:
     most = engine.settings.specs.max_bytes * GROWTH + BESIDE
-    return await sent.own(request, state, visitor, most, "specs.max_bytes")
+    return await sent.own(request, state, visitor, most, "specs.max_bytes", again=True)
 
 
 @post("/dashboard/apis/new", status_code=200, include_in_schema=False, request_max_body_size=None)
@@ -129,6 +127,8 @@ async def register_api(
     """Register a document; then its page, where it is seen getting on."""
     form = await _read(request, state, visitor, engine)
     typed = _typed(form)
+    if form.again:
+        return _form(door.told(visitor), engine, typed)
     try:
         fields = _fields(typed, form)
         trace_id = await api.register(engine, state.rooms.aides, visitor.service, fields)
@@ -158,6 +158,8 @@ async def change_api(
     """Change a spec; without another document it goes on with the one it has."""
     form = await _read(request, state, visitor, engine)
     typed = _typed(form)
+    if form.again:
+        return _form(door.told(visitor), engine, typed, trace_id=trace_id)
     try:
         fields = _fields(typed, form)
         await api.change(engine, state.rooms.aides, visitor.service, trace_id, fields)

@@ -13,7 +13,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath
 
 from scheduler.actions import Operation
-from scheduler.dashboard import page, sent
+from scheduler.dashboard import door, page, sent
 from scheduler.dashboard.apis.apis import found_spec
 from scheduler.dashboard.door import Visitor
 from scheduler.dashboard.sent import Sent
@@ -143,10 +143,12 @@ async def try_operation(
     """Make a process of the form; then its page, where its answer appears."""
     most = engine.settings.processes.body_max_bytes
     form = await sent.own(
-        request, state, visitor, most * GROWTH + BESIDE, "processes.body_max_bytes"
+        request, state, visitor, most * GROWTH + BESIDE, "processes.body_max_bytes", again=True
     )
     found = await _operated(request, trace_id, visitor, engine, operations)
     typed = _typed(form, found.form)
+    if form.again:
+        return await _page(door.told(visitor), found, typed)
     try:
         made = body_of(found, typed)
         await _check(engine, visitor, found, operations, made)

@@ -10,7 +10,7 @@ from litestar.params import FromPath
 
 from scheduler import audit, dependents, exclusions
 from scheduler.calendars import acts, model
-from scheduler.dashboard import caller, door, page
+from scheduler.dashboard import caller, carried, door, page
 from scheduler.dashboard.calendars import calendar_effect, calendar_form, calendar_year
 from scheduler.dashboard.calendars.calendar_form import Sent
 from scheduler.dashboard.door import Visitor
@@ -99,6 +99,8 @@ async def create_calendar(
     sent: Sent = {}
     try:
         sent = await _sent(request, state, visitor)
+        if carried.AGAIN in sent:
+            return await _form(door.told(visitor), engine, None, sent)
         made = await acts.create(engine, visitor.service, calendar_form.read(sent, new=True))
     except (ValidationFailed, Conflict) as e:
         return await _form(visitor, engine, None, sent, e)
@@ -107,7 +109,7 @@ async def create_calendar(
 
 async def _sent(request: AnyRequest, state: State, visitor: Visitor) -> Sent:
     sent = await calendar_form.sent(request)
-    door.check(request, state, visitor, sent)
+    await door.check(request, state, visitor, sent, again=True)
     return sent
 
 
@@ -161,6 +163,8 @@ async def change_calendar(
     service_id, sent, events = visitor.service.id, Sent(), 0
     try:
         sent = await _sent(request, state, visitor)
+        if carried.AGAIN in sent:
+            return await _form(door.told(visitor), engine, name, sent)
         fields = calendar_form.read(sent, new=False)
         if "preview" in sent:
             return await _previewed(visitor, engine, name, sent, fields)

@@ -12,7 +12,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath
 
 from scheduler import task
-from scheduler.dashboard import page, posted, typed
+from scheduler.dashboard import door, once, page, posted, typed
 from scheduler.dashboard.door import Visitor
 from scheduler.dashboard.editor import curl, fields, filling, previewing, sheet
 from scheduler.dashboard.editor.copies import show_copies
@@ -108,12 +108,28 @@ async def send_new(
     made = _sheet(sent, typed.readers_zone(request))
     if not await _reshaped(made, sent):
         try:
-            read = model.read_fields(msgspec.json.encode(await _body(engine, visitor, made)))
-            done = await written.created(engine, visitor.service, read)
-            return page.leading(f"/dashboard/tasks/{quote(done.of.id, safe='')}?done=created")
+            return await _created(engine, visitor, made, sent.one(once.FIELD))
         except UserError as e:
             return await _refused(engine, visitor, made, e)
     return await sheet.answer(engine, visitor, made)
+
+
+async def _created(engine: Engine, visitor: Visitor, made: Sheet, mark: str) -> Response[Any]:
+    """Create the task of a form; where no id was typed, one however often the form is sent."""
+    body = await _body(engine, visitor, made)
+    marked = bool(mark) and "id" not in body
+    if marked:  # with other fields, on the page that the browser went back to, it is another
+        what = f"task {msgspec.json.encode(body).decode()}"
+        body["id"] = str(once.identity(visitor, {once.FIELD: mark}, what))
+    read = model.read_fields(msgspec.json.encode(body))
+    try:
+        task_id = (await written.created(engine, visitor.service, read)).of.id
+    except Conflict:
+        task_id = body.get("id", "")
+        async with engine.database.api.connect() as conn:
+            if not marked or await task.find(conn, visitor.service.id, task_id) is None:
+                raise
+    return page.leading(f"/dashboard/tasks/{quote(task_id, safe='')}?done=created")
 
 
 @post(
@@ -235,6 +251,9 @@ def _take(draft: Draft, stored: Draft, name: str) -> None:
 async def _reshaped(made: Sheet, sent: Posted) -> bool:
     """Do what a button asks of the form itself; False where it is to be saved."""
     asked, draft = sent.one("do"), made.draft
+    if sent.again:
+        made.notes.append(door.SHOWN)
+        return True
     dropped = DROP.fullmatch(asked)
     if asked == "add-header":
         draft.headers.append(Row())
@@ -303,6 +322,8 @@ async def preview_form(
     """Return when the task of a form would be due: a part of the page, or all of it."""
     sent = await posted.posted(request, state, visitor)
     made = await _unsaved(engine, visitor, sent, typed.readers_zone(request))
+    if await _reshaped(made, sent):
+        return await sheet.answer(engine, visitor, made)
     await _preview(engine, visitor, made)
     if sent.one("part"):
         return page.answer("editor_preview.html", sheet=made, now=engine.clock.now_ms())
@@ -322,6 +343,8 @@ async def try_form(
     """Make the call that a form describes, once, and show what came of it."""
     sent = await posted.posted(request, state, visitor)
     made = await _unsaved(engine, visitor, sent, typed.readers_zone(request))
+    if await _reshaped(made, sent):
+        return await sheet.answer(engine, visitor, made)
     status = 200
     try:
         made.trial = await tried(

@@ -11,7 +11,7 @@ from litestar import Response
 
 from scheduler import definition, exclusions
 from scheduler.actions.http import Method
-from scheduler.dashboard import page, typed
+from scheduler.dashboard import once, page, typed
 from scheduler.dashboard.door import Visitor
 from scheduler.dashboard.editor import fields
 from scheduler.dashboard.editor.fields import Draft, Row
@@ -157,6 +157,7 @@ async def answer(
         units=tuple(UNIT_MS),
         pairs=lambda words: [(word, word) for word in words],
         blank=Row(),
+        mark=once.mark(),
         trial_s=round(TIMEOUT_S),
         defaults=_defaults(engine, draft),
         commands=_commands(engine, visitor),

@@ -7,9 +7,9 @@ from litestar.datastructures import State
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
-from scheduler import services, tokens, usage
+from scheduler import services, signing, tokens, usage
 from scheduler.admin import acts
-from scheduler.dashboard import caller, door, page, sessions
+from scheduler.dashboard import caller, door, once, page, rotating, sessions
 from scheduler.dashboard.door import Visitor
 from scheduler.engine import Engine
 from scheduler.errors import Conflict, NotFound, UserError, ValidationFailed
@@ -38,7 +38,7 @@ async def _page(
 ) -> Response[Any]:
     service, now = visitor.service, engine.clock.now_ms()
     async with engine.database.api.connect() as conn:
-        there = await tokens.of_service(conn, service.id)
+        there, raw = await services.credentials(conn, service.id)
         live = [each.id for each in there if each.revoked_at is None]
         open_now = await sessions.of_tokens(conn, service.id, live)
         used = (await usage.of_services(conn, [service], now))[service.id]
@@ -54,6 +54,8 @@ async def _page(
         ours=ours,
         here=next((each.token_id for each in open_now if each.hash == ours), None),
         used=used,
+        mark=once.mark(),
+        seen=once.seen(visitor, signing.present(engine.database.vault, service.id, raw)),
         counted=usage.COUNT_MOST,
         settings=engine.settings,
         refused=refused.message if refused is not None else "",
@@ -89,19 +91,16 @@ async def act_on_settings(
 async def _rotated(
     engine: Engine, state: State, visitor: Visitor, act: str, sent: dict[str, str]
 ) -> Response[Any]:
-    service, signing = visitor.service, act == "signing"
-    newest = services.as_id(sent.get("newest", ""))
-    if newest is None and not signing:
-        raise ValidationFailed.of("newest", "must be the id of the newest token, a UUID")
-    made = await acts.rotate(
-        engine.database, service.by, str(service.id), signing=signing, newest=newest
+    service = visitor.service
+    made = await rotating.rotated(
+        engine, visitor, service.by, str(service.id), sent, signs=act == "signing"
     )
     state.gate.forget(service.id)
     return page.answer(
         "secret.html",
         parent="base.html",
         visitor=visitor,
-        title="A new signing secret" if signing else "A new token",
+        title="A new signing secret" if act == "signing" else "A new token",
         token=made.token or None,
         signing_secret=made.signing_secret or None,
         back=HOME,

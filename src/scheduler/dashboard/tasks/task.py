@@ -17,7 +17,7 @@ from markupsafe import Markup
 from scheduler import audit, services, task, taskpage
 from scheduler.actions import Command
 from scheduler.audit import Found
-from scheduler.dashboard import charts, door, page, typed
+from scheduler.dashboard import carried, charts, door, page, typed
 from scheduler.dashboard.charts import Cell, Series
 from scheduler.dashboard.door import Visitor
 from scheduler.dashboard.shown import clock, duration
@@ -280,7 +280,9 @@ async def act_on_task(
     engine: Machine,
 ) -> Response[Any]:
     """Run a task now, pause or resume it; then its page."""
-    fields = await door.own_form(request, state, visitor)
+    fields = await door.own_form(request, state, visitor, again=True)
+    if carried.AGAIN in fields:
+        return await _task_page(task_id, request, door.told(visitor), engine, fields=fields)
     try:
         more = await _act(engine, visitor, task_id, act, fields)
     except UserError as e:

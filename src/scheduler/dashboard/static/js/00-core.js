@@ -86,6 +86,18 @@ function undoing(toast, { address, fields = {} }, then) {
   const here = rooms?.querySelector("[aria-current]");
   if (here) rooms.scrollLeft = here.offsetLeft - (rooms.clientWidth - here.offsetWidth) / 2;
 
+  // A form is sent once, however often its button is clicked.
+  const AGAIN_MS = 3000;
+  const sent = new Set();
+  document.addEventListener("submit", (event) => {
+    const form = event.target;
+    if (form.method !== "post" || form.matches("[data-here]")) return;
+    if (sent.has(form)) event.preventDefault();
+    sent.add(form);
+    setTimeout(() => sent.delete(form), AGAIN_MS);
+  });
+  addEventListener("pageshow", () => sent.clear());
+
   scheduler.on("click", "[data-open]", (button) => {
     document.getElementById(button.dataset.open)?.showModal();
   });

@@ -54,6 +54,7 @@
     if (button?.name) fields.set(button.name, button.value);
     try {
       const answer = await scheduler.send(form.action, fields);
+      if (answer.status === 401) location.reload(); // the session is over
       const markup = await answer.text();
       const list = new URL(answer.url).pathname === "/dashboard/tasks";
       // What was brought back has no line here yet: the list is loaded anew.

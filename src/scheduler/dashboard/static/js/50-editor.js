@@ -8,7 +8,8 @@
     const fields = new URLSearchParams(new FormData(editor));
     fields.set("part", "1");
     const answer = await scheduler.send(address, fields, { signal });
-    if (answer.redirected) location.reload(); // the session is over
+    if (answer.redirected) // the session is over: what was typed stays here
+      scheduler.toast("You are signed out. What you typed stays: saving leads to the sign-in, and back.");
     return answer.redirected ? null : { ok: answer.ok, part: scheduler.nodes(await answer.text()) };
   };
 
