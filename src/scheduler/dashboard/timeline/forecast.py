@@ -39,7 +39,7 @@ class Listed(msgspec.Struct, frozen=True):
 
 
 class Forecast(msgspec.Struct):
-    """What comes due in [since, until): runs counted by the hour, the last of which may be less."""
+    """What comes due in [since, until): counts of runs by the hour; the last may be less."""
 
     since: int
     until: int
