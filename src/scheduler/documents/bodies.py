@@ -4,6 +4,7 @@ import base64
 import binascii
 import hashlib
 import re
+from collections.abc import Iterable, Iterator
 from typing import Any
 from urllib.parse import quote_plus
 
@@ -20,6 +21,7 @@ from scheduler.documents.styles import (
     pairs,
     reserved,
     shaped,
+    within,
 )
 
 FORM = "application/x-www-form-urlencoded"
@@ -121,54 +123,48 @@ def _form(media: Media, value: Any, most: int) -> bytes:
         return value.encode()
     if not isinstance(value, dict):
         raise WrongCall(f"req_body must be an object, for {essence(media.type)}")
-    written: list[str] = []
+    return "&".join(within(most, _fields(media, value), f"req_body as {FORM}")).encode()
+
+
+def _fields(media: Media, value: dict[str, Any]) -> Iterator[str]:
     for name, each in value.items():
-        if isinstance(each, list) and len(each) * len(name) > most:
-            raise _too_long(FORM, most)
         encoding = media.encoding.get(name)
         if each is None:
             continue
         if isinstance(each, dict) and (encoding is None or encoding.content_type):
-            written.append(f"{quote_plus(name)}={quote_plus(as_json(each))}")
+            yield f"{quote_plus(name)}={quote_plus(as_json(each))}"
             continue
-        written += _property(name, each, encoding or DEFAULT)
-    return "&".join(written).encode()
+        yield from _property(name, each, encoding or DEFAULT)
 
 
-def _property(name: str, value: Any, encoding: Encoding) -> list[str]:
+def _property(name: str, value: Any, encoding: Encoding) -> Iterable[str]:
     if JSON.fullmatch(encoding.content_type or ""):
         return [f"{quote_plus(name)}={quote_plus(as_json(value))}"]
     shape = shaped(value)
     if shape is None:
-        return []
+        return ()
     encode = reserved if encoding.allow_reserved else quote_plus
     return pairs(name, encoding.style, value, shape, encode, explode=encoding.explode)
-
-
-def _too_long(kind: str, most: int) -> WrongCall:
-    return WrongCall(f"req_body takes more than {most} bytes as {kind}; give fewer items")
 
 
 def _multipart(media: Media, value: Any, most: int) -> tuple[str, bytes]:
     """Return multipart/form-data (RFC 7578), with a boundary that follows from its parts."""
     if not isinstance(value, dict):
         raise WrongCall(f"req_body must be an object, for {MULTIPART}")
-    most_left = most
-    parts = list[bytes]()
-    for name, given in value.items():
-        encoding = media.encoding.get(name, DEFAULT)
-        for each in given if isinstance(given, list) else [given]:
-            if each is None:
-                continue
-            parts.append(_part(name, each, encoding))
-            most_left -= len(parts[-1])
-            if most_left < 0:
-                raise _too_long(MULTIPART, most)
+    parts = list(within(most, _parts(media, value), f"req_body as {MULTIPART}"))
     digest = hashlib.sha256(b"\0".join(parts)).hexdigest()
     boundary = f"scheduler-{digest[:40]}"
     line = f"--{boundary}".encode()
     joined = b"".join(line + b"\r\n" + part + b"\r\n" for part in parts)
     return f"{MULTIPART}; boundary={boundary}", joined + line + b"--\r\n"
+
+
+def _parts(media: Media, value: dict[str, Any]) -> Iterator[bytes]:
+    for name, given in value.items():
+        encoding = media.encoding.get(name, DEFAULT)
+        for each in given if isinstance(given, list) else [given]:
+            if each is not None:
+                yield _part(name, each, encoding)
 
 
 def _part(name: str, value: Any, encoding: Encoding) -> bytes:
