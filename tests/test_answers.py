@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import asynccontextmanager
+from uuid import uuid4
 
 import pytest
 
@@ -64,6 +65,48 @@ async def test_who_waits_gives_up_when_its_time_is_up():
     await waiting
 
 
+async def test_one_service_does_not_take_all_the_room_however_long_its_targets_dawdle():
+    answers, greedy, other = Answers(8 * MIB), uuid4(), uuid4()
+    dawdling = [Marks(0.0, greedy) for _ in range(20)]
+    taking = [asyncio.create_task(answers.take(each, MIB, now() + 60)) for each in dawdling]
+    await asyncio.sleep(0)
+    assert sum(each.held > 0 for each in dawdling) == 7, "six in its share, and one beyond"
+    await asyncio.sleep(0)
+    mine = [Marks(0.0, other) for _ in range(3)]
+    await answers.take(mine[0], MIB, now() + 5)
+    late = asyncio.create_task(answers.take(mine[1], MIB, now() + 60))
+    await asyncio.sleep(0)
+    assert not late.done()
+    dawdling[0].let_go()
+    await asyncio.wait_for(late, 5)
+    assert sum(each.held > 0 for each in dawdling) == 6, "who has none of its share left is passed"
+    for each in (*mine, *dawdling):
+        each.let_go()
+        await asyncio.sleep(0)
+    await asyncio.gather(*taking)
+    for each in dawdling:
+        each.let_go()
+    assert answers._left == 8 * MIB
+    assert not answers._held and not answers._waiting and answers._beyond is None
+
+
+async def test_who_stops_waiting_leaves_no_trace():
+    answers = Answers(0)
+    first, second, third = (Marks(0.0, uuid4()) for _ in range(3))
+    await answers.take(first, MIB, now() + 5)
+    waiting = [asyncio.create_task(answers.take(m, MIB, now() + 60)) for m in (second, third)]
+    await asyncio.sleep(0)
+    first.let_go()
+    waiting[0].cancel()  # it was given room, and does not know it yet
+    waiting[1].cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    assert second.held and not third.held
+    second.let_go()
+    third.let_go()
+    assert answers._left == 0 and not answers._held
+    assert not answers._waiting and answers._beyond is None
+
+
 @asynccontextmanager
 async def target(size: int, go: asyncio.Event):
     """A server that answers /slow in halves, the second when it may, and others at once."""
@@ -104,7 +147,7 @@ async def test_an_answer_is_read_on_when_there_is_room():
 
         first = asyncio.create_task(send("/slow", slow))
         await eventually(held)
-        with pytest.raises(SendError, match="before the time was up"):
+        with pytest.raises(SendError, match=r"found no room in memory \(http.max_held_bytes\)"):
             await send("/quick", Marks(now()), 0.2)
         second = asyncio.create_task(send("/quick", other))
         await eventually(waiting)

@@ -358,7 +358,7 @@ async def test_behind_a_slow_target_own_instants_go_first_and_none_is_skipped(
     gates = [asyncio.Event() for _ in range(3)]
     for gate in gates:
         receiver.then(after=gate)
-    at = now_ms() // 1000 * 1000 + 2000
+    at = now_ms() // 1000 * 1000 + 3000
     await create(alice, id="t", url=receiver.url, cron=hourly_at(at))
     await backfill(alice, at - 5 * HOUR, at - HOUR)
     await eventually(arrived(receiver, 1))

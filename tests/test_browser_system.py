@@ -1,6 +1,6 @@
 """A walk in a real browser: an admin, a service of theirs, and a calendar that moves a preview."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from browsing import accessible, browsing
 from conftest import RunApp
@@ -66,7 +66,8 @@ async def _reads_as_elsewhere(admin) -> None:
 
 
 async def _makes_a_calendar(app, page, token: str) -> None:
-    year = datetime.now(UTC).year + 1
+    first = datetime.now(UTC).date() + timedelta(days=100)
+    second = first + timedelta(days=1)
     async with app.client(None, service_id="carol", token=token) as api:
         await page.goto(f"{app.url}/dashboard/calendars")
         await page.click("main a:has-text('New calendar')")
@@ -77,21 +78,21 @@ async def _makes_a_calendar(app, page, token: str) -> None:
         refused = page.complaints.pop()
         assert "400" in refused
         await accessible(page)
-        await page.fill("[name=dates]", f"{year}-02-03")
+        await page.fill("[name=dates]", f"{first}")
         await page.click("text=Create calendar")
         await page.wait_for_selector("h1:has-text('rest')")
         task = {"name": "Nightly", "url": "http://127.0.0.1:9/", "cron": "0 3 * * *"}
         await api.post("/tasks", json={**task, "id": "night", "calendars": ["rest"]})
         await page.click("main a:has-text('Edit')")
-        await page.fill("[name=dates]", f"{year}-02-04")
+        await page.fill("[name=dates]", f"{second}")
         await page.click("text=Preview the effect")
         await page.wait_for_selector("text=runs no more")
         await page.click("main button:has-text('Save')")
         await page.wait_for_selector("text=The calendar is changed")
-        await page.goto(f"{app.url}/dashboard/calendars/rest?year={year}")
+        await page.goto(f"{app.url}/dashboard/calendars/rest?year={second.year}")
         assert await page.get_attribute("td.all", "title") == "a date"
         await accessible(page)
-        from_ = f"{year}-02-03T00:00:00Z"
+        from_ = f"{first}T00:00:00Z"
         found = (await api.get("/tasks/night/preview", params={"from": from_})).json()
         notes = [each["note"] for each in found["occurrences"][:2]]
         assert notes == [None, "skipped: calendar rest"]

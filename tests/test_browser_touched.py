@@ -1,9 +1,11 @@
 """Edits by others, in a real browser: rows change in place, what is gone is marked, new is counted."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from browsing import accessible, shifted
 from conftest import App, RunApp
+from scheduler.dashboard import look
 from test_browser_live import is_live
 from test_live import create
 
@@ -49,6 +51,25 @@ async def test_a_list_of_tasks_follows_what_another_replica_is_told(
         await page.wait_for_selector("[data-task=three]")
         assert await page.locator("[data-task]").count() == 2
         assert await page.locator("[data-task=two] input[type=checkbox]").is_checked()
+
+
+async def test_a_list_sees_pauses_end_and_what_is_too_much_to_be_told(
+    app: App, alice, browse, receiver, monkeypatch
+):
+    await create(alice, receiver.url)
+    monkeypatch.setattr(look, "TASKS", 1)
+    async with browse(app) as page:
+        await page.goto(f"{app.url}/dashboard/tasks")
+        await is_live(page)
+        until = (datetime.now(UTC) + timedelta(seconds=6)).isoformat()
+        await patch(alice, "one", status="paused", paused_until=until)
+        paused = "[data-task=one] [data-name=State]:has-text('paused')"
+        await page.wait_for_selector(paused)
+        await page.wait_for_selector(paused, state="detached")
+        assert await page.locator(".switch .on.active").count() == 1
+        many = [{"id": f"t{n}", "name": "t", "url": receiver.url} for n in range(3)]
+        assert (await alice.post("/tasks/bulk", json=many)).status_code == 201
+        await page.wait_for_selector("[data-news]:has-text('3 new')")
 
 
 async def test_the_page_of_a_task_follows_its_edits(app: App, alice, browse, receiver):

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import asyncpg
 import httpx
+import msgspec
 import pytest
 from sqlalchemy import text
 
@@ -35,6 +36,12 @@ async def create(
 
 def soon(seconds: float) -> str:
     return (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()
+
+
+def claiming_early(engine: Engine) -> None:
+    """Let it hold a run for long enough that what is asked meanwhile arrives."""
+    claims = engine.dispatcher._claims
+    claims._settings = msgspec.structs.replace(claims._settings, ahead_seconds=5)
 
 
 async def only_run(conn: asyncpg.Connection) -> UUID:
@@ -70,7 +77,8 @@ async def test_a_run_that_nobody_has_claimed_ends_at_once(alice, conn, receiver)
 
 
 async def test_a_run_that_is_held_here_ends_at_once_and_is_never_sent(app, alice, conn, receiver):
-    await create(alice, receiver, scheduled_at=soon(0.8))
+    claiming_early(app.engine)
+    await create(alice, receiver, scheduled_at=soon(2.5))
     run = await only_run(conn)
 
     def held() -> None:
@@ -79,7 +87,7 @@ async def test_a_run_that_is_held_here_ends_at_once_and_is_never_sent(app, alice
     await eventually(held)
     answer = await alice.post(f"/runs/{run}/cancel")
     assert (answer.status_code, answer.json()["state"]) == (200, "cancelled")
-    await past(app.engine, now_ms() + 900)
+    await past(app.engine, now_ms() + 2600)
     assert receiver.requests == []
 
 
@@ -97,7 +105,8 @@ async def there(app: App, replica: Any) -> Engine:
 async def test_a_run_that_another_replica_holds_ends_at_once_by_notify(
     app, there, alice, conn, receiver
 ):
-    await create(alice, receiver, scheduled_at=soon(1.2))
+    claiming_early(there)
+    await create(alice, receiver, scheduled_at=soon(2.5))
     run = await only_run(conn)
 
     def held() -> None:
@@ -106,7 +115,7 @@ async def test_a_run_that_another_replica_holds_ends_at_once_by_notify(
     await eventually(held)
     answer = await alice.post(f"/runs/{run}/cancel")
     assert (answer.status_code, answer.json()["state"]) == (200, "cancelled")
-    await past(there, now_ms() + 1300)
+    await past(there, now_ms() + 2600)
     assert receiver.requests == []
 
 
@@ -259,11 +268,11 @@ async def test_a_cancel_that_comes_while_its_claim_is_answered_is_heard(
 
     monkeypatch.setattr(app.engine.runner, "prepare", prepare_slowly)
     monkeypatch.setattr("scheduler.runs.actions.SETTLED_S", 0.0)
-    await create(alice, receiver, scheduled_at=soon(0.6))
+    await create(alice, receiver, scheduled_at=soon(0.9))
     run = await only_run(conn)
     assert (await ends(alice, run, "cancelled"))["attempts"] == []
     assert answered == [202]
-    await past(app.engine, now_ms() + 700)
+    await past(app.engine, now_ms() + 1000)
     assert receiver.requests == []
 
 

@@ -271,7 +271,7 @@ async def test_of_what_ran_the_ledger_is_told(alice, receiver, conn):
 async def test_a_run_that_is_planned_or_under_way_is_told(alice, receiver, conn):
     gate = asyncio.Event()
     receiver.then(after=gate)
-    at = now_ms() + 600
+    at = now_ms() + 1500
     await create(alice, id="t", url=receiver.url, scheduled_at=stamp(at))
     assert of(await explain(alice, at)) == (True, "scheduled")
     await eventually(arrived(receiver, 1))

@@ -106,7 +106,7 @@ def walked(each: Ahead, now: int, until: int) -> list[int]:
 async def test_what_is_reckoned_is_what_is_walked(drawn: tuple[int, int, list[Ahead]]):
     now, since, these = drawn
     hour = since + (now - since) // HOUR * HOUR + 5 * HOUR
-    found = await forecast.forecast(these, now, since, HOURS, hour)
+    found = await forecast.forecast(these, now, since, since + HOURS * HOUR, hour)
     if found.rules:  # its days and times meet too seldom: no such rule is accepted
         return
     counts, listed = Counter[int](), []

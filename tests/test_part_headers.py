@@ -7,11 +7,12 @@ from scheduler.documents.client import Operation
 from scheduler.documents.compiling import client
 from scheduler.documents.messages import Limits
 from scheduler.documents.operation import Arguments, build
+from scheduler.documents.styles import WrongCall
 
 LIMITS = Limits(max_bytes=1 << 20, max_depth=50, max_operations=10)
 
 
-def sent(headers, kind="multipart/form-data", components=None) -> bytes:
+def sent(headers, kind="multipart/form-data", components=None, given=b'{"file": "a,b"}') -> bytes:
     """The body of a call whose property `file` has these headers in its encoding."""
     media = {
         "schema": {"type": "object", "properties": {"file": {"type": "string"}}},
@@ -27,7 +28,7 @@ def sent(headers, kind="multipart/form-data", components=None) -> bytes:
     }
     made = client(document, LIMITS).operations[0]
     kept = msgspec.json.decode(msgspec.json.encode(made), type=Operation)
-    return build(kept, Arguments(body=b'{"file": "a,b"}'), headers={}, url=None).body
+    return build(kept, Arguments(body=given), headers={}, url=None).body
 
 
 @pytest.mark.parametrize(
@@ -67,3 +68,24 @@ def test_only_parts_have_headers():
     assert sent({"X-Of": {"schema": {"default": "1"}}}, "application/x-www-form-urlencoded") == (
         b"file=a%2Cb"
     )
+
+
+def items(count: int) -> bytes:
+    return b",".join([b"1"] * count)
+
+
+@pytest.mark.parametrize(
+    ("kind", "given"),
+    [
+        ("multipart/form-data", b'{"file": [' + items(2_000) + b"]}"),
+        ("multipart/form-data", b'{"' + b"n" * 4000 + b'": [' + items(1_000) + b"]}"),
+        ("application/x-www-form-urlencoded", b'{"' + b"n" * 4000 + b'": [' + items(1_000) + b"]}"),
+    ],
+    ids=["headers", "name", "name-of-form"],
+)
+def test_a_form_does_not_grow_without_end_by_what_each_item_repeats(kind, given):
+    headers = {"X-Of": {"schema": {"default": "a" * 4000}}}
+    with pytest.raises(WrongCall, match=f"^req_body as {kind}: more than .* give fewer items"):
+        sent(headers, kind, given=given)
+    few = sent(headers, given=b'{"file": [' + items(100) + b"]}")
+    assert few.count(b"X-Of") == 100

@@ -176,7 +176,7 @@ async def test_an_answer_that_is_kept_no_more_says_so(app, alice, receiver, conn
 
 async def test_a_row_that_someone_broke_fails_and_says_so(app, alice, receiver, conn):
     await ready(app, receiver.url, "GET /a")
-    trace_id = await called(alice, scheduled_at=rfc3339(app.engine.clock.now_ms() + 500))
+    trace_id = await called(alice, scheduled_at=rfc3339(app.engine.clock.now_ms() + 1500))
     await conn.execute("""UPDATE process SET headers = '{"a": 7}'""")
     status = await ended(alice, trace_id)
     assert "headers on the process's row cannot be read" in status["error"]

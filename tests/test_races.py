@@ -14,13 +14,12 @@ from uuid import UUID
 
 import asyncpg
 import httpx
-import msgspec
 import pytest
 
 from conftest import App, eventually, running
 from receiver import Receiver
 from scheduler.db import ms
-from test_cancel import CUT, create, ends, only_run, shown, soon
+from test_cancel import CUT, claiming_early, create, ends, only_run, shown, soon
 from test_dispatcher import arrived, no_run_left, past
 from test_queue import now_ms
 
@@ -151,12 +150,6 @@ async def silenced(program: App) -> None:
         pass
 
 
-def claiming_early(program: App) -> None:
-    """Let a program hold a run for long enough that what is asked meanwhile arrives."""
-    claims = program.engine.dispatcher._claims
-    claims._settings = msgspec.structs.replace(claims._settings, ahead_seconds=5)
-
-
 HELD_RUNS = [
     ("there", "edit", 1, "succeeded"),
     ("there", "pause", 0, None),
@@ -173,7 +166,7 @@ async def test_a_run_held_for_its_instant(app, alice, there, conn, receiver, cas
     where, change, requests, state = case
     holder, other = (app, there) if where == "here" else (there, app)
     await silenced(other)
-    claiming_early(holder)
+    claiming_early(holder.engine)
     at = now_ms() + 2500
     await create(alice, receiver, frequency=1, unit="hour", overlap="allow",
                  scheduled_at=datetime.fromtimestamp(at / 1000, UTC).isoformat())  # fmt: skip
@@ -203,7 +196,7 @@ async def test_an_execute_puts_the_run_that_another_replica_holds_behind_it(
 ):
     """Its instant comes while the one by hand is under way: with `skip` it is skipped."""
     app.engine.dispatcher.crew.stalled = set  # nothing is left to others
-    claiming_early(there)
+    claiming_early(there.engine)
     async with app.engine.dispatcher._claiming:
         at = datetime.now(UTC) + timedelta(seconds=2.5)
         await create(alice, receiver, frequency=1, unit="hour", scheduled_at=at.isoformat())

@@ -8,7 +8,7 @@ import pytest
 
 from conftest import eventually
 from scheduler.db import ms, rfc3339
-from test_cancel import create, ends, shown, soon
+from test_cancel import claiming_early, create, ends, shown, soon
 from test_dispatcher import arrived
 from test_queue import now_ms
 
@@ -131,8 +131,9 @@ async def test_an_idempotency_key_is_never_taken_for_a_scheduled_time(alice, con
 async def test_a_scheduled_run_of_a_task_that_is_edited_while_it_is_held_still_runs(
     app, alice, conn, receiver
 ):
+    claiming_early(app.engine)
     await create(alice, receiver, frequency=1, unit="hour")
-    answer = await schedule(alice, soon(0.8))
+    answer = await schedule(alice, soon(2.5))
 
     def held() -> None:
         assert app.engine.dispatcher.holds(UUID(answer["run_id"]))

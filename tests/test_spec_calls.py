@@ -8,6 +8,7 @@ from scheduler.documents.compiling import client
 from scheduler.documents.messages import Limits, Review
 from scheduler.documents.operation import Arguments, build
 from scheduler.documents.review import reviewed
+from scheduler.documents.styles import WrongCall
 
 LIMITS = Limits(max_bytes=1 << 20, max_depth=100, max_operations=100)
 NUMBER = {"type": "integer"}
@@ -92,3 +93,27 @@ def test_a_body_of_any_form_is_sent_and_checked(version, kind, encoding):
         found = said(document, body=msgspec.json.encode(wrong))
         assert found.startswith(f"req_body.{name}")
     assert refused(document) == {}
+
+
+LONG = "n" * 900
+MANY = [1] * 2000
+
+
+@pytest.mark.parametrize(
+    ("place", "style", "given"),
+    [
+        ("query", "form", MANY),
+        ("query", "deepObject", {"a": MANY}),
+        ("cookie", "form", MANY),
+        ("path", "matrix", MANY),
+        ("query", None, MANY),
+        ("query", None, {"a": {LONG: MANY}}),
+    ],
+)
+def test_a_list_under_a_long_name_is_refused_before_it_is_written_out(place, style, given):
+    asked = {"name": LONG, "in": place, "style": style, "explode": True, "schema": {}}
+    required = {"required": True} if place == "path" else {}
+    path = f"/a{{{LONG}}}" if place == "path" else "/a"
+    document = documented("3.1.0", path, {"parameters": [asked | required] if style else []})
+    with pytest.raises(WrongCall, match="bytes as they are sent; give fewer items"):
+        said(document, **{"path" if place == "path" else "query": {LONG: given}})

@@ -179,6 +179,20 @@ async def test_a_deleted_spec_is_archived_and_its_name_is_free(at):
     await made(at, service)
 
 
+async def test_deleted_specs_count_for_nothing_and_the_oldest_go_where_they_are_large(
+    at, monkeypatch
+):
+    monkeypatch.setattr(changes, "ARCHIVED_BYTES", 2 * len(b"yaml"))
+    service = await service_of(at)
+    for name, trace in (("one", "A" * 16), ("two", "B" * 16), ("three", "C" * 16)):
+        of = await made(at, service, name, trace=trace)
+        assert (await model.kept(at, [service]))[service] == len(b"yaml")
+        await changes.archive(at, of, NOW + ord(trace[0]))
+        assert await model.kept(at, [service]) == {}
+    rows = await at.exec_driver_sql("SELECT name FROM spec_archive ORDER BY archived_at")
+    assert [row.name for row in rows] == ["two", "three"]
+
+
 async def test_a_services_specs_go_with_it(at):
     service, bob = await service_of(at), await service_of(at, "bob")
     for name, trace in (("one", "A" * 16), ("two", "B" * 16), ("three", "C" * 16)):

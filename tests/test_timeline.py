@@ -22,6 +22,7 @@ from scheduler.triggers.excluded import Calendar, Excluded
 
 DAY = 24 * HOUR
 NOW = int(datetime(2026, 11, 22, 6, 20, tzinfo=UTC).timestamp()) * 1000
+SINCE = NOW - NOW % DAY
 
 
 def alike(trigger: Any, tasks: int = 1, bounds: Bounds | None = None, **more: Any) -> Alike:
@@ -33,13 +34,25 @@ async def made(*these: Alike | Ahead, hours: int = 48) -> forecast.Forecast:
     all_of = [
         each if isinstance(each, Ahead) else Ahead(each, None, None, each.tasks) for each in these
     ]
-    return await forecast.forecast(all_of, NOW, NOW - NOW % DAY, hours)
+    return await forecast.forecast(all_of, NOW, SINCE, SINCE + hours * HOUR)
 
 
 async def test_each_hour_says_how_much_comes_due_in_what_is_left_of_it():
     found = await made(alike(Interval(10, "minute", 0)), alike(Once(NOW + DAY), 3))
     assert found.hours[:8] == [0, 0, 0, 0, 0, 0, 3, 6]
     assert found.hours[30] == 6 + 3 and sum(found.hours) == 3 + 41 * 6 + 3
+
+
+@pytest.mark.parametrize("month", [4, 10])
+async def test_weeks_with_half_an_hour_more_or_less_have_a_cell_for_all_that_comes(month):
+    now = int(datetime(2026, month, 4, tzinfo=UTC).timestamp()) * 1000
+    since, until = weeks.span(now, "Australia/Lord_Howe")
+    assert (until - since) % HOUR == HOUR // 2
+    cells = weeks.grid(since, until, "Australia/Lord_Howe")[1]
+    each = Interval(10, "minute", 0)
+    found = await forecast.forecast([Ahead(alike(each))], now, since, until)
+    assert len(found.hours) == len(cells)
+    assert sum(found.hours) == each.count(now, until - 1)
 
 
 async def test_what_is_due_each_second_is_counted_and_not_compared():
@@ -96,7 +109,7 @@ async def test_only_so_many_runs_come_as_are_left_of_each_task():
     plans = {keys[0]: Planned(NOW, 5), keys[1]: Planned(NOW, 3)}
     these = await ahead([of], {}, plans)
     assert sorted((each.left, each.tasks) for each in these) == [(2, 1), (5, 1)]
-    found = await forecast.forecast(these, NOW, NOW - NOW % DAY, 48)
+    found = await forecast.forecast(these, NOW, SINCE, SINCE + 2 * DAY)
     assert sum(found.hours) == 7
 
 
@@ -112,8 +125,8 @@ async def test_of_what_is_due_in_an_hour_so_many_are_listed_and_the_others_after
     hour = NOW - NOW % HOUR + HOUR
     these = [alike(Cron(f"{n} * * * *")) for n in range(60)]
     all_of = [Ahead(each, None, None, 1) for each in these]
-    first = await forecast.forecast(all_of, NOW, NOW - NOW % DAY, 48, hour)
-    rest = await forecast.forecast(all_of, NOW, NOW - NOW % DAY, 48, hour, forecast.LISTED)
+    first = await forecast.forecast(all_of, NOW, SINCE, SINCE + 2 * DAY, hour)
+    rest = await forecast.forecast(all_of, NOW, SINCE, SINCE + 2 * DAY, hour, forecast.LISTED)
     assert (len(first.listed), first.more, len(rest.listed), rest.more) == (50, 10, 10, 0)
     due = [each.first for each in (*first.listed, *rest.listed)]
     assert due == [hour + n * 60_000 for n in range(60)]

@@ -1,6 +1,7 @@
 """Marks: when an attempt got how far, and what is kept of that."""
 
 from collections.abc import Callable
+from uuid import UUID
 
 import msgspec
 
@@ -24,6 +25,8 @@ class Marks(msgspec.Struct, gc=False):
     """The marks of one attempt, set by who makes it; seconds of the loop's clock, 0 for not yet."""
 
     began: float
+    owner: UUID | None = None
+    """The service whose attempt it is."""
     asked: bool = False
     """A connection was asked for."""
     sent: float = 0.0

@@ -23,7 +23,7 @@ from aiohttp.streams import StreamReader
 from multidict import CIMultiDictProxy
 from yarl import URL
 
-from scheduler.answers import FREE, Answers
+from scheduler.answers import FREE, Answers, NoRoomError
 from scheduler.config import Http
 from scheduler.egress import Connector, Refused, Resolver, Rules
 from scheduler.inbound import Metered, Turns, wire_limit
@@ -265,11 +265,12 @@ class Outbound:
                 raise aiohttp.ClientPayloadError(f"more than {MOST_INTERIM} interim ones came")
             message, payload = await protocol.read()
         marks.answered = self._loop.time()
-        body = (
-            payload.read_nowait()
-            if payload.is_eof()
-            else await self._body(payload, deadline, limit, marks)
-        )
+        if payload.is_eof():
+            body = payload.read_nowait()
+            if len(body) > FREE:
+                await self.answers.take(marks, len(body), deadline)
+        else:
+            body = await self._body(payload, deadline, limit, marks)
         return Response(message.code, message.headers, body[:limit], len(body) > limit)
 
     async def _body(
@@ -312,7 +313,12 @@ def _not_connected(e: Exception, target: Target) -> SendError:
 
 def _broken(e: Exception, target: Target) -> SendError:
     """Put into words what went wrong after the request was written, or partly."""
-    if isinstance(e, TimeoutError):
+    if isinstance(e, NoRoomError):
+        message = (
+            f"the answer of {target.place} came, and found no room in memory (http.max_held_bytes) "
+            "before the time was up"
+        )
+    elif isinstance(e, TimeoutError):
         message = f"{target.place} did not answer in full before the time was up"
     elif isinstance(e, HttpProcessingError):
         message = f"{target.place} did not answer in HTTP/1.1: {_unquoted(e.message)}"

@@ -179,7 +179,7 @@ class Runner:
         started = self._clock.now_ms()
         work: Work | None = run.work
         now_s = asyncio.get_running_loop().time()
-        leave = Leave(partial(self._may_send, run.claimed_by), Marks(now_s))
+        leave = Leave(partial(self._may_send, run.claimed_by), Marks(now_s, run.service_id))
         try:
             refusal = self._refusal(run, work, started)
             if refusal is not None or work is None:

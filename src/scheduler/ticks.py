@@ -1,11 +1,14 @@
 """Ticks: APScheduler wakes the loops of the engine, and does no more; and what keeps them going."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from apscheduler.triggers.base import BaseTrigger
 
 from scheduler import db, metrics
 
@@ -25,11 +28,44 @@ class Chore(msgspec.Struct):
     """Set it to have it done now."""
 
 
+class Every(BaseTrigger):  # type: ignore[misc]
+    """Comes so often, and once for all that a step of the machine's clock passed over.
+
+    APScheduler's own interval yields each of them in turn: after a night's sleep of the machine
+    that holds the loop for seconds, and after the first setting of a clock without end.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._interval = timedelta(seconds=seconds)
+
+    def get_next_fire_time(self, previous: datetime | None, now: datetime) -> datetime:
+        """Return the first time after `now` that is whole intervals away from the one before."""
+        if previous is None:
+            return now + self._interval
+        return previous + max(1, (now - previous) // self._interval + 1) * self._interval
+
+
+class Pacer(AsyncIOScheduler):  # type: ignore[misc]
+    """Goes on at once when the machine's clock is stepped back, not when it is that late again."""
+
+    latest = 0.0
+    """The latest time (s since 1970) at which it was awake."""
+
+    def _process_jobs(self) -> float | None:
+        now = time.time()
+        if now < self.latest:
+            for job in self.get_jobs():
+                job.modify(next_run_time=datetime.now(UTC))
+        self.latest = now
+        wait: float | None = super()._process_jobs()
+        return wait
+
+
 class Ticks:
     """The loops of one replica. `start` lets the ticks begin, `end` cancels all."""
 
     def __init__(self) -> None:
-        self._jobs = AsyncIOScheduler(timezone="UTC", job_defaults=JOBS)
+        self._jobs = Pacer(timezone="UTC", job_defaults=JOBS)
         self._running: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -73,7 +109,7 @@ class Ticks:
         async def pulse() -> None:
             wake()
 
-        self._jobs.add_job(pulse, "interval", seconds=seconds)
+        self._jobs.add_job(pulse, Every(seconds))
 
     def add(self, chore: Chore) -> None:
         """Do a chore whenever its tick wakes it; what goes wrong is logged, and tried again."""

@@ -25,8 +25,8 @@ FORM = "scheduler_form"
 SIGN_IN = "/dashboard/sign-in"
 SIGN_OUT = "/dashboard/sign-out"
 HOME = "/dashboard"
-OF_TASKS = ("new", "bulk")
-"""Addresses that belong to the tasks, beside their own: a task's id is a free word."""
+SECTIONS = {"new": "tasks", "bulk": "tasks", "changes": "settings"}
+"""Addresses that belong to a section beside its own: a task's id is a free word."""
 FORM_MOST = 16_384
 """Bytes of a form."""
 FIELDS_MOST = 20
@@ -99,9 +99,8 @@ async def visitor(request: AnyRequest, state: State) -> Visitor:
         raise Stranger(await carried.sealed(request, state) if lost else "")
     service = state.gate.visited(*found)
     section = request.url.path.removeprefix(HOME).strip("/").partition("/")[0]
-    section = "tasks" if section in OF_TASKS else section
     form = carried.mark(sessions.form_token(cookie), service.id)
-    made = Visitor(service, form, cookie, section)
+    made = Visitor(service, form, cookie, SECTIONS.get(section, section))
     request.state.visitor = made
     return made
 

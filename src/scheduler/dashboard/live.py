@@ -158,7 +158,8 @@ def _looked(found: look.Look | None) -> bytes:
 def _touched(found: touched.News | None) -> bytes:
     if found is None:
         return b""
-    return event("slots", found.slots) + (event("tasks", found.new) if found.new else b"")
+    new = event("tasks", found.new) if found.new else b""
+    return event("slots", found.slots) + new + (event("cut", None) if found.cut else b"")
 
 
 SIGNED_OUT = over("session", "You are signed out.")

@@ -42,6 +42,8 @@ class News(msgspec.Struct):
 
     slots: dict[str, str]
     new: list[New]
+    cut: bool = False
+    """More was done than is told: pages have to look for themselves."""
 
 
 class Memory(msgspec.Struct):
@@ -58,11 +60,13 @@ async def hear(
     found = await audit.lately(conn, list(memories), last - OVERLAP_MS, MOST)
     news = {}
     for service_id, changes in found.items():
-        memory = memories[service_id]
-        fresh = [each for each in changes if each.change not in memory.told]
-        memory.told = {each.change for each in changes}
+        told = memories[service_id].told
+        fresh = [each for each in changes if each.change not in told]
         if fresh:
             news[service_id] = await _told(conn, service_id, fresh, now)
+            news[service_id].cut |= len(changes) >= MOST and changes[0].change not in told
+    for service_id, changes in found.items():  # once all could be told
+        memories[service_id].told = {each.change for each in changes}
     return news
 
 
@@ -89,7 +93,7 @@ async def _told(conn: Conn, service_id: UUID, fresh: Sequence[Touched], now: int
         slots[f"task:{of.id}:switch"] = str(macros.task_switch(of.name, one.status))
         slots[f"task:{of.id}:version"] = str(of.version)
         await turn.give_way()
-    return News(slots, new)
+    return News(slots, new, cut=len(touched) > len(keys))
 
 
 def _gone(task_id: str, macros: Any) -> dict[str, str]:

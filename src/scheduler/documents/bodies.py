@@ -4,6 +4,7 @@ import base64
 import binascii
 import hashlib
 import re
+from collections.abc import Iterable, Iterator
 from typing import Any
 from urllib.parse import quote_plus
 
@@ -20,6 +21,7 @@ from scheduler.documents.styles import (
     pairs,
     reserved,
     shaped,
+    within,
 )
 
 FORM = "application/x-www-form-urlencoded"
@@ -28,6 +30,10 @@ BYTES = "application/octet-stream"
 NAMED = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+/[!#$%&'*+.^_`|~0-9A-Za-z-]+[\x20-\x7e]*")
 CHARSET = re.compile(r";\s*charset=\"?([A-Za-z0-9_.:-]+)", re.IGNORECASE)
 DEFAULT = Encoding()
+GROWTH, BESIDE = 4, 1 << 20
+"""A form may take so many times the bytes that were given, and so many beside: each item of a list
+is written with the name of the list, and the headers that the document has for it.
+"""
 
 
 class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -58,10 +64,11 @@ def body(
     if JSON.fullmatch(media.type):
         return media.type, given
     value = decoded("req_body", given)
+    most = GROWTH * len(given) + BESIDE
     if kind == FORM:
-        return media.type, _form(media, value)
+        return media.type, _form(media, value, most)
     if kind == MULTIPART:
-        return _multipart(media, value)
+        return _multipart(media, value, most)
     if media.encoding.get("", DEFAULT).binary:
         return media.type, _bytes("req_body", value)
     return media.type, _encoded(as_text(value), media.type)
@@ -111,48 +118,53 @@ def _bytes(name: str, value: Any) -> bytes:
         raise WrongCall(f"{name} must be base64 of the bytes to be sent") from None
 
 
-def _form(media: Media, value: Any) -> bytes:
+def _form(media: Media, value: Any, most: int) -> bytes:
     if isinstance(value, str):
         return value.encode()
     if not isinstance(value, dict):
         raise WrongCall(f"req_body must be an object, for {essence(media.type)}")
-    written: list[str] = []
+    return "&".join(within(most, _fields(media, value), f"req_body as {FORM}")).encode()
+
+
+def _fields(media: Media, value: dict[str, Any]) -> Iterator[str]:
     for name, each in value.items():
         encoding = media.encoding.get(name)
         if each is None:
             continue
         if isinstance(each, dict) and (encoding is None or encoding.content_type):
-            written.append(f"{quote_plus(name)}={quote_plus(as_json(each))}")
+            yield f"{quote_plus(name)}={quote_plus(as_json(each))}"
             continue
-        written += _property(name, each, encoding or DEFAULT)
-    return "&".join(written).encode()
+        yield from _property(name, each, encoding or DEFAULT)
 
 
-def _property(name: str, value: Any, encoding: Encoding) -> list[str]:
+def _property(name: str, value: Any, encoding: Encoding) -> Iterable[str]:
     if JSON.fullmatch(encoding.content_type or ""):
         return [f"{quote_plus(name)}={quote_plus(as_json(value))}"]
     shape = shaped(value)
     if shape is None:
-        return []
+        return ()
     encode = reserved if encoding.allow_reserved else quote_plus
     return pairs(name, encoding.style, value, shape, encode, explode=encoding.explode)
 
 
-def _multipart(media: Media, value: Any) -> tuple[str, bytes]:
+def _multipart(media: Media, value: Any, most: int) -> tuple[str, bytes]:
     """Return multipart/form-data (RFC 7578), with a boundary that follows from its parts."""
     if not isinstance(value, dict):
         raise WrongCall(f"req_body must be an object, for {MULTIPART}")
-    parts = [
-        _part(name, each, media.encoding.get(name, DEFAULT))
-        for name, given in value.items()
-        for each in (given if isinstance(given, list) else [given])
-        if each is not None
-    ]
+    parts = list(within(most, _parts(media, value), f"req_body as {MULTIPART}"))
     digest = hashlib.sha256(b"\0".join(parts)).hexdigest()
     boundary = f"scheduler-{digest[:40]}"
     line = f"--{boundary}".encode()
     joined = b"".join(line + b"\r\n" + part + b"\r\n" for part in parts)
     return f"{MULTIPART}; boundary={boundary}", joined + line + b"--\r\n"
+
+
+def _parts(media: Media, value: dict[str, Any]) -> Iterator[bytes]:
+    for name, given in value.items():
+        encoding = media.encoding.get(name, DEFAULT)
+        for each in given if isinstance(given, list) else [given]:
+            if each is not None:
+                yield _part(name, each, encoding)
 
 
 def _part(name: str, value: Any, encoding: Encoding) -> bytes:

@@ -1,7 +1,7 @@
 """From an operation of a client and what it is called with to the request that is sent."""
 
 import base64
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Self
 
 import msgspec
@@ -11,6 +11,7 @@ from scheduler.documents.bodies import body
 from scheduler.documents.client import Operation, Parameter, Scheme
 from scheduler.documents.messages import Request
 from scheduler.documents.styles import (
+    WRITTEN_MOST,
     WrongCall,
     decoded,
     deep,
@@ -23,6 +24,7 @@ from scheduler.documents.styles import (
     shape_of,
     shaped,
     simple,
+    within,
 )
 from scheduler.target import check_header, check_url
 
@@ -127,6 +129,7 @@ class _Call:
         self.pairs: list[str] = []
         self.cookies: list[str] = []
         self.path: dict[str, str] = {}
+        self.left = WRITTEN_MOST
 
     def request(self, url: str | None) -> Request:
         operation = self.operation
@@ -137,7 +140,7 @@ class _Call:
             if name not in self.path:
                 self._place(Parameter(name=name, in_="path", required=True, style="simple"))
         for name, value in self.query.items():
-            self.pairs += _unnamed(name, value)
+            self._write(self.pairs, _unnamed(name, value))
         where = base(operation.servers, given=self.arguments.url, url=url)
         found = address(where, operation.path, self.path, self.pairs)
         content = self.headers.get("content-type")
@@ -175,11 +178,16 @@ class _Call:
             if not self.path[name]:
                 raise WrongCall(f"{name} must not be empty: it is a part of the path")
         elif parameter.in_ == "query":
-            self.pairs += pairs(name, style, value, shape, encode, explode=explode)
+            self._write(self.pairs, pairs(name, style, value, shape, encode, explode=explode))
         elif parameter.in_ == "cookie":
-            self.cookies += pairs(name, style, value, shape, encoded, explode=explode)
+            self._write(self.cookies, pairs(name, style, value, shape, encoded, explode=explode))
         else:
             self.headers[name.lower()] = (name, simple(shape, plain, explode=explode))
+
+    def _write(self, to: list[str], written: Iterator[str]) -> None:
+        begun = len(to)
+        to += within(self.left, written, "query_params")
+        self.left -= sum(map(len, to[begun:]))
 
     def _given(self, parameter: Parameter) -> Any:
         name = parameter.name
@@ -248,11 +256,11 @@ def _credentials(scheme: Scheme, value: str) -> str:
     return f"Bearer {value}"
 
 
-def _unnamed(name: str, value: Any) -> list[str]:
+def _unnamed(name: str, value: Any) -> Iterator[str]:
     """Return what the document does not name: arrays repeated, objects in brackets."""
     shape = shaped(value)
     if shape is None:
-        return []
+        return iter(())
     if isinstance(value, dict):
         return deep(encoded(name), value, encoded, repeated=True)
     return pairs(name, "form", value, shape, encoded, explode=True)

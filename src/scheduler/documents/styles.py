@@ -6,8 +6,8 @@ nested deeper than a style reaches is written as JSON.
 """
 
 import re
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -17,16 +17,30 @@ from scheduler.documents.client import Parameter, Style
 Shape = str | list[str] | dict[str, str]
 """A value as a style sees it."""
 DELIMITERS: dict[Style, str] = {"spaceDelimited": " ", "pipeDelimited": "|"}
+Piece = TypeVar("Piece", str, bytes)
 KEPT = ":/?@!$'()*,;="
 """What is reserved and changes nothing within a query."""
 TRIPLET = re.compile(r"(%[0-9A-Fa-f]{2})")
 JSON = re.compile(r"(?:application|text)/(?:[^;]*\+)?json\s*(?:;.*)?", re.IGNORECASE)
+
+WRITTEN_MOST = 1 << 20
+"""Characters that the parameters of a call may take; a list is written with its name many times."""
 
 _decoder = msgspec.json.Decoder(float_hook=msgspec.Raw)
 
 
 class WrongCall(Exception):
     """What was given for a call does not fit it; the message says what would."""
+
+
+def within(most: int, pieces: Iterable[Piece], what: str) -> Iterator[Piece]:
+    """Yield pieces, this long together at most. Raises WrongCall, which says what is longer."""
+    left = most
+    for piece in pieces:
+        left -= len(piece)
+        if left < 0:
+            raise WrongCall(f"{what}: more than {most} bytes as they are sent; give fewer items")
+        yield piece
 
 
 def missing(name: str) -> WrongCall:
@@ -141,7 +155,8 @@ def _matrix(name: str, shape: Shape, *, explode: bool) -> str:
     if explode and isinstance(shape, dict):
         return "".join(_matrix(encoded(key), each, explode=False) for key, each in shape.items())
     if explode and isinstance(shape, list):
-        return "".join(_matrix(name, each, explode=False) for each in shape)
+        each_of = (_matrix(name, each, explode=False) for each in shape)
+        return "".join(within(WRITTEN_MOST, each_of, name))
     value = simple(shape, encoded, explode=False)
     return f";{name}={value}" if value else f";{name}"
 
@@ -154,25 +169,27 @@ def pairs(
     encode: Callable[[str], str],
     *,
     explode: bool,
-) -> list[str]:
-    """Return the `name=value` of a query, form or cookie. Raises WrongCall.
+) -> Iterator[str]:
+    """Yield each `name=value` of a query, form or cookie. Raises WrongCall.
 
     `value` is what `shape` was made of: `deepObject` goes down into it as far as it reaches.
     """
     name = encoded(name)
     if style == "deepObject" and not isinstance(shape, str):
-        return deep(name, value if isinstance(value, dict | list) else shape, encode)
-    if isinstance(shape, str):
-        return [f"{name}={encode(shape)}"]
-    if explode:
-        if isinstance(shape, list):
-            return [f"{name}={encode(each)}" for each in shape]
-        return [f"{encoded(key)}={encode(each)}" for key, each in shape.items()]
-    delimiter = DELIMITERS.get(style)
-    if not delimiter:
-        return [f"{name}={simple(shape, encode, explode=False)}"]
-    _refuse(name, shape, delimiter)
-    return [f"{name}={simple(shape, encode, explode=False, separator=encoded(delimiter))}"]
+        yield from deep(name, value if isinstance(value, dict | list) else shape, encode)
+    elif isinstance(shape, str):
+        yield f"{name}={encode(shape)}"
+    elif explode and isinstance(shape, list):
+        for each in shape:
+            yield f"{name}={encode(each)}"
+    elif explode and isinstance(shape, dict):
+        for key, each in shape.items():
+            yield f"{encoded(key)}={encode(each)}"
+    else:
+        delimiter = DELIMITERS.get(style, ",")
+        _refuse(name, shape, delimiter)
+        between = delimiter if delimiter == "," else encoded(delimiter)
+        yield f"{name}={simple(shape, encode, explode=False, separator=between)}"
 
 
 def _refuse(name: str, shape: Shape, separator: str) -> None:
@@ -186,21 +203,22 @@ def _refuse(name: str, shape: Shape, separator: str) -> None:
 
 def deep(
     name: str, value: Any, encode: Callable[[str], str], *, repeated: bool = False
-) -> list[str]:
-    """Return the pairs of an object in brackets, like `color%5BR%5D=100`, at any depth.
+) -> Iterator[str]:
+    """Yield the pairs of an object in brackets, like `color%5BR%5D=100`, at any depth.
 
     OpenAPI leaves it open how an array is written. Most read `ids%5B%5D=1`, and `lines%5B0%5D`
     where it holds objects; `repeated` writes `ids=1`, and objects in it as JSON.
     """
     if isinstance(value, dict):
-        named = [(f"%5B{encoded(key)}%5D", each) for key, each in value.items()]
+        for key, each in value.items():
+            yield from deep(f"{name}%5B{encoded(key)}%5D", each, encode, repeated=repeated)
     elif isinstance(value, list):
         kept = [each for each in value if each is not None]
         deeper = any(isinstance(each, dict | list) for each in kept)
-        if repeated:
-            return [f"{name}={encode(as_text(each))}" for each in kept]
-        named = [(f"%5B{at if deeper else ''}%5D", each) for at, each in enumerate(kept)]
-    else:
-        return [] if value is None else [f"{name}={encode(as_text(value))}"]
-    inside = [deep(name + key, each, encode, repeated=repeated) for key, each in named]
-    return [pair for each in inside for pair in each]
+        for at, each in enumerate(kept):
+            if repeated:
+                yield f"{name}={encode(as_text(each))}"
+            else:
+                yield from deep(f"{name}%5B{at if deeper else ''}%5D", each, encode)
+    elif value is not None:
+        yield f"{name}={encode(as_text(value))}"

@@ -27,6 +27,8 @@ ERROR_MOST = 2000
 """Characters of a finding that are kept."""
 ARCHIVED_MOST = 1000
 """Deleted specs of a service that are kept, the newest."""
+ARCHIVED_BYTES = 64 << 20
+"""Of their documents; the largest that there may be is as long."""
 PIECE = 500
 """Operations that are written at once."""
 
@@ -331,7 +333,12 @@ WHERE s.bucket = :bucket AND s.service_id = :service_id AND s.key = :key
 DELETE = text(f"DELETE FROM spec WHERE {OF_SPEC}")
 CUT = text(f"""
 DELETE FROM spec_archive WHERE {OF_SERVICE} AND key = ANY(ARRAY(
-    SELECT key FROM spec_archive WHERE {OF_SERVICE} ORDER BY archived_at DESC OFFSET :most))
+    SELECT key FROM (
+        SELECT key, row_number() OVER newest AS place,
+               sum(octet_length(source)) OVER newest AS size
+        FROM spec_archive WHERE {OF_SERVICE}
+        WINDOW newest AS (ORDER BY archived_at DESC, key ROWS UNBOUNDED PRECEDING)) AS archived
+    WHERE place > :most OR size > :bytes))
 """)
 
 
@@ -340,8 +347,8 @@ async def archive(conn: Conn, of: Stored, now: int) -> None:
     await conn.execute(ARCHIVE, {**of.values, "now": utc(now)})
     await conn.execute(DELETE, of.values)
     await _forget(conn, of.values, [])
-    values = {"bucket": of.bucket, "service_id": of.service_id, "most": ARCHIVED_MOST}
-    await conn.execute(CUT, values)
+    values = {"bucket": of.bucket, "service_id": of.service_id}
+    await conn.execute(CUT, {**values, "most": ARCHIVED_MOST, "bytes": ARCHIVED_BYTES})
 
 
 # The machine's ------------------------------------------------------------------------------------

@@ -303,22 +303,19 @@ def _operation(row: Any) -> Operation:
 
 # A service's --------------------------------------------------------------------------------------
 
-# octet_length reads no value that lies outside of its row. Of operations the document knows.
+# octet_length reads no value that lies outside of its row. Of operations the document knows. What
+# is archived has a bound of its own: nobody could delete it to make room.
 KEPT = text("""
-SELECT service_id, CAST(sum(size) AS bigint) AS size FROM (
-    SELECT service_id, octet_length(source) + coalesce(octet_length(document), 0)
-           + coalesce(octet_length(package), 0)
-           + coalesce(CAST(client ->> 'size' AS bigint), 0) AS size
-    FROM spec_document WHERE bucket = ANY(:buckets) AND service_id = ANY(:services)
-    UNION ALL
-    SELECT service_id, octet_length(source) FROM spec_archive
-    WHERE bucket = ANY(:buckets) AND service_id = ANY(:services)) AS kept
+SELECT service_id, CAST(sum(octet_length(source) + coalesce(octet_length(document), 0)
+       + coalesce(octet_length(package), 0)
+       + coalesce(CAST(client ->> 'size' AS bigint), 0)) AS bigint) AS size
+FROM spec_document WHERE bucket = ANY(:buckets) AND service_id = ANY(:services)
 GROUP BY service_id
 """)
 
 
 async def kept(conn: Conn, services: Sequence[UUID]) -> dict[UUID, int]:
-    """Return how many bytes the specs of services take, deleted ones included, about."""
+    """Return how many bytes the specs of services take, about; not those of deleted ones."""
     values = {"buckets": list({home(each) for each in services}), "services": list(services)}
     return {row.service_id: row.size for row in await conn.execute(KEPT, values)}
 

@@ -39,7 +39,7 @@ class Listed(msgspec.Struct, frozen=True):
 
 
 class Forecast(msgspec.Struct):
-    """What comes due in [since, since + hours): counts of runs by the hour."""
+    """What comes due in [since, until): counts of runs by the hour; the last may be less."""
 
     since: int
     until: int
@@ -60,15 +60,16 @@ async def forecast(
     these: Sequence[Ahead],
     now: int,
     since: int,
-    hours: int,
+    until: int,
     listed: int | None = None,
     skip: int = 0,
 ) -> Forecast:
-    """Return what comes due after `now`, in so many hours from `since` on.
+    """Return what comes due after `now` in [since, until), by the hour from `since` on.
 
     `listed` is the beginning of the hour whose tasks are listed, but for the first `skip`.
     """
-    made, turn = Forecast(since, since + hours * HOUR, [0] * hours), Slice()
+    hours = -(-(until - since) // HOUR)
+    made, turn = Forecast(since, until, [0] * hours), Slice()
     first = max(now + 1 - since, 0) // HOUR
     found = Reckoning(since + first * HOUR, hours - first)
     opening = Opening(max(now + 1, since), found.base, made.until)

@@ -66,7 +66,7 @@ async def show_timeline(request: AnyRequest, visitor: Who, engine: Machine) -> R
     clear = {name: Excluded(each) for name, each in known.calendars.items()}
     these = await ahead.ahead(known.agenda.alike, clear, known.plans)
     skip = _skip(request)
-    coming = await forecast.forecast(these, now, since, (until - since) // HOUR, hour, skip)
+    coming = await forecast.forecast(these, now, since, until, hour, skip)
     turn = Slice()
     days, cells = weeks.grid(since, until, zone)
     await turn.give_way()

@@ -7,6 +7,7 @@
   const LONGEST_MS = 30000;
   const GAP_MS = 2000; // a page that comes back sooner hears what it missed
   const HELD_MS = 1000;
+  const MISSED_MS = 2000;
   const COUNTED = 1000;
   const KEPT = 200; // rows of a tail
 
@@ -40,7 +41,7 @@
   function meaning(node) {
     if (node.nodeType === Node.TEXT_NODE) return node.data.trim();
     if (node.nodeName === "TIME") return node.dateTime;
-    const own = node instanceof Element && !node.matches("[data-slot]") ? node.className : "";
+    const own = node instanceof Element && !node.matches("[data-slot]") ? node.className + (node.dataset?.ends ?? "") : "";
     return own + (node.disabled ? "off" : "") + [...node.childNodes].map(meaning).filter(Boolean).join(" ");
   }
 
@@ -305,6 +306,25 @@
     });
   }
 
+  // More changed than is told, or time alone changed something: this page asks, when others do not.
+  let asking = 0;
+  function askSoon() {
+    asking ||= setTimeout(() => {
+      asking = 0;
+      if (!document.hidden) catchUp();
+    }, MISSED_MS * (0.5 + Math.random()));
+  }
+
+  // What ends at a time that this page knows, such as a pause: nobody tells of it.
+  let ahead = made ? made - Date.now() : 0; // of the server's clock
+  let seen = made;
+  function lookAtEnds() {
+    const now = Date.now() + ahead;
+    const ends = [...document.querySelectorAll("[data-ends]")].map(({ dataset }) => Date.parse(dataset.ends));
+    if (ends.some((at) => at > seen && at <= now)) askSoon();
+    seen = now;
+  }
+
   // The stream ------------------------------------------------------------------------------------
 
   function open() {
@@ -319,12 +339,14 @@
     });
     on("beat", ({ now, looked }) => {
       tries = 0;
+      ahead = now - Date.now();
       if (now - looked < BEHIND_MS) tell("live", "This page shows what happens as it happens");
       else tell("stale", "The server does not reach its database: this is how things stood before");
     });
     on("slots", fillMarkup);
     on("rows", take);
     on("tasks", meet);
+    on("cut", askSoon);
     on("over", ({ why, said }) => {
       close();
       over = why === "session";
@@ -365,6 +387,7 @@
   // Nothing came for a while: the connection may be dead without anybody having said so.
   setInterval(() => {
     if (document.hidden || over || !anything()) return;
+    lookAtEnds();
     const silent = performance.now() - heard;
     if (silent < STALE_MS) return;
     tell("stale", "Nothing has come from the server: this is how things stood before");
