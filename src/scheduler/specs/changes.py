@@ -17,10 +17,9 @@ from sqlalchemy.exc import IntegrityError
 from scheduler import db
 from scheduler.clock import Slice
 from scheduler.db import Conn, utc
-from scheduler.documents.client import Client, Operation
+from scheduler.documents.client import Operation
 from scheduler.documents.messages import Compiled
 from scheduler.errors import Conflict
-from scheduler.specs import model
 from scheduler.specs.model import COLUMNS, OF_DRAFT, OF_SERVICE, Status, Stored, home, stored
 
 ERROR_MOST = 2000
@@ -153,7 +152,6 @@ BEFORE: dict[Status, list[str]] = {
 OF_LAST = f"{OF_SPEC} AND draft = :draft AND reached = ANY(:before)"
 BY_KEY = text(f"SELECT {COLUMNS} FROM spec WHERE {OF_SPEC}")
 SOURCE = text(f"SELECT source FROM spec_document WHERE {OF_DRAFT}")
-CLIENT = text(f"SELECT client FROM spec_document WHERE {OF_DRAFT}")
 OPERATIONS = text(f"SELECT operation FROM spec_operation WHERE {OF_DRAFT} ORDER BY place")
 REACH = text(f"""
 UPDATE spec SET status = :status, reached = :status, error = NULL, updated_at = :now
@@ -203,15 +201,6 @@ async def source(conn: Conn, of: Stored, draft: int) -> bytes | None:
     """Return a document as it was sent; None where there is none (any more)."""
     found: bytes | None = (await conn.execute(SOURCE, {**of.values, "draft": draft})).scalar()
     return found
-
-
-async def client(conn: Conn, of: Stored, draft: int) -> Client | None:
-    """Return what a document compiled to, with its operations; None where it did not yet."""
-    found = (await conn.execute(CLIENT, {**of.values, "draft": draft})).scalar()
-    if found is None:
-        return None
-    operations = await model.operations(conn, of.service_id, of.key, draft)
-    return msgspec.structs.replace(_clients.decode(found), operations=operations)
 
 
 async def operations(conn: Conn, of: Stored, draft: int) -> list[bytes]:
@@ -374,7 +363,6 @@ async def unfinished(conn: Conn, after: UUID, most: int) -> list[Stored]:
 
 # Rows ---------------------------------------------------------------------------------------------
 
-_clients = msgspec.json.Decoder(Client)
 _operations = msgspec.json.Decoder(Operation)
 NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
 

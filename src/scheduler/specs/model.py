@@ -25,7 +25,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from scheduler import db, sealing
 from scheduler.clock import Slice
 from scheduler.db import Conn, metadata, times_check
-from scheduler.documents.client import Operation
+from scheduler.documents.client import Client, Operation
 from scheduler.run import bucket_of
 from scheduler.sealing import Vault
 
@@ -277,6 +277,16 @@ LEFT JOIN spec_document d
 WHERE o.bucket = :bucket AND o.service_id = :service_id AND o.spec_key = :key AND o.draft = :draft
 ORDER BY o.place
 """)
+CLIENT_OF = text("""
+SELECT CASE WHEN row_number() OVER (ORDER BY o.place) = 1 THEN d.client END AS client,
+       o.operation, d.refused ->> o.endpoint AS refused
+FROM spec_document d
+LEFT JOIN spec_operation o
+    ON o.spec_key = d.spec_key AND o.bucket = d.bucket AND o.service_id = d.service_id
+    AND o.draft = d.draft
+WHERE d.bucket = :bucket AND d.service_id = :service_id AND d.spec_key = :key AND d.draft = :draft
+ORDER BY o.place
+""")
 
 
 async def document(conn: Conn, service_id: UUID, key: UUID, draft: int) -> bytes | None:
@@ -294,6 +304,19 @@ async def operations(conn: Conn, service_id: UUID, key: UUID, draft: int) -> lis
         found.append(_operation(row))
         await turn.give_way()
     return found
+
+
+async def client(conn: Conn, of: Stored, draft: int) -> Client | None:
+    """Return what a document compiled to, with its operations; None where it did not yet."""
+    rows, turn = (await conn.execute(CLIENT_OF, {**of.values, "draft": draft})).all(), Slice()
+    if not rows or rows[0].client is None:
+        return None
+    operations = list[Operation]()
+    for row in rows:
+        if row.operation is not None:
+            operations.append(_operation(row))
+        await turn.give_way()
+    return msgspec.structs.replace(_clients.decode(rows[0].client), operations=operations)
 
 
 def _operation(row: Any) -> Operation:
@@ -361,3 +384,4 @@ async def remove_service(conn: Conn, service_id: UUID, most: int) -> bool:
 
 _headers = msgspec.json.Decoder(dict[str, str])
 _operations = msgspec.json.Decoder(Operation)
+_clients = msgspec.json.Decoder(Client)

@@ -18,7 +18,7 @@ from scheduler.documents.client import Client, Operation
 from scheduler.engine import Engine
 from scheduler.errors import NotFound
 from scheduler.runs.api import read_cursor
-from scheduler.specs import changes, files, listing, model, shown
+from scheduler.specs import files, listing, model, shown
 from scheduler.specs.model import Stored
 from scheduler.specs.performer import OperationPerformer
 from scheduler.tasks import impact
@@ -97,7 +97,7 @@ async def show_api(
     async with engine.database.api.connect() as connection:
         conn = await connection.execution_options(isolation_level="REPEATABLE READ")
         of = await found_spec(conn, service_id, trace_id)
-        serves = None if of.serving is None else await changes.client(conn, of, of.serving)
+        serves = None if of.serving is None else await model.client(conn, of, of.serving)
         calling = await dependents.calling(conn, service_id, of.name, START, CALLERS + 1)
         told = await audit.page(conn, service_id, trace_id, kind="spec", before=None, most=CHANGES)
     misfits = list[Misfit]()
