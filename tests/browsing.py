@@ -45,7 +45,7 @@ async def browsing(
         if service is not None:
             await sign_in(page, app.url, service, TOKENS[service])
         yield page
-        assert complaints == []
+        assert complaints == [], complaints
         assert hosts <= {urlsplit(app.url).netloc, ""}
     finally:
         await made.close()

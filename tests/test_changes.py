@@ -118,9 +118,11 @@ async def test_what_admins_and_the_service_do_to_it_is_told_without_secrets(rule
     async with as_admin(app) as admin, signed_in(app) as own, app.client() as api:
         await send(admin, at, name="alice", max_tasks="5", allow_commands="on")
         newest = field((await own.get("/dashboard/settings")).text, "newest")
-        form = {"form": field((await own.get("/dashboard/settings")).text, "form")}
-        await own.post("/dashboard/settings/rotate", data={**form, "newest": newest})
-        await own.post("/dashboard/settings/signing", data=form)
+        for act in ("rotate", "signing"):
+            text = (await own.get("/dashboard/settings")).text
+            form = {name: field(text, name) for name in ("form", "once", "seen")}
+            answer = await own.post(f"/dashboard/settings/{act}", data={**form, "newest": newest})
+            assert answer.status_code == 200, answer.text
         api.headers["Authorization"] = "Bearer an-admin-token-of-tests"
         await api.patch(at, json={"name": "alicia"})
         await api.post(f"{at}/revoke", json={"token_id": newest})

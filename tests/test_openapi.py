@@ -327,9 +327,10 @@ def aimed(document: dict[str, Any], target: str) -> dict[str, Any]:
     aimed["components"]["schemas"]["TaskFields"]["properties"]["url"] = {
         "anyOf": [{"enum": [target]}, {**url}]
     }
-    for _, _, operation in openapi.operations(aimed):
+    for _, method, operation in openapi.operations(aimed):
         for parameter in operation.get("parameters", []):
             if parameter["name"] == "task_id" and parameter["in"] == "path":
+                parameter["example"] = KNOWN[method == "delete"]
                 known = {"type": "string", "pattern": "^known-[1-9]?[0-9]$"}
                 parameter["schema"] = {"anyOf": [known, parameter["schema"]]}
         for kind, media in operation.get("requestBody", {}).get("content", {}).items():

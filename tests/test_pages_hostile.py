@@ -394,7 +394,7 @@ def test_who_makes_files_keeps_no_other_service_from_it():
 
 async def test_a_reader_that_takes_nothing_of_a_file_is_cut_off(monkeypatch):
     monkeypatch.setattr(runs_export, "TAKEN_S", 0.02)
-    cut, closed = asyncio.Event(), asyncio.Event()
+    cut, closed, stopping = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def pieces() -> AsyncGenerator[str]:
         try:
@@ -403,13 +403,13 @@ async def test_a_reader_that_takes_nothing_of_a_file_is_cut_off(monkeypatch):
         finally:
             closed.set()
 
-    reading = runs_export.taken(pieces(), cut.set)
+    reading = runs_export.taken(pieces(), stopping, cut.set)
     assert await anext(reading) == "a"
     await asyncio.wait_for(cut.wait(), 5)
     await reading.aclose()
     assert closed.is_set()
     cut.clear()
-    assert [piece async for piece in runs_export.taken(pieces(), cut.set)] == ["a", "b"]
+    assert [piece async for piece in runs_export.taken(pieces(), stopping, cut.set)] == ["a", "b"]
     await asyncio.sleep(0.05)
     assert not cut.is_set()
 

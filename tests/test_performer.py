@@ -164,14 +164,18 @@ async def test_a_metadata_address_is_refused(bench):
 @pytest.mark.parametrize(("waited_s", "again_s"), [(0, 0.2), (4, 1.0), (100, 5.0), (298, 2.0)])
 async def test_a_call_waits_for_a_spec_on_its_way(bench, receiver, waited_s, again_s):
     await bench.spec(ready=False)
-    got = await bench.call(waited_s=waited_s)
+    run = uuid4()
+    await bench.call(run=run)
+    got = await bench.call(later_s=waited_s, run=run)
     assert got.later_s == pytest.approx(again_s, abs=0.1)
     assert receiver.requests == []
 
 
 async def test_a_call_does_not_wait_for_ever(bench):
     await bench.spec(ready=False)
-    got = await bench.call(waited_s=301)
+    run = uuid4()
+    await bench.call(run=run)
+    got = await bench.call(later_s=301, run=run)
     assert (got.later_s, got.error, got.retryable) == (None, GONE, False)
 
 

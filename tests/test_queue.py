@@ -822,5 +822,5 @@ async def _touch_everything(c: Conn, of: Definition, now: int) -> None:
     again = Again(claimed[0].id, of.key, Stance(2, "skip", 1, 0), 3)
     await replays.replay(c, of.service_id, [again], at)
     await queue.cancelled(c, ME)
-    for owner in (planner, task, lines):
+    for owner in (outlook, task, lines):
         await owner.next_service(c, UUID(int=0))

@@ -21,6 +21,7 @@
   }
 
   async function renew() {
+    if (document.querySelector("[data-follow] .gone")) return;
     const made = await scheduler.page();
     if (made) take(made);
   }
